@@ -1,0 +1,84 @@
+# Everyday commands. The first one that needs it creates .venv; after that they start at once.
+# Another Python:      make demo PYTHON=python3.12
+# Options for a tool:  make test ARGS='-m "not slow"'
+
+PYTHON ?= python3
+ARGS   ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+# One release for all four Pythons; not the newest, so that a move to another is a decision.
+TORCH := 2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format notebooks benchmark pocket wheel constraints clean
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/demo.stamp  ## open the slider in a browser
+	$(BIN)/modtf demo $(ARGS)
+
+test: $(VENV)/dev.stamp  ## run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/dev.stamp  ## check formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp  ## format the code and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Content decides, not file times: each notebook is written anew from its .py source, then run. Widget state is not stored:
+# it is large, and stale as soon as the page is opened.
+notebooks: $(VENV)/dev.stamp  ## run the notebooks and store their outputs
+	@set -e; for source in $(wildcard notebooks/*.py); do \
+		$(BIN)/jupytext --to ipynb "$$source"; \
+		$(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.store_widget_state=False "$${source%.py}.ipynb"; \
+	done
+
+benchmark: $(VENV)/dev.stamp  ## measure the table of the README
+	$(BIN)/python benchmarks/table.py $(ARGS)
+
+# About 1.5 hours on two cores; an interrupted run goes on where it was. One process for each core, averaged gradients.
+DATA      ?= $(MODTF_E2E_DIR)
+PROCESSES ?= 2
+TRAIN     := OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) -m modtf.cli train
+
+pocket: $(VENV)/dev.stamp  ## train the bundled model anew, from the E2E data in DATA=folder
+	$(TRAIN) original --data "$(DATA)" --output build/original
+	$(TRAIN) kit --data "$(DATA)" --original build/original --output build/kit
+	$(BIN)/python benchmarks/bundle.py build/original build/kit
+
+wheel: $(VENV)/dev.stamp  ## build the package into dist/
+	$(BIN)/python -m build --wheel --no-isolation
+
+# CUDA packages are dropped: torch's own metadata pins them where they are wanted.
+constraints:  ## write constraints.txt anew (needs uv)
+	sed -n '/^#/p' constraints.txt > constraints.new
+	echo 'torch==$(TORCH)' | uv pip compile pyproject.toml --extra dev --constraint - --universal --python-version 3.10 \
+		--upgrade --quiet --no-header --no-annotate | grep -vE '^(nvidia-|cuda-|triton)' >> constraints.new
+	mv constraints.new constraints.txt
+
+clean:  ## remove .venv and everything else that was made
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment. A stamp is newer than the files that decided what was installed, so a change installs again.
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[demo]'
+	@touch $@
+
+# "dev" holds "demo", so after this `make demo` has nothing to install.
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@touch $(VENV)/demo.stamp $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
+		echo "modtf's environment needs Python 3.10 to 3.13, but $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
+		echo "Name one that fits, for example: make $(MAKECMDGOALS) PYTHON=python3.12"; \
+		exit 1; }
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,72 @@
+"""Where T5 and BART keep what the method needs. A new family is one more record, and a row in the tests' matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from modtf.errors import ModtfError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One ``model_type``: names of attributes, and of the configuration's depths."""
+
+    model_type: str
+    #: the stack's list of layers
+    layers: str
+    #: keys of the configuration for the depth of the encoder and of the decoder
+    encoder_depth: str
+    decoder_depth: str
+    #: attention modules within a layer, whose output ends with the attention map
+    self_attention: str
+    cross_attention: str
+    #: where only the first layer of a stack holds relative position biases: that module's name within the layer
+    position_bias: str | None = None
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    architecture.model_type: architecture
+    for architecture in (
+        Architecture(
+            "t5", "block", "num_layers", "num_decoder_layers", "layer.0.SelfAttention", "layer.1.EncDecAttention",
+            position_bias="layer.0.SelfAttention.relative_attention_bias",
+        ),
+        Architecture("bart", "layers", "encoder_layers", "decoder_layers", "self_attn", "encoder_attn"),
+    )
+}  # fmt: skip
+
+
+def architecture_of(model: PreTrainedModel) -> Architecture:
+    """The record of a model; raises :class:`ModtfError` for what is not an encoder-decoder of a known family."""
+    model_type = model.config.model_type
+    if model_type not in ARCHITECTURES or not model.can_generate():
+        raise ModtfError(
+            f"{type(model).__name__} ({model_type}) is not supported; possible are sequence-to-sequence models of the types "
+            f"{', '.join(ARCHITECTURES)}. Load one with AutoModelForSeq2SeqLM.from_pretrained"
+        )
+    return ARCHITECTURES[model_type]
+
+
+def stacks_of(model: PreTrainedModel) -> tuple[Any, Any]:
+    """The encoder and the decoder."""
+    return model.get_encoder(), model.get_decoder()
+
+
+def set_depths(model: PreTrainedModel, architecture: Architecture, encoder: int, decoder: int) -> None:
+    """Write the depths wherever this family keeps them."""
+    for stack, depth in zip(stacks_of(model), (encoder, decoder), strict=True):
+        _write_depths(stack.config, architecture, encoder, decoder)
+        if architecture.encoder_depth == "num_layers":  # T5: each stack reads its own depth from its own copy
+            stack.config.num_layers = depth
+    _write_depths(model.config, architecture, encoder, decoder)
+
+
+def _write_depths(config: PreTrainedConfig, architecture: Architecture, encoder: int, decoder: int) -> None:
+    setattr(config, architecture.encoder_depth, encoder)
+    setattr(config, architecture.decoder_depth, decoder)
+    # `generate` sizes the decoder's cache by this name; without it a T5 whose encoder is shallower than its decoder
+    # raises an IndexError, exported checkpoints included.
+    config.decoder_layers = decoder

@@ -1,0 +1,251 @@
+"""The shell commands: demo, generate, evaluate, train, export."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from modtf.errors import ModtfError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; errors of the input end in one line and exit status 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except ModtfError as error:
+        print(f"modtf: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("modtf: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="modtf", description="Train once, slide to any size: flexible compression of T5 and BART.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    demo = commands.add_parser("demo", help="open the slider in a browser")
+    demo.add_argument("--port", type=int, default=8866, help="on 127.0.0.1; the next free one where it is taken (default %(default)s)")
+    demo.add_argument("--no-browser", action="store_true", help="only print the address")
+    demo.set_defaults(run=_demo)
+
+    generate = commands.add_parser("generate", help="write a text with the full and with an assembled model")
+    generate.add_argument("text", help='for pocket an MR such as "name[The Vaults], eatType[pub], food[French]"')
+    _add_model(generate)
+    _add_assembly(generate)
+    generate.set_defaults(run=_generate)
+
+    evaluate = commands.add_parser("evaluate", help="measure the quality of assemblies on E2E data")
+    _add_model(evaluate)
+    _add_data(evaluate)
+    evaluate.add_argument("--split", default="test", help="file name without ending: test, dev, dev-cleaned ... (default %(default)s)")
+    evaluate.add_argument("--ratios", type=float, nargs="+", default=[1, 2, 3, 4, 6])
+    evaluate.add_argument("--strategies", nargs="+", default=["size_first", "speed_first"])
+    evaluate.add_argument("--json", type=Path, help="also write the figures here")
+    evaluate.set_defaults(run=_evaluate)
+
+    export = commands.add_parser("export", help="save an assembled model for plain transformers")
+    export.add_argument("output", type=Path, help="a new folder")
+    _add_model(export)
+    _add_assembly(export)
+    export.set_defaults(run=_export)
+
+    train = commands.add_parser("train", help="train the pocket original, or a kit of modularized layers for it").add_subparsers(
+        required=True, metavar="what"
+    )
+    original = train.add_parser("original", help="the 12 + 12 layer T5 that everything begins with")
+    _add_data(original)
+    _add_training(original, steps=3000, batch_size=128, learning_rate=8e-3)
+    original.set_defaults(run=_train_original)
+    kit = train.add_parser("kit", help="the banks of modularized layers, in one phase")
+    _add_data(kit)
+    kit.add_argument("--original", required=True, help="folder of the trained original")
+    kit.add_argument(
+        "--pairs", type=int, default=4000, help="texts that the original writes first, to train on beside people's (default %(default)s)"
+    )
+    kit.add_argument("--without-data", action="store_true", help="train on the original's texts alone")
+    kit.add_argument("--granularities", type=int, nargs="+", default=[2, 3, 4, 6])
+    for loss, default in (("labels", 1.0), ("logits", 1.0), ("hidden", 1.0), ("attention", 0.0)):
+        kit.add_argument(f"--{loss}-weight", type=float, default=default, help="of this loss; 0 turns it off (default %(default)s)")
+    _add_training(kit, steps=2200, batch_size=64, learning_rate=5e-3)
+    kit.set_defaults(run=_train_kit)
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="pocket", help="pocket, a folder or a hub id (default %(default)s)")
+
+
+def _add_assembly(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ratio", type=float, help="original layers / assembled layers, from 1 to the kit's maximum (default 1)")
+    parser.add_argument("--strategy", default="size_first", help="size_first or speed_first (default %(default)s)")
+    parser.add_argument("--assembly", help="instead of a ratio, such as 'encoder 6·6 | decoder 3x4'")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", default=os.environ.get("MODTF_E2E_DIR", "e2e"), help="folder of E2E CSV files (default: MODTF_E2E_DIR, else ./e2e)"
+    )
+
+
+def _add_training(parser: argparse.ArgumentParser, steps: int, batch_size: int, learning_rate: float) -> None:
+    parser.add_argument(
+        "--output", required=True, type=Path, help="folder for checkpoints and result; a run that was interrupted goes on here"
+    )
+    parser.add_argument("--steps", type=int, default=steps, help="(default %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=batch_size, help="texts a step, over all processes (default %(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=learning_rate, help="(default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "1")), help="of each process, on a CPU (default %(default)s)"
+    )
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=None, help="bfloat16 autocast (default: where it is fast)")
+
+
+# The imports are inside the commands: `modtf --help` and a mistyped option answer at once.
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from modtf.views.serve import serve
+
+    serve(port=options.port, open_browser=not options.no_browser)
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from modtf.modular import load
+    from modtf.views.controller import Controller, bundled_table
+
+    modular = load(options.model)
+    table, _ = bundled_table(modular)
+    controller = Controller(modular, table)
+    controller.request(source=options.text, assembly=modular.choose(options.ratio, options.strategy, options.assembly))
+    state = controller.wait(timeout=600)
+    controller.close()
+    if state.problem or state.result is None:
+        raise ModtfError(state.problem)
+    result = state.result
+    for title, side in (("full", result.full), ("assembled", result.small)):
+        size = side.size
+        print(f"{title}: {side.assembly.shape} layers, {size.parameters:,} parameters ({size.without_embeddings:,} without embeddings)")
+        print(f"  {side.text}")
+        if side.report is not None:
+            print("  " + "; ".join(f"{kind}: {', '.join(slots)}" for kind, slots in asdict(side.report).items() if slots))
+        print(f"  {side.milliseconds:.0f} ms, {side.tokens_per_second:.0f} tokens/s")
+    print(f"{result.small.assembly}: ratio {result.small.assembly.ratio:.2f}, {result.speed_up:.2f}x the tokens per second")
+    if result.measured:
+        row = result.measured
+        where = "measured on the test set" if result.exact else f"the nearest assembly that was measured ({row['layers']})"
+        print(f"{where}: BLEU {row['bleu']} ({row['bleu_kept']} % of the full model's), SER {row['ser']} %, {row['speed_up']}x as fast")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from modtf.evaluation import measure_quality
+    from modtf.modular import load
+    from modtf.tasks.e2e import read_folder
+
+    examples = read_folder(options.data, options.split)
+    modular = load(options.model)
+    chosen = dict.fromkeys(modular.choose(ratio, strategy) for ratio in options.ratios for strategy in options.strategies)
+    rows = []
+    print(f"{'layers':>7} {'ratio':>6} {'BLEU':>6} {'SER %':>6} {'ROUGE-L':>8}  assembly")
+    for assembly in chosen:
+        with tqdm(total=len(examples), desc=assembly.shape, leave=False, file=sys.stderr) as bar:
+            scores = measure_quality(modular, assembly, examples, progress=lambda done, bar=bar: bar.update(done - bar.n))  # type: ignore[misc]
+        print(
+            f"{assembly.shape:>7} {assembly.ratio:6.2f} {scores.bleu:6.2f} {scores.ser:6.2f} {scores.rouge_l:8.2f}  {assembly}", flush=True
+        )
+        rows.append({"assembly": assembly.to_json(), "ratio": assembly.ratio, **asdict(scores)})
+    if options.json:
+        options.json.write_text(
+            json.dumps({"model": options.model, "split": options.split, "examples": len(examples), "rows": rows}, indent=2) + "\n"
+        )
+
+
+def _export(options: argparse.Namespace) -> None:
+    import shutil
+    import tempfile
+
+    from modtf.modular import load
+
+    if options.output.exists() and any(options.output.iterdir() if options.output.is_dir() else [options.output]):
+        raise ModtfError(f"{options.output} exists and is not empty; choose a new folder")
+    modular = load(options.model)
+    small = modular.assemble(options.ratio, options.strategy, options.assembly)
+    try:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=options.output.parent))
+        try:
+            small.save_pretrained(temporary)
+            modular.tokenizer.save_pretrained(temporary)
+            temporary.chmod(0o755)
+            os.replace(temporary, options.output)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise ModtfError(f"could not save to {options.output}: {error}") from error
+    print(f"{small.assembly} (ratio {small.assembly.ratio:.2f}) is in {options.output}. Load it with plain transformers:")
+    print(f'  AutoModelForSeq2SeqLM.from_pretrained("{options.output}")')
+
+
+def _train_original(options: argparse.Namespace) -> None:
+    from modtf.pocket import train_original, use_cpu_well
+
+    use_cpu_well(options.threads)
+    started = time.monotonic()
+    train_original(options.data, options.output, options.steps, options.batch_size, options.learning_rate, options.seed, options.bf16)
+    print(f"the original is in {options.output} after {(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def _train_kit(options: argparse.Namespace) -> None:
+    from modtf.pocket import train_kit, use_cpu_well
+
+    use_cpu_well(options.threads)
+    started = time.monotonic()
+    pairs = _pairs(options) if options.pairs else None
+    losses = {f"{loss}_weight": getattr(options, f"{loss}_weight") for loss in ("labels", "logits", "hidden", "attention")}
+    train_kit(
+        None if options.without_data else options.data, options.original, options.output, options.steps, options.batch_size,
+        options.learning_rate, options.seed, options.bf16, pairs, tuple(options.granularities), **losses,
+    )  # fmt: skip
+    print(f"the modular model is in {options.output} after {(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def _pairs(options: argparse.Namespace) -> Path:
+    """The file of texts by the original, written first where it is not there yet; of several processes the first writes it.
+
+    Beside it evaluation.jsonl, 300 more: for those who measure without the real data.
+    """
+    from tqdm import tqdm
+
+    path = options.output / "pairs.jsonl"
+    if os.environ.get("RANK", "0") == "0" and not path.is_file():
+        from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+        from modtf.modular import modularize
+        from modtf.pocket import draw_mrs, write_pairs
+
+        options.output.mkdir(parents=True, exist_ok=True)
+        model = AutoModelForSeq2SeqLM.from_pretrained(options.original)
+        modular = modularize(model, tokenizer=AutoTokenizer.from_pretrained(options.original))
+        for name, count, seed in (("evaluation", 300, options.seed + 1), ("pairs", options.pairs, options.seed)):
+            with tqdm(total=count, desc=f"{name} by the original") as bar:
+                unfinished = options.output / f"{name}.part"
+                write_pairs(modular, draw_mrs(count, seed), unfinished, lambda done, bar=bar: bar.update(done - bar.n) and None)  # type: ignore[misc]
+                unfinished.replace(options.output / f"{name}.jsonl")
+    while not path.is_file():
+        time.sleep(1)
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""Where the bundled files are: inside the installed package, or at the root of a source checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from modtf.errors import ModtfError
+
+
+def bundled(name: str) -> Path:
+    """Path of a bundled file or folder, such as ``"pocket"``; raises :class:`ModtfError` where it is not there."""
+    package = Path(__file__).parent
+    for root in (package / "data", package.parent / "data"):
+        if (root / name).exists():
+            return root / name
+    raise ModtfError(f"the bundled {name!r} is missing (looked in {package / 'data'} and {package.parent / 'data'}); install modtf again")

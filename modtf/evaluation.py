@@ -1,0 +1,122 @@
+"""Measuring assemblies: size, speed and memory, quality. Everything comes back as plain records."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from modtf.mapping import Assembly
+from modtf.modular import ModularModel
+from modtf.tasks.e2e import Example, write_mr
+from modtf.tasks.scores import Scores, score
+
+
+@dataclass(frozen=True)
+class Size:
+    """Parameters of a model; embeddings (and the tied or untied head) do not shrink with the ratio."""
+
+    parameters: int
+    without_embeddings: int
+
+    @property
+    def megabytes(self) -> float:
+        """On disk in float32, 10⁶ bytes."""
+        return self.parameters * 4 / 1e6
+
+
+def size_of(model: PreTrainedModel) -> Size:
+    """Count each parameter once, however often it is used."""
+    everything = {id(p): p.numel() for p in model.parameters()}
+    outside = [model.get_input_embeddings(), model.get_output_embeddings()]
+    embeddings = {id(p): p.numel() for module in outside if module is not None for p in module.parameters()}
+    return Size(sum(everything.values()), sum(everything.values()) - sum(embeddings.values()))
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Times of repeated runs of the same work, in milliseconds, and the tokens that one run wrote (all rows together)."""
+
+    times_ms: tuple[float, ...]
+    tokens: int
+
+    @property
+    def median_ms(self) -> float:
+        return statistics.median(self.times_ms)
+
+    @property
+    def p95_ms(self) -> float:
+        ordered = sorted(self.times_ms)
+        return ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))]
+
+    @property
+    def tokens_per_second(self) -> float:
+        return 1000 * self.tokens / self.median_ms
+
+
+def measure_latency(
+    models: Sequence[PreTrainedModel],
+    encoded: dict[str, torch.Tensor],
+    repeats: int = 5,
+    max_new_tokens: int = 64,
+    exactly: int | None = None,
+) -> list[Latency]:
+    """Time greedy generation by several models, in turns so that all meet the same machine, after a warm-up each.
+
+    ``encoded`` holds ``input_ids`` and ``attention_mask`` (batch, source). With ``exactly`` every row gets so many tokens
+    whatever the model says: the fair way to compare models that write texts of different length.
+    """
+    lengths = {"max_new_tokens": max_new_tokens} if exactly is None else {"max_new_tokens": exactly, "min_new_tokens": exactly}
+    times: list[list[float]] = [[] for _ in models]
+    tokens = [0] * len(models)
+    with torch.inference_mode():
+        for turn in range(repeats + 1):
+            for i, model in enumerate(models):
+                started = _now(model)
+                written = model.generate(**encoded, do_sample=False, num_beams=1, **lengths)
+                if turn:  # the first turn warms up
+                    times[i].append(1000 * (_now(model) - started))
+                pad = model.generation_config.pad_token_id
+                tokens[i] = int((written[:, 1:] != pad).sum()) if pad is not None else written[:, 1:].numel()
+    return [Latency(tuple(t), n) for t, n in zip(times, tokens, strict=True)]
+
+
+def _now(model: PreTrainedModel) -> float:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def write_texts(
+    modular: ModularModel,
+    assembly: Assembly,
+    sources: Sequence[str],
+    batch_size: int = 64,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[str]:
+    """Greedy texts of an assembly for many sources, in their order; batches hold sources of like length."""
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    texts = [""] * len(sources)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        for row, text in zip(rows, modular.generate([sources[i] for i in rows], assembly=assembly), strict=True):
+            texts[row] = text
+        progress(start + len(rows))
+    return texts
+
+
+def measure_quality(
+    modular: ModularModel,
+    assembly: Assembly,
+    examples: Sequence[Example],
+    batch_size: int = 64,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Scores:
+    """BLEU, SER and ROUGE-L of an assembly's greedy texts on examples with references."""
+    mrs = [example.mr for example in examples]
+    texts = write_texts(modular, assembly, [write_mr(mr) for mr in mrs], batch_size, progress)
+    return score(mrs, texts, [example.references for example in examples])

@@ -1,0 +1,86 @@
+"""The quality/speed curve as data, and its way into a page."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from typing import Any
+
+import pytest
+
+from modtf.mapping import Mapping
+from modtf.strategies import STRATEGIES, choose
+from modtf.views.explorer import quality_html, structure_html
+from modtf.views.figures import figure_html, frame_html, quality_curve
+
+MAPPING = Mapping(12, 12, (2, 3, 4, 6), (2, 3, 4, 6))
+
+
+def table() -> list[dict[str, Any]]:
+    rows = []
+    for trained in (True, False):
+        for strategy in STRATEGIES:
+            for wanted in (1, 1.33, 2, 6):
+                one = choose(MAPPING, wanted, strategy)
+                rows.append(
+                    {
+                        "trained": trained, "strategy": strategy, "wanted_ratio": wanted, "ratio": one.ratio, "assembly": one.to_json(),
+                        "layers": one.shape, "bleu": 66.0 - wanted, "bleu_kept": 100.0 - wanted, "ser": 1.0 + wanted, "speed_up": wanted * 0.8,
+                    }
+                )  # fmt: skip
+    return rows
+
+
+@pytest.mark.parametrize("against", ["speed_up", "ratio"])
+def test_a_line_for_each_strategy_and_the_present_point(against: str) -> None:
+    rows = table()
+    figure = quality_curve(rows, rows[2], against=against)
+    bleu = [trace for trace in figure.data if trace.xaxis in (None, "x")]
+    assert [trace.name for trace in bleu] == ["size first", "speed first", "you are here"]
+    assert list(bleu[0].x) == [row[against] for row in rows[:4]], "trained rows only, in the order of their ratios"
+    assert list(bleu[2].x) == [rows[2][against]] and list(bleu[2].y) == [rows[2]["bleu_kept"]]
+    assert [list(trace.y) for trace in figure.data if trace.xaxis == "x2"][2] == [rows[2]["ser"]]
+
+
+def test_lines_differ_in_more_than_colour() -> None:
+    first, second = quality_curve(table()).data[0], quality_curve(table()).data[2]
+    assert first.marker.symbol != second.marker.symbol and first.line.dash != second.line.dash
+
+
+def test_a_point_that_is_only_near_is_hollow_and_says_so() -> None:
+    rows = table()
+    here = quality_curve(rows, rows[1], exact=False).data[-1]
+    assert here.marker.symbol == "circle-open"
+    assert "nearest measured" in {trace.name for trace in quality_curve(rows, rows[1], exact=False).data}
+
+
+def test_no_rows_make_an_empty_figure() -> None:
+    assert len(quality_curve([]).data) == 0
+
+
+def test_the_figure_survives_the_way_through_html() -> None:
+    figure = quality_curve(table())
+    inside = re.fullmatch(r'<div class="modtf-figure" hidden>(.*)</div>', figure_html(figure), re.DOTALL)
+    assert inside is not None and "<" not in inside[1]
+    assert json.loads(unescape(inside[1])) == json.loads(figure.to_json())
+
+
+def test_the_frame_needs_no_network_and_passes_jupyters_data_rate() -> None:
+    frame = frame_html("a <title>")
+    assert "a &lt;title&gt;" in frame
+    assert not re.search(r"""(src|href)\s*=\s*["']?https?:""", unescape(frame))
+    assert len(frame) < 2_900_000, "Jupyter cuts off what is over 1 MB/s within 3 seconds"
+
+
+def test_quality_says_whether_it_is_of_this_very_assembly() -> None:
+    here = table()[2]
+    assert "This assembly: <b>98.0 %</b>" in quality_html(here, True, {"examples": 630, "machine": "<x>", "threads": 1})
+    assert "was not measured. The nearest that was (2.00×, 6-6)" in quality_html(here, False, {})
+    assert "<x>" not in quality_html(here, True, {"machine": "<x>"})
+
+
+def test_blocks_have_the_widths_of_what_they_stand_for() -> None:
+    drawn = structure_html(choose(MAPPING, 1.5, "speed_first"))
+    assert sum(int(width) for width in re.findall(r"flex-grow:(\d+)", drawn)) == 24
+    assert 'aria-label="decoder 3·3·3·3"' in drawn

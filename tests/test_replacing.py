@@ -1,0 +1,178 @@
+"""The replacing schedule: each step's assembly is a pure function of (seed, step), valid, and due."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from statistics import mean
+from types import FrameType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modtf.errors import ModtfError
+from modtf.mapping import Mapping, divisors
+from modtf.replacing import ReplacingSchedule
+
+DEEP = Mapping(12, 12, (2, 3, 4, 6), (2, 3, 4, 6))
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> ReplacingSchedule:
+    depths = [draw(st.integers(1, 12)) for _ in range(2)]
+    chosen = [tuple(sorted(draw(st.sets(st.sampled_from(divisors(depth)))))) if divisors(depth) else () for depth in depths]
+    if not any(chosen):
+        depths[0], chosen[0] = 4, (2,)
+    mixtures = draw(st.floats(0, 0.9))
+    return ReplacingSchedule(
+        Mapping(*depths, *chosen),
+        steps=draw(st.integers(1, 1000)),
+        seed=draw(st.integers(0, 99)),
+        probability=draw(st.floats(0, 1)),
+        full_at=draw(st.floats(0, 1)),
+        coarse_at=draw(st.floats(0, 1)),
+        mixtures=mixtures,
+        whole=draw(st.floats(0.05, 1 - mixtures)),
+    )
+
+
+@given(schedules(), st.data())
+def test_draws_are_pure_valid_and_due(schedule: ReplacingSchedule, data: st.DataObject) -> None:
+    step = data.draw(st.integers(0, schedule.steps - 1))
+    drawn = schedule.draw(step)
+    random.seed(data.draw(st.integers()))  # the world's randomness does not matter ...
+    schedule.draw(data.draw(st.integers(0, schedule.steps - 1)))  # ... nor what was drawn before
+    assert schedule.draw(step) == drawn
+    assert schedule.mapping.check(drawn) == drawn
+    assert drawn != schedule.mapping.original, "a step without modules has no gradient"
+    assert set(drawn.encoder + drawn.decoder) <= {1, *schedule.allowed_granularities(step)}
+
+
+@given(schedules())
+def test_granularities_come_fine_to_coarse(schedule: ReplacingSchedule) -> None:
+    every = tuple(sorted({*schedule.mapping.encoder_granularities, *schedule.mapping.decoder_granularities}))
+    allowed = [schedule.allowed_granularities(step) for step in range(schedule.steps)]
+    assert all(later[: len(earlier)] == earlier for earlier, later in pairwise(allowed)), "none is taken away again"
+    assert all(granularities == every[: len(granularities)] != () for granularities in allowed)
+    if schedule.coarse_at == 0:
+        assert allowed[0] == every
+    else:
+        assert allowed[0] == every[:1]
+    assert schedule.allowed_granularities(schedule.steps) == every
+
+
+@given(schedules())
+def test_probability_rises_to_one(schedule: ReplacingSchedule) -> None:
+    rising = [schedule.replacing_probability(step) for step in range(schedule.steps + 1)]
+    assert all(earlier <= later for earlier, later in pairwise(rising))
+    assert rising[0] == (schedule.probability if schedule.full_at else 1)
+    assert rising[-1] == 1
+    assert all(0 <= p <= 1 for p in rising)
+
+
+def test_values_on_the_way() -> None:
+    schedule = ReplacingSchedule(DEEP, 1000, probability=0.4, full_at=0.5, coarse_at=0.3)
+    assert [schedule.replacing_probability(step) for step in (0, 250, 500, 900)] == pytest.approx([0.4, 0.7, 1, 1])
+    assert [len(schedule.allowed_granularities(step)) for step in (0, 99, 100, 199, 200, 299, 300)] == [1, 1, 2, 2, 3, 3, 4]
+
+
+def test_seeds_and_steps_differ() -> None:
+    one, other = (list(ReplacingSchedule(DEEP, 200, seed)) for seed in (0, 1))
+    assert len(one) == 200
+    assert one != other
+    assert len(set(one)) > 50
+    assert one == [ReplacingSchedule(DEEP, 200, 0).draw(step) for step in range(200)]
+
+
+def test_mixtures_replace_more_and_more() -> None:
+    """Layers that a mixture keeps: from about the share that the probability leaves, to none."""
+    schedule = ReplacingSchedule(DEEP, 600, probability=0.2, full_at=1, coarse_at=0, mixtures=1, whole=0)
+    kept = [(drawn.encoder + drawn.decoder).count(1) / drawn.layers for drawn in schedule]
+    thirds = [mean(kept[i : i + 200]) for i in (0, 200, 400)]
+    assert thirds[0] > thirds[1] > thirds[2]
+    assert thirds[0] > 0.5
+    last = schedule.draw(600)
+    assert 1 not in last.encoder + last.decoder
+
+
+def test_every_module_is_trained() -> None:
+    """Over a training each m(g, j) of both stacks runs many times."""
+    ran: Counter[tuple[str, int, int]] = Counter()
+    for drawn in ReplacingSchedule(DEEP, 500):
+        for stack, path in (("encoder", drawn.encoder), ("decoder", drawn.decoder)):
+            start = 0
+            for g in path:
+                ran[stack, g, start // g] += 1
+                start += g
+    wanted = [(stack, g, j) for stack in ("encoder", "decoder") for g in (2, 3, 4, 6) for j in range(12 // g)]
+    assert min(ran[module] for module in wanted) > 25
+
+
+def test_kinds_of_steps() -> None:
+    whole = list(ReplacingSchedule(DEEP, 100, coarse_at=0, mixtures=0, whole=1))
+    assert all(len(set(drawn.encoder)) == len(set(drawn.decoder)) == 1 for drawn in whole)
+    assert len(set(whole)) > 12, "full and compressed stacks in many combinations"
+    strategic = list(ReplacingSchedule(DEEP, 100, coarse_at=0, mixtures=0, whole=0))
+    assert all(len(set(drawn.encoder)) <= 3 for drawn in strategic)
+    assert {drawn.ratio for drawn in strategic} >= {2, 3, 6}
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Of this process's own time, so that a busy machine does not matter."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise AssertionError(f"no end after {seconds} s of work")
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers, which this system lacks")
+@pytest.mark.parametrize(
+    ("mapping", "options"),
+    [
+        (DEEP, {"probability": 0, "mixtures": 1, "whole": 0}),  # only mixtures, and at first they replace nothing
+        (Mapping(3, 5, (3,), (5,)), {"mixtures": 0, "whole": 0}),  # strategies begin with the granularity that comes last
+        (Mapping(4, 7, (4,), (7,)), {"mixtures": 0, "whole": 0}),
+    ],
+)
+def test_a_draw_ends(mapping: Mapping, options: dict[str, float]) -> None:
+    schedule = ReplacingSchedule(mapping, 100, **options)
+    with at_most(2):
+        drawn = schedule.draw(0)
+    assert drawn != mapping.original
+    assert set(drawn.encoder + drawn.decoder) <= {1, *schedule.allowed_granularities(0)}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"steps": 0}, "at least 1 is needed"),
+        ({"probability": 1.1}, "probability is 1.1; possible are values from 0 to 1"),
+        ({"full_at": -0.1}, "full_at is -0.1"),
+        ({"coarse_at": 2}, "coarse_at is 2"),
+        ({"mixtures": -1}, "mixtures is -1"),
+        ({"whole": float("nan")}, "whole is nan"),
+        ({"mixtures": 0.6, "whole": 0.5}, "more than 1"),
+    ],
+)
+def test_words_for_bad_options(options: dict[str, float], words: str) -> None:
+    with pytest.raises(ModtfError) as raised:
+        ReplacingSchedule(DEEP, **({"steps": 10} | options))  # type: ignore[arg-type]
+    assert words in str(raised.value)
+
+
+def test_nothing_to_replace() -> None:
+    with pytest.raises(ModtfError, match="nothing can be replaced; modularize it with granularities"):
+        ReplacingSchedule(Mapping(1, 6, (), ()), 10)
