@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import modtf
 import modtf.modular
@@ -180,6 +180,19 @@ def test_half_precision(family: str, make_model: Any, batch: Batch, tmp_path: Pa
     assert_alike(again, modtf.load(tmp_path / "again"), batch)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_files_and_the_living_original(family: str, make_model: Any, tmp_path: Path, dtype: torch.dtype) -> None:
+    """Banks saved beside a rounded copy still belong to the original that it was rounded from."""
+    modular = modtf.modularize(make_model(family))
+    modular.save_pretrained(tmp_path, dtype=dtype)
+    banks = {name: weight.to(dtype).float() for name, weight in modular.bank_weights().items()}
+    change_banks(modular)
+    modular.load_banks(tmp_path)
+    assert_same_weights(modular.bank_weights(), banks)
+    given = modtf.ModularModel.from_pretrained(tmp_path, original=make_model(family))
+    assert_same_weights(given.bank_weights(), banks)
+
+
 def test_loaded_in_half_precision_and_saved_again(family: str, make_modular: Any, tmp_path: Path) -> None:
     """A model that was loaded to be small must still be recognised by its own banks."""
     make_modular(family).save_pretrained(tmp_path / "full")
@@ -252,10 +265,11 @@ def test_files_of_others_stay(make_modular: Any, tmp_path: Path) -> None:
     assert (tmp_path / "banks-of-a-friend.safetensors").read_text() == "mine"
 
 
-def test_a_checkpoint_beside_a_saved_model_leaves_its_original(make_modular: Any, batch: Batch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+def test_a_checkpoint_beside_a_saved_model_leaves_its_original(make_modular: Any, tmp_path: Path, dtype: torch.dtype | None) -> None:
     """``trainer.save_model()`` writes banks into the output folder, where the model itself may have been saved before."""
     modular = make_modular("t5")
-    modular.save_pretrained(tmp_path)
+    modular.save_pretrained(tmp_path, dtype=dtype)
     change_banks(modular)
     modular.save_banks(tmp_path)
     assert len(list(tmp_path.glob("original-*/model.safetensors"))) == 1
@@ -494,6 +508,56 @@ def test_full_disk_in_a_new_folder(stage: tuple[str, int], make_modular: Any, tm
     assert contents(tmp_path) == {}
     with pytest.raises(ModtfError):
         modtf.load(tmp_path / "new")
+
+
+def test_interrupted_by_hand(folder: Path, make_modular: Any) -> None:
+    before = contents(folder)
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    for stage in STAGES:
+        with pytest.MonkeyPatch.context() as patch:
+            break_at(stage, patch, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                another(make_modular).save_pretrained(folder)
+        assert contents(folder) == before, stage
+
+
+def test_full_disk_while_a_tokenizer_joins_the_copy(folder: Path, make_model: Any, tokenizer: Any) -> None:
+    """The copy of the original stays; only its tokenizer is new."""
+    before = contents(folder)
+    modular = modtf.modularize(make_model("t5"), tokenizer=tokenizer)
+
+    def half_written(self: Any, where: Any, *_: Any, **__: Any) -> None:
+        Path(where).mkdir(exist_ok=True)
+        for name in ("tokenizer_config.json", "tokenizer.json"):
+            (Path(where) / name).write_text('{"tokenizer_cl')
+        full_disk()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PreTrainedTokenizerBase, "save_pretrained", half_written)
+        with pytest.raises(ModtfError, match="could not save to"):
+            modular.save_pretrained(folder)
+    assert contents(folder) == before
+    modular.save_pretrained(folder)
+    assert modtf.load(folder).tokenizer("pub")["input_ids"] == tokenizer("pub")["input_ids"]
+
+
+@pytest.mark.parametrize("path", ["../mine.safetensors", "/absolute/mine.safetensors"])
+@pytest.mark.parametrize("key", ["banks", "copy"])
+def test_an_index_cannot_reach_out_of_its_folder(folder: Path, make_modular: Any, key: str, path: str) -> None:
+    """A folder that somebody else made: what it names elsewhere is neither read nor, when it is saved over, removed."""
+    mine = folder.parent / "mine.safetensors"
+    mine.write_text("mine")
+    index = json.loads((folder / "modtf.json").read_text())
+    given = str(mine) if path.startswith("/") else path
+    index |= {"banks": given} if key == "banks" else {"original": {"copy": given}}
+    (folder / "modtf.json").write_text(json.dumps(index))
+    with pytest.raises(ModtfError, match="modtf.json"):
+        modtf.load(folder)
+    make_modular("t5", 2, 2).save_pretrained(folder)
+    assert mine.read_text() == "mine"
 
 
 def killed(*args: Any, **_: Any) -> None:

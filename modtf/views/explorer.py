@@ -109,7 +109,7 @@ class Explorer:
         self.table, self._table_note = bundled_table(modular)
         self.controller = Controller(modular, self.table, self._draw)
         self._following = False  # set while fields follow each other, so that they do not answer
-        self._drawn: tuple[Any, ...] = ()
+        self._figures: dict[tuple[int, bool], str] = {}
         mapping = modular.mapping
         about = f"{mapping.count_assemblies():,} models in one: every size shares its weights with the full {mapping.encoder_depth} + {mapping.decoder_depth} layers."
 
@@ -258,10 +258,13 @@ class Explorer:
             )
         elif state.request is not None:
             here, exact = self.controller.measured(state.request.assembly, state.request.strategy)
-            if (here, exact) != self._drawn and here is not None:
-                self._drawn = (here, exact)
+            if here is not None:
                 self.quality.value = quality_html(here, exact, self.table or {})
-                self.figure.value = figure_html(quality_curve(self.controller.rows, here, exact))
+                if not state.busy:  # a figure takes longer than all else here: text first, and each figure once
+                    key = (self.controller.rows.index(here), exact)
+                    if key not in self._figures:
+                        self._figures[key] = figure_html(quality_curve(self.controller.rows, here, exact))
+                    self.figure.value = self._figures[key]
 
 
 def _nearest(ratio: float, options: list[tuple[str, float]]) -> float:
