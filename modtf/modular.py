@@ -29,6 +29,7 @@ from modtf.strategies import choose
 
 INDEX = "modtf.json"
 _FORMAT = 1
+_TOKENIZER = "tokenizer_config.json"
 #: Assembled models kept for :meth:`ModularModel.generate`; each costs module objects only, no weights.
 _KEPT_ASSEMBLIES = 32
 
@@ -326,7 +327,10 @@ class ModularModel(nn.Module):
         """
         fingerprint = fingerprint_of(self.original_weights())
         before = _index_or_nothing(Path(folder))
-        self._save(Path(folder), before["original"] if before.get("fingerprint") == fingerprint else {}, fingerprint, None)
+        if before and _belong(before, self.original_weights()):
+            self._save(Path(folder), before["original"], before["fingerprint"], None)
+        else:
+            self._save(Path(folder), {}, fingerprint, None)
 
     def _save(self, folder: Path, original: dict[str, str], fingerprint: str, dtype: torch.dtype | None) -> None:
         weights = {key: w.detach().to(device="cpu", dtype=dtype).contiguous() for key, w in self.bank_weights().items()}
@@ -347,19 +351,24 @@ class ModularModel(nn.Module):
             with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary_name:
                 temporary = Path(temporary_name)
                 save_file(weights, temporary / banks, metadata={"format": "pt"})
+                files = [banks, INDEX]
                 if copied and not (folder / copied).is_dir():
                     self._copy_original(temporary / copied, dtype)
-                elif copied and self._tokenizer is not None and not (folder / copied / "tokenizer_config.json").exists():
-                    self._tokenizer.save_pretrained(folder / copied)
+                    files.insert(0, copied)
+                elif copied and self._tokenizer is not None and not (folder / copied / _TOKENIZER).exists():
+                    self._tokenizer.save_pretrained(temporary / copied)
+                    joining = sorted((path.name for path in (temporary / copied).iterdir()), key=lambda name: name == _TOKENIZER)
+                    files = [f"{copied}/{name}" for name in joining] + files
                 (temporary / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-                for name in filter(None, (copied, banks, INDEX)):
-                    if (temporary / name).exists():
-                        new = not (folder / name).exists()
-                        os.replace(temporary / name, folder / name)
-                        placed += [name] * new
-        except (OSError, SafetensorError) as error:
+                for name in files:
+                    placed += [name] * (not (folder / name).exists())
+                    os.replace(temporary / name, folder / name)
+                placed.clear()  # the index is in place: what it names must stay
+        except BaseException as error:
             for name in placed:
                 _remove(folder / name)
+            if not isinstance(error, (OSError, SafetensorError)):
+                raise
             raise ModtfError(
                 f"could not save to {folder}: {error}. What it held before is still there; free some space or choose another folder"
             ) from error
@@ -478,9 +487,14 @@ def fingerprint_of(weights: dict[str, torch.Tensor], stored: torch.dtype | None 
     return digest.hexdigest()
 
 
+def _belong(index: dict[str, Any], original: dict[str, torch.Tensor]) -> bool:
+    """Whether the index is of this original, or of a copy of it stored in half precision."""
+    return index["fingerprint"] in (fingerprint_of(original), fingerprint_of(original, torch.float16))
+
+
 def _check_fingerprint(folder: Path, index: dict[str, Any], original: dict[str, torch.Tensor]) -> None:
-    given = fingerprint_of(original)
-    if given != index["fingerprint"]:
+    if not _belong(index, original):
+        given = fingerprint_of(original)
         raise ModtfError(
             f"the banks in {folder} were trained for another original: its fingerprint is {index['fingerprint'][:12]}, the given one's is {given[:12]}. "
             "Use the original that the banks were made from, or train new banks"
@@ -555,4 +569,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
     missing = {"encoder", "decoder", "banks", "original", "fingerprint"} - (index.keys() if isinstance(index, dict) else set())
     if missing:
         raise ModtfError(f"{path} lacks {', '.join(sorted(missing))}; copy the folder again, or save again")
+    outside = [name for name in _files_of(index) if Path(name).name != name]
+    if outside:
+        raise ModtfError(f"{path} names {outside[0]!r}, which is not a file beside it; copy the folder again, or save again")
     return index
