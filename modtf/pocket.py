@@ -158,7 +158,7 @@ def draw_mrs(count: int, seed: int) -> list[MR]:
 
 
 def use_cpu_well(threads: int) -> None:
-    """Settings that made training on a CPU about a third faster: keep freed memory, and keep the kernels of all shapes seen."""
+    """Settings for training on a CPU: threads, keeping freed memory, and keeping the kernels of all shapes seen."""
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
     torch.set_num_threads(threads)
     if sys.platform == "linux" and (libc := ctypes.util.find_library("c")):

@@ -103,7 +103,7 @@ def test_a_step_down_the_gradient_lowers_it(loss: Loss, make: Callable[[int], li
 @pytest.mark.parametrize("loss", [hidden_loss, attention_loss])
 def test_lists_of_different_length_are_an_error(loss: Loss) -> None:
     make = states if loss is hidden_loss else maps
-    with pytest.raises(ValueError, match="longer|shorter"):
+    with pytest.raises(ValueError, match=r"longer|shorter"):
         loss(make(0)[:2], make(1), KEEP)
 
 

@@ -294,7 +294,7 @@ def test_a_tokenizer_given_later_is_saved(make_modular: Any, make_model: Any, to
 
 
 def test_no_place_to_point_to(make_modular: Any, tmp_path: Path) -> None:
-    with pytest.raises(ModtfError, match="made in memory.*copy_original=True"):
+    with pytest.raises(ModtfError, match=r"made in memory.*copy_original=True"):
         make_modular("t5", 2, 2).save_pretrained(tmp_path / "banks", copy_original=False)
     assert not (tmp_path / "banks").exists()
 
@@ -344,7 +344,7 @@ def test_banks_of_other_granularities(make_modular: Any, make_model: Any, tmp_pa
     make_modular("t5").save_banks(tmp_path)
     fewer = modtf.modularize(make_model("t5"), (2,))
     before = weights(fewer)
-    with pytest.raises(ModtfError, match="do not fit this model .*other granularities"):
+    with pytest.raises(ModtfError, match=r"do not fit this model .*other granularities"):
         fewer.load_banks(tmp_path)
     assert_same_weights(fewer, before)
 
@@ -371,7 +371,7 @@ def cut(path: Path, share: float) -> None:
 
 def test_missing_banks(folder: Path) -> None:
     next(folder.glob("banks-*")).unlink()
-    with pytest.raises(ModtfError, match="missing or cut off.*copy the whole folder again"):
+    with pytest.raises(ModtfError, match=r"missing or cut off.*copy the whole folder again"):
         modtf.load(folder)
 
 
@@ -554,7 +554,7 @@ def test_an_index_cannot_reach_out_of_its_folder(folder: Path, make_modular: Any
     given = str(mine) if path.startswith("/") else path
     index |= {"banks": given} if key == "banks" else {"original": {"copy": given}}
     (folder / "modtf.json").write_text(json.dumps(index))
-    with pytest.raises(ModtfError, match="modtf.json"):
+    with pytest.raises(ModtfError, match=r"modtf.json"):
         modtf.load(folder)
     make_modular("t5", 2, 2).save_pretrained(folder)
     assert mine.read_text() == "mine"

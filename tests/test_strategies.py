@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,7 +87,7 @@ def test_size_first_takes_from_the_stack_that_has_kept_more(mapping: Mapping) ->
     """Between neighbours on its way only the stack shrinks that had kept the larger share (or the only one that can)."""
     reached = assemblies(mapping, "size_first")
     smallest = mapping.coarsest
-    for before, after in zip(reached, reached[1:], strict=False):
+    for before, after in itertools.pairwise(reached):
         shrinks = (len(after.encoder) < len(before.encoder), len(after.decoder) < len(before.decoder))
         shares = (len(before.encoder) / mapping.encoder_depth, len(before.decoder) / mapping.decoder_depth)
         if shrinks == (True, False):

@@ -175,7 +175,7 @@ def test_missing_files(tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv.gz")
     with pytest.raises(ModtfError, match=r"found dev.csv, train.csv.gz"):
         read_folder(tmp_path, "test")
-    with pytest.raises(ModtfError, match="no test.csv"):
+    with pytest.raises(ModtfError, match=r"no test.csv"):
         read_folder(tmp_path / "nowhere", "test")
 
 
