@@ -39,18 +39,21 @@ notebooks: $(VENV)/dev.stamp  ## run the notebooks and store their outputs
 		$(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.store_widget_state=False "$${source%.py}.ipynb"; \
 	done
 
-benchmark: $(VENV)/dev.stamp  ## measure the table of the README
-	$(BIN)/python benchmarks/table.py $(ARGS)
+# The folder of the E2E CSV files (CONTRIBUTING.md says which).
+DATA ?= $(MODTF_E2E_DIR)
 
-# About 1.5 hours on two cores; an interrupted run goes on where it was. One process for each core, averaged gradients.
-DATA      ?= $(MODTF_E2E_DIR)
+benchmark: $(VENV)/dev.stamp  ## measure the table of the README, on the E2E data in DATA=folder
+	$(BIN)/python benchmarks/table.py $(if $(DATA),--data "$(DATA)") $(ARGS)
+
+# About 2.5 hours on two cores; an interrupted run goes on where it was. One process for each core, averaged gradients.
 PROCESSES ?= 2
-TRAIN     := OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) -m modtf.cli train
+TRAIN     := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m modtf.cli train
 
 pocket: $(VENV)/dev.stamp  ## train the bundled model anew, from the E2E data in DATA=folder
-	$(TRAIN) original --data "$(DATA)" --output build/original
+	$(TRAIN) original --data "$(DATA)" --output build/plain
+	$(TRAIN) original --data "$(DATA)" --begin-with build/plain --dropout 0.1 --steps 700 --learning-rate 4e-3 --seed 1 --output build/original
 	$(TRAIN) kit --data "$(DATA)" --original build/original --output build/kit
-	$(BIN)/python benchmarks/bundle.py build/original build/kit
+	$(BIN)/python benchmarks/bundle.py build/kit build/plain build/original
 
 wheel: $(VENV)/dev.stamp  ## build the package into dist/
 	$(BIN)/python -m build --wheel --no-isolation
@@ -81,4 +84,4 @@ $(BIN)/python:
 		echo "modtf's environment needs Python 3.10 to 3.13, but $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
 		echo "Name one that fits, for example: make $(MAKECMDGOALS) PYTHON=python3.12"; \
 		exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "No environment could be made; on Debian: apt install python3-venv"; exit 1; }

@@ -1,6 +1,8 @@
 """Put a trained kit and what its original wrote into data/, in half precision.
 
-python benchmarks/bundle.py build/original build/kit
+python benchmarks/bundle.py build/kit build/plain build/original
+
+The folders after the kit's are those of its original's training, one for each part of it.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ import modtf
 DATA = Path(__file__).parent.parent / "data"
 
 
-def main(original: Path, kit: Path) -> None:
+def main(kit: Path, *originals: Path) -> None:
     modtf.load(kit).save_pretrained(DATA / "pocket", copy_original=True, dtype=torch.float16)
     for name in ("pairs.jsonl", "evaluation.jsonl"):
         shutil.copy(kit / name, DATA / name)
-    training = {name: json.loads((folder / "training.json").read_text()) for name, folder in (("original", original), ("kit", kit))}
+    parts = {**{f"original, part {i}": folder for i, folder in enumerate(originals, 1)}, "kit": kit}
+    training = {name: json.loads((folder / "training.json").read_text()) for name, folder in parts.items()}
     (DATA / "pocket" / "training.json").write_text(json.dumps(training, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:]))

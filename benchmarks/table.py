@@ -1,6 +1,6 @@
 """Measure the table of the README: size, quality, speed and memory of assemblies, all in one run.
 
-    python benchmarks/table.py --data ../shared/e2e
+    python benchmarks/table.py --data <folder of the E2E CSV files>
 
 writes data/table.json, and the table between the markers of README.md and of the model card. The untrained kit (same paths before training) is
 measured too, as the floor that training starts from. Speeds are ratios within this run: models take turns on each
@@ -28,7 +28,7 @@ import modtf
 from modtf.evaluation import Latency, measure_latency, measure_quality, size_of
 from modtf.modular import ModularModel, modularize
 from modtf.strategies import STRATEGIES
-from modtf.tasks.e2e import Example, read_folder, write_mr
+from modtf.tasks.e2e import Example, read_data, write_mr
 
 ROOT = Path(__file__).parent.parent
 #: Every model writes so many tokens a text when it is timed, or a longer text would pass for a slower model.
@@ -58,16 +58,15 @@ print(memory_mb("VmHWM") - before)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="pocket")
-    parser.add_argument("--data", default=os.environ.get("MODTF_E2E_DIR", "../shared/e2e"))
+    parser.add_argument("--data", default=os.environ.get("MODTF_E2E_DIR", "e2e"))
     parser.add_argument("--sentences", type=int, default=40, help="for the latency of one sentence")
     parser.add_argument("--batches", type=int, default=5, help="for the latency of a batch")
-    parser.add_argument("--speed-only", action="store_true", help="measure speed, size and memory anew and keep the scores of --output")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=ROOT / "data" / "table.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    examples = read_folder(options.data, "test")
+    examples = read_data(options.data, "test")
     modular = modtf.load(options.model)
     untrained = modularize(
         modtf.load(options.model).assemble(),
@@ -79,12 +78,8 @@ def main() -> None:
     chosen = list(dict.fromkeys(assembly for _, _, assembly in wanted))
 
     speed = latencies(modular, chosen, examples, options.sentences, options.batches)
-    rows = json.loads(options.output.read_text())["rows"] if options.speed_only else []
-    for row in rows:
-        if row["trained"]:
-            assembly = modtf.Assembly.from_json(row["assembly"])
-            row |= speed[assembly] | sizes(modular, assembly)
-    for trained, model in () if options.speed_only else ((True, modular), (False, untrained)):
+    rows = []
+    for trained, model in (True, modular), (False, untrained):
         measured = {}
         for assembly in chosen:
             started = time.perf_counter()
@@ -99,7 +94,8 @@ def main() -> None:
             row = {
                 "trained": trained, "strategy": strategy, "wanted_ratio": ratio, "ratio": round(assembly.ratio, 4), "assembly": assembly.to_json(),
                 "layers": assembly.shape, **{key: round(value, 2) for key, value in asdict(scores).items()},
-                "bleu_kept": round(100 * scores.bleu / full.bleu, 1), "rouge_l_kept": round(100 * scores.rouge_l / full.rouge_l, 1),
+                "bleu_kept": round(100 * scores.bleu / full.bleu, 1), "ser_kept": round(100 * scores.ser / full.ser) if full.ser else None,
+                "rouge_l_kept": round(100 * scores.rouge_l / full.rouge_l, 1),
             }  # fmt: skip
             if trained:
                 row |= speed[assembly] | sizes(modular, assembly)
@@ -108,7 +104,7 @@ def main() -> None:
     training = ROOT / "data" / "pocket" / "training.json"
     table = {
         "made_by": "benchmarks/table.py",
-        "machine": f"{cpu_name()}, {options.threads} thread, torch {torch.__version__}, transformers {transformers.__version__}, engine: transformers generate",
+        "machine": f"{cpu_name()}, torch {torch.__version__}, transformers {transformers.__version__}, engine: transformers generate",
         "threads": options.threads, "examples": len(examples), "rows": rows,
         "training": json.loads(training.read_text()) if training.exists() else {},
     }  # fmt: skip
@@ -166,26 +162,27 @@ def markdown(table: dict) -> str:
     """The trained rows, with the untrained BLEU beside them."""
     floor = {(row["strategy"], row["wanted_ratio"]): row for row in table["rows"] if not row["trained"]}
     lines = [
-        "| strategy | ratio | layers | parameters (M), total / without embeddings | BLEU (kept) | SER % | ROUGE-L (kept) | BLEU untrained "
-        "| one sentence ms, median / p95 | speed-up | batch of 32 ms | speed-up | peak memory MB | assembling ms |",
+        "| strategy | ratio | layers | parameters (M), total / without embeddings | BLEU (kept) | SER % (of the original's) | ROUGE-L (kept) | BLEU untrained "
+        "| one sentence ms, median / p95 | speed-up | batch of 32 ms, median / p95 | speed-up | peak memory MB | assembling ms |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in table["rows"]:
         if row["trained"]:
             lines.append(
                 f"| {row['strategy']} | {row['wanted_ratio']:g} | {row['layers']} | {row['parameters'] / 1e6:.2f} / {row['parameters_without_embeddings'] / 1e6:.2f} "
-                f"| {row['bleu']:.2f} ({row['bleu_kept']:.1f} %) | {row['ser']:.2f} | {row['rouge_l']:.2f} ({row['rouge_l_kept']:.1f} %) "
+                f"| {row['bleu']:.2f} ({row['bleu_kept']:.1f} %) | {row['ser']:.2f} ({row['ser_kept']} %) | {row['rouge_l']:.2f} ({row['rouge_l_kept']:.1f} %) "
                 f"| {floor[row['strategy'], row['wanted_ratio']]['bleu']:.1f} "
                 f"| {row['latency_ms']['median']:.0f} / {row['latency_ms']['p95']:.0f} | {row['speed_up']:.2f}x "
-                f"| {row['batch_latency_ms']['median']:.0f} | {row['batch_speed_up']:.2f}x | {row['peak_memory_mb']:.0f} | {row['assemble_ms']:.1f} |"
+                f"| {row['batch_latency_ms']['median']:.0f} / {row['batch_latency_ms']['p95']:.0f} | {row['batch_speed_up']:.2f}x | {row['peak_memory_mb']:.0f} | {row['assemble_ms']:.1f} |"
             )
     notes = [
-        f"{table['examples']} meaning representations of the 2017 test set, greedy; times are of {TOKENS} tokens a text. {table['machine']}."
+        f"{table['examples']} meaning representations of the 2017 test set, greedy; times are of {TOKENS} tokens a text. "
+        f"{table['machine']}, threads: {table['threads']}."
     ]
     for name, cost in table["training"].items():
         notes.append(
             f"Training the {name}: {cost['steps']:,} steps of {cost['batch_size']} texts in {cost['seconds'] / 60:.0f} minutes "
-            f"({cost['processes']} processes of {cost['threads']} thread on a CPU, other work beside it)."
+            f"(device: {cost['device']}, processes: {cost['processes']}, threads of each: {cost['threads']})."
         )
     return "\n".join(lines) + "\n\n" + " ".join(notes) + "\n"
 

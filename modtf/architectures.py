@@ -41,8 +41,10 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 def architecture_of(model: PreTrainedModel) -> Architecture:
     """The record of a model; raises :class:`ModtfError` for what is not an encoder-decoder of a known family."""
+    if not isinstance(model, PreTrainedModel):
+        raise ModtfError(f"{model!r:.80} is not a model; load one with AutoModelForSeq2SeqLM.from_pretrained")
     model_type = model.config.model_type
-    if model_type not in ARCHITECTURES or not model.can_generate():
+    if model_type not in ARCHITECTURES or not (model.can_generate() and model.config.is_encoder_decoder):
         raise ModtfError(
             f"{type(model).__name__} ({model_type}) is not supported; possible are sequence-to-sequence models of the types "
             f"{', '.join(ARCHITECTURES)}. Load one with AutoModelForSeq2SeqLM.from_pretrained"

@@ -28,10 +28,10 @@ def hidden_loss(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor]
     Both sequences hold (batch, length, d_model) states, the student's after each layer of its path and the teacher's after the
     last original layer that it stands for. ``keep`` (batch, length) is true where a token counts.
     """
-    losses = [
-        functional.mse_loss(s[keep].float(), t[keep].float()) / t[keep].float().square().mean().clamp_min(1e-6)
-        for s, t in zip(student, teacher, strict=True)
-    ]
+    losses = []
+    for s, t in zip(student, teacher, strict=True):
+        s, t = s[keep].float(), t[keep].float()
+        losses.append(((s - t).square().mean(-1) / t.square().mean(-1).clamp_min(1e-6)).mean())
     return torch.stack(losses).mean()
 
 

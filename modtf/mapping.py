@@ -30,8 +30,8 @@ def default_granularities(depth: int) -> tuple[int, ...]:
 
 def check_granularities(granularities: Iterable[int], depth: int, stack: str) -> tuple[int, ...]:
     """Sorted and without repeats; raises :class:`ModtfError` for one that does not divide ``depth``."""
-    chosen = tuple(sorted(set(granularities)))
-    wrong = [g for g in chosen if g not in divisors(depth)]
+    chosen = tuple(sorted(set(granularities) - {1}))  # originals are always there
+    wrong = [g for g in chosen if type(g) is not int or g not in divisors(depth)]
     if wrong:
         possible = ", ".join(map(str, divisors(depth))) or "none (the stack has one layer)"
         raise ModtfError(f"granularity {wrong[0]} does not divide the {stack}'s {depth} layers; possible are {possible}")
@@ -103,8 +103,9 @@ class Mapping:
     decoder_granularities: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        check_granularities(self.encoder_granularities, self.encoder_depth, "encoder")
-        check_granularities(self.decoder_granularities, self.decoder_depth, "decoder")
+        for stack in ("encoder", "decoder"):
+            name = f"{stack}_granularities"
+            object.__setattr__(self, name, check_granularities(getattr(self, name), getattr(self, f"{stack}_depth"), stack))
 
     @property
     def layers(self) -> int:

@@ -6,11 +6,12 @@ import copy
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, overload
 
@@ -32,6 +33,8 @@ _FORMAT = 1
 _TOKENIZER = "tokenizer_config.json"
 #: Assembled models kept for :meth:`ModularModel.generate`; each costs module objects only, no weights.
 _KEPT_ASSEMBLIES = 32
+#: Names that :meth:`ModularModel.save_pretrained` makes up.
+_OURS = re.compile(r"banks-[0-9a-f]{12}\.safetensors|original-[0-9a-f]{12}")
 
 
 def modularize(
@@ -63,11 +66,11 @@ def modularize(
             for stack_layers, wanted, name in zip(layers, chosen, ("encoder", "decoder"), strict=True)
         ),
     )
-    original.requires_grad_(False)
-    for stack, stack_layers, wanted in zip(
-        (encoder, decoder), layers, (mapping.encoder_granularities, mapping.decoder_granularities), strict=True
-    ):
-        setattr(stack, architecture.layers, ModularStack(stack_layers, {g: new_bank(stack_layers, g, architecture) for g in wanted}))
+    wanted_of = (mapping.encoder_granularities, mapping.decoder_granularities)
+    banks = [{g: new_bank(of_stack, g, architecture) for g in wanted} for of_stack, wanted in zip(layers, wanted_of, strict=True)]
+    original.requires_grad_(False)  # nothing fails from here on: a model is modular or as it was
+    for stack, of_stack, of_banks in zip((encoder, decoder), layers, banks, strict=True):
+        setattr(stack, architecture.layers, ModularStack(of_stack, of_banks))
         if architecture.model_type == "bart":
             stack.layerdrop = 0.0  # it would skip layers without a word
     return ModularModel(original, mapping, tokenizer)
@@ -139,12 +142,22 @@ class ModularModel(nn.Module):
         self._assembled.clear()  # their buffers would stay on the old device
         return super()._apply(*args, **kwargs)
 
+    def activation_checkpointing_enable(self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any) -> None:
+        """Recompute the banks' activations in the backward pass; non-reentrant unless asked otherwise, since most inputs need no gradient."""
+        model: Any = self.model
+        enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)  # its name before transformers 5.23
+        enable({"use_reentrant": False, **(activation_checkpointing_kwargs or {})}, **options)
+
+    def activation_checkpointing_disable(self) -> None:
+        model: Any = self.model
+        getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
+
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any) -> None:
-        """Recompute activations in the backward pass; non-reentrant unless asked otherwise, since most inputs need no gradient."""
-        self.model.gradient_checkpointing_enable({"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}, **options)
+        """The older name, which Trainer calls before transformers 5.23."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
 
     def gradient_checkpointing_disable(self) -> None:
-        self.model.gradient_checkpointing_disable()
+        self.activation_checkpointing_disable()
 
     # -- running a path ------------------------------------------------------------------------------------------------
 
@@ -258,7 +271,8 @@ class ModularModel(nn.Module):
         batch = [texts] if isinstance(texts, str) else list(texts)
         encoded = self.encode(batch)
         chosen = self.choose(ratio, strategy, assembly)
-        options = {"do_sample": False, "num_beams": 1, "max_new_tokens": 128} | generate_options
+        limit = {} if "max_length" in generate_options else {"max_new_tokens": 128}
+        options = {"do_sample": False, "num_beams": 1} | limit | generate_options
         with torch.inference_mode():
             tokens = self.assembled(chosen).generate(**encoded, **options)
         written = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
@@ -311,8 +325,11 @@ class ModularModel(nn.Module):
         name = self.model.name_or_path
         fingerprint = fingerprint_of(self.original_weights())
         if copy_original is None:
-            copy_original = not name or self._is_copy or not _holds_original(name, fingerprint)
+            lacks_tokenizer = self._tokenizer is not None and Path(name).is_dir() and not (Path(name) / _TOKENIZER).is_file()
+            copy_original = not name or self._is_copy or lacks_tokenizer or not _holds_original(name, fingerprint)
         if copy_original:
+            with suppress(ModtfError):  # there may be none
+                self._tokenizer = self.tokenizer
             fingerprint = fingerprint_of(self.original_weights(), dtype)
             self._save(Path(folder), {"copy": f"original-{fingerprint[:12]}"}, fingerprint, dtype)
         elif not name:
@@ -352,8 +369,9 @@ class ModularModel(nn.Module):
                 temporary = Path(temporary_name)
                 save_file(weights, temporary / banks, metadata={"format": "pt"})
                 files = [banks, INDEX]
-                if copied and not (folder / copied).is_dir():
+                if copied and not _holds_original(str(folder / copied), fingerprint):
                     self._copy_original(temporary / copied, dtype)
+                    _remove(folder / copied)  # damaged, where there was one
                     files.insert(0, copied)
                 elif copied and self._tokenizer is not None and not (folder / copied / _TOKENIZER).exists():
                     self._tokenizer.save_pretrained(temporary / copied)
@@ -365,14 +383,16 @@ class ModularModel(nn.Module):
                     os.replace(temporary / name, folder / name)
                 placed.clear()  # the index is in place: what it names must stay
         except BaseException as error:
-            for name in placed:
+            for name in set(placed) - _files_of(_index_or_nothing(folder)):  # interrupted after the index came: all is in place
                 _remove(folder / name)
             if not isinstance(error, (OSError, SafetensorError)):
                 raise
             raise ModtfError(
                 f"could not save to {folder}: {error}. What it held before is still there; free some space or choose another folder"
             ) from error
-        for name in old - {banks, copied}:
+        # What the index named before, and what savings that were killed have left.
+        orphans = {path.name for path in folder.iterdir() if _OURS.fullmatch(path.name)}
+        for name in (old | orphans) - {banks, copied}:
             _remove(folder / name)
 
     def _copy_original(self, folder: Path, dtype: torch.dtype | None) -> None:
@@ -461,11 +481,11 @@ def forward_shared(model: PreTrainedModel, inputs: dict[str, Any]) -> Seq2SeqLMO
     if index is None:
         return model(**inputs, use_cache=False)
     encoder, _ = stacks_of(model)
-    mask = inputs["attention_mask"]
+    mask = inputs.get("attention_mask")
     hidden = encoder(input_ids=inputs["input_ids"], attention_mask=mask).last_hidden_state
     return model(
         encoder_outputs=BaseModelOutput(last_hidden_state=hidden[index]),
-        attention_mask=mask[index],
+        attention_mask=None if mask is None else mask[index],
         labels=inputs["labels"],
         use_cache=False,
     )
@@ -556,6 +576,18 @@ def _files_of(index: dict[str, Any]) -> set[str]:
     return {index["banks"], *filter(None, [index["original"].get("copy")])} if index else set()
 
 
+def _is_index(index: dict[str, Any]) -> bool:
+    original, stacks = index["original"], [index["encoder"], index["decoder"]]
+    return (
+        isinstance(index["banks"], str)
+        and isinstance(index["fingerprint"], str)
+        and isinstance(original, dict)
+        and (not original or any(isinstance(original.get(key), str) for key in ("pointer", "copy")))
+        and all(isinstance(stack, dict) and isinstance(stack.get("granularities"), list) for stack in stacks)
+        and all(type(g) is int for stack in stacks for g in stack["granularities"])
+    )
+
+
 def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     try:
@@ -569,6 +601,8 @@ def _read_index(folder: Path) -> dict[str, Any]:
     missing = {"encoder", "decoder", "banks", "original", "fingerprint"} - (index.keys() if isinstance(index, dict) else set())
     if missing:
         raise ModtfError(f"{path} lacks {', '.join(sorted(missing))}; copy the folder again, or save again")
+    if not _is_index(index):
+        raise ModtfError(f"{path} holds values of the wrong kind; copy the folder again, or save again")
     outside = [name for name in _files_of(index) if Path(name).name != name]
     if outside:
         raise ModtfError(f"{path} names {outside[0]!r}, which is not a file beside it; copy the folder again, or save again")

@@ -26,8 +26,8 @@ class ReplacingSchedule:
 
     - *mixtures* (a share ``mixtures``) go through each stack and replace the layers ahead with probability p, by a module of
       any granularity that may start there: they teach every module to work beside every other;
-    - *whole* steps (a share ``whole``) give each stack one granularity from end to end, 1 among them, drawn in proportion
-      to its square root: coarse modules have the most to learn, and a full stack must work with a compressed one;
+    - *whole* steps (a share ``whole``) give each stack one granularity from end to end, 1 among them, all alike often: a full
+      stack must work with a compressed one;
     - *strategy* steps, the rest, run what :mod:`modtf.strategies` gives, drawn in proportion to the ratio.
 
     p rises linearly from ``probability`` to 1 at ``full_at`` (a share of all steps); the coarsest granularity allowed rises
@@ -40,8 +40,8 @@ class ReplacingSchedule:
     probability: float = 0.5
     full_at: float = 0.5
     coarse_at: float = 0.1
-    mixtures: float = 0.15
-    whole: float = 0.5
+    mixtures: float = 0.1
+    whole: float = 0.6
 
     def __post_init__(self) -> None:
         if self.mapping.maximum_ratio == 1:
@@ -106,7 +106,7 @@ class ReplacingSchedule:
     @staticmethod
     def _whole(rng: random.Random, depth: int, granularities: Path, allowed: Path) -> Path:
         possible = [1, *(g for g in granularities if g in allowed)]
-        g = rng.choices(possible, [g**0.5 for g in possible])[0]
+        g = rng.choice(possible)
         return (g,) * (depth // g)
 
     def __iter__(self) -> Iterator[Assembly]:

@@ -1,8 +1,10 @@
 """From a wanted ratio to an assembly.
 
 The paper names two deterministic strategies, size-first and speed-first, and what they are for. How they choose among
-paths is not published, so the rules below are our choice: they are deterministic, they take the reachable number of layers
-nearest to the wanted one, and a higher ratio never has more layers in either stack.
+paths is not published, so the rules below are our choice: each strategy is one way down from the original to the smallest
+assembly, on which a higher ratio never has more layers in either stack, and takes the assembly on it whose number of layers is nearest to
+the wanted one. (Where the stacks' lengths have gaps, an assembly off that way may come nearer: 12 + 4 layers whose decoder
+is of 4 layers or 1 have one of 15, but not on the even way.)
 """
 
 from __future__ import annotations

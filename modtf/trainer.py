@@ -92,8 +92,8 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
     replacing_probability: float = field(default=0.5, metadata={"help": "of the first step; it rises to 1"})
     full_at: float = field(default=0.5, metadata={"help": "share of the training after which the replacing probability is 1"})
     coarse_at: float = field(default=0.1, metadata={"help": "share of the training after which all granularities are drawn"})
-    mixtures: float = field(default=0.15, metadata={"help": "share of steps with random mixtures of originals and modules"})
-    whole: float = field(default=0.5, metadata={"help": "share of steps with one granularity from end to end of a stack"})
+    mixtures: float = field(default=0.1, metadata={"help": "share of steps with random mixtures of originals and modules"})
+    whole: float = field(default=0.6, metadata={"help": "share of steps with one granularity from end to end of a stack"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,6 +117,10 @@ class ModularTrainer(BatchTrainer):
     def __init__(self, model: ModularModel, args: ModularTrainingArguments, *, whole_batches: bool = False, **kwargs: Any) -> None:
         if not isinstance(model, ModularModel):
             raise ModtfError(f"a ModularModel is needed, not a {type(model).__name__}; make one with modtf.modularize(model)")
+        if not isinstance(args, ModularTrainingArguments):
+            raise ModtfError(f"ModularTrainingArguments are needed, not {type(args).__name__}")
+        if args.label_smoothing_factor:
+            raise ModtfError("label_smoothing_factor has no effect here: the original's probabilities (logits_weight) smooth the labels")
         self.whole_batches = whole_batches
         if args.attention_weight > 0:
             model.model.set_attn_implementation("eager")
@@ -170,7 +174,8 @@ class ModularTrainer(BatchTrainer):
         with modular.record(assembly, maps) as student:
             outputs = model(assembly=assembly, **inputs)
         target = inputs["labels"] != -100
-        source = inputs["attention_mask"].bool()
+        mask = inputs.get("attention_mask")
+        source = torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
         losses: dict[str, torch.Tensor] = {}
         if a.labels_weight > 0:
             losses["labels"] = outputs.loss
@@ -192,6 +197,20 @@ class ModularTrainer(BatchTrainer):
             )
         return losses, outputs
 
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None, **options: Any
+    ) -> Any:
+        """As ``Seq2SeqTrainer``; with ``predict_with_generate`` the coarsest assembly writes."""
+        if prediction_loss_only or not self.args.predict_with_generate:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys, **options)
+        trained = self.model  # type: ignore[has-type]
+        small = self.modular.assembled(self.modular.mapping.coarsest)
+        self.model = small
+        try:
+            return super().prediction_step(small, inputs, prediction_loss_only, ignore_keys, **options)
+        finally:
+            self.model = trained
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if self._counted and "loss" in logs:
             logs = {**logs, **{name: total / self._counted for name, total in self._sums.items()}}
@@ -202,8 +221,8 @@ class ModularTrainer(BatchTrainer):
     # Checkpoints: the banks alone. The original does not change, and Trainer's own would hold shared tensors twice.
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
-        self.modular.save_banks(folder)
+        if self.args.should_save:  # of several processes the first
+            self.modular.save_banks(Path(output_dir or self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.modular.load_banks(resume_from_checkpoint)

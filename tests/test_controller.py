@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -114,6 +115,35 @@ def test_the_newest_request_wins(modular: modtf.ModularModel) -> None:
     assert state.generation == 40 and state.current
     for shown in listener.results():
         assert shown.current, "a result of an earlier request was shown"
+
+
+def test_a_request_called_off_while_it_settles_does_not_run(modular: modtf.ModularModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modtf.views.controller._SETTLE_SECONDS", 0.3)
+    controller = Controller(modular)
+    ran: list[object] = []
+    monkeypatch.setattr(controller, "_compute", lambda *request: ran.append(request))
+    controller.request(MR, ratio=2)
+    time.sleep(0.1)  # the worker waits for the slider to rest
+    controller.request(ratio=99)
+    assert "out of reach" in controller.wait().problem
+    time.sleep(0.7)
+    assert not ran and controller.state.result is None
+    controller.close()
+
+
+def test_a_view_that_fails_does_not_end_the_answers(modular: modtf.ModularModel) -> None:
+    def fails_in_the_worker(state: State) -> None:
+        if broken and threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("the page is gone")
+
+    broken = True
+    controller = Controller(modular, on_change=fails_in_the_worker)
+    controller.request(MR, ratio=2)
+    time.sleep(1)
+    broken = False
+    controller.request(ratio=4)
+    state = controller.wait()
+    assert state.current and state.result is not None and state.result.small.assembly.ratio == 4
 
 
 def test_many_threads_may_ask(modular: modtf.ModularModel) -> None:

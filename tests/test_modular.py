@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from transformers import (
+    BartForCausalLM,
     BartForConditionalGeneration,
     GPT2Config,
     GPT2LMHeadModel,
@@ -26,7 +27,7 @@ from transformers import (
 import modtf
 from modtf.architectures import stacks_of
 from modtf.errors import ModtfError
-from modtf.layers import ModularStack
+from modtf.layers import ModularStack, new_bank
 from modtf.mapping import Assembly, Mapping, all_paths
 from modtf.strategies import STRATEGIES
 
@@ -488,6 +489,35 @@ def test_a_granularity_that_does_not_divide_changes_nothing(family: str, make_mo
     assert torch.equal(logits(original, batch), before)
     modular = modtf.modularize(original, (2, 3), decoder_granularities=(2,))
     assert modular.mapping == Mapping(6, 4, (2, 3), (2,))
+
+
+def test_no_memory_for_the_banks_leaves_the_original_alone(make_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, made = make_model("t5"), []
+
+    def fails_at_the_second(*args: Any) -> Any:
+        made.append(1)
+        if len(made) == 2:
+            raise MemoryError
+        return new_bank(*args)
+
+    monkeypatch.setattr("modtf.modular.new_bank", fails_at_the_second)
+    with pytest.raises(MemoryError):
+        modtf.modularize(original)
+    assert all(isinstance(layers, nn.ModuleList) for layers in layers_of(original))
+    assert all(p.requires_grad for p in original.parameters())
+
+
+def test_words_for_what_is_no_model(make_model: Any) -> None:
+    with pytest.raises(ModtfError, match=r"'t5-base' is not a model; load one with AutoModelForSeq2SeqLM"):
+        modtf.modularize("t5-base")  # type: ignore[arg-type]
+    with pytest.raises(ModtfError, match=r"BartForCausalLM .* is not supported"):
+        modtf.modularize(BartForCausalLM(make_model("bart").config))
+    with pytest.raises(ModtfError, match=r"granularity 2.0 does not divide"):
+        modtf.modularize(make_model("t5"), (2.0,))  # type: ignore[arg-type]
+
+
+def test_granularity_one_is_always_there(make_model: Any) -> None:
+    assert modtf.modularize(make_model("t5"), (1, 2)).mapping == Mapping(6, 6, (2,), (2,)) == Mapping(6, 6, [1, 2], [2])  # type: ignore[arg-type]
 
 
 def test_granularities_may_be_any_iterable(make_model: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
 import modtf
 import modtf.modular
@@ -293,6 +293,23 @@ def test_a_tokenizer_given_later_is_saved(make_modular: Any, make_model: Any, to
     assert modtf.load(tmp_path).tokenizer("pub")["input_ids"] == tokenizer("pub")["input_ids"]
 
 
+def test_the_originals_own_tokenizer_is_kept(make_model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    """Nobody has asked for it when the model is saved, and where the original lay may not be there later."""
+    make_model("t5").save_pretrained(tmp_path / "original")
+    tokenizer.save_pretrained(tmp_path / "original")
+    original = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "original")
+    modtf.modularize(original).save_pretrained(tmp_path / "copied", copy_original=True)
+    shutil.rmtree(tmp_path / "original")
+    assert modtf.load(tmp_path / "copied").tokenizer("pub")["input_ids"] == tokenizer("pub")["input_ids"]
+
+
+def test_no_pointer_to_a_folder_that_lacks_the_tokenizer(make_model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    make_model("t5").save_pretrained(tmp_path / "original")
+    original = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "original")
+    modtf.modularize(original, tokenizer=tokenizer).save_pretrained(tmp_path / "saved")
+    assert modtf.load(tmp_path / "saved").tokenizer("pub")["input_ids"] == tokenizer("pub")["input_ids"]
+
+
 def test_no_place_to_point_to(make_modular: Any, tmp_path: Path) -> None:
     with pytest.raises(ModtfError, match=r"made in memory.*copy_original=True"):
         make_modular("t5", 2, 2).save_pretrained(tmp_path / "banks", copy_original=False)
@@ -395,6 +412,30 @@ def test_original_missing(folder: Path, name: str) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(ModtfError, match=r"the original of .* could not be loaded .*Put it back there"):
         modtf.load(folder)
+
+
+def test_saving_again_repairs_a_damaged_copy(folder: Path, batch: Batch) -> None:
+    modular = modtf.load(folder)
+    damaged = next(folder.glob("original-*/model.safetensors"))
+    whole = damaged.read_bytes()
+    damaged.unlink()  # the living model still reads its weights from that file
+    damaged.write_bytes(whole[: len(whole) // 2])
+    modular.save_pretrained(folder)
+    assert_alike(modular, modtf.load(folder), batch)
+
+
+@pytest.mark.parametrize("damage", [
+    {"encoder": {}}, {"decoder": {"granularities": 2}}, {"encoder": {"granularities": ["2"]}}, {"banks": 5}, {"original": None},
+    {"original": {"copy": 1}}, {"fingerprint": None},
+], ids=str)  # fmt: skip
+def test_strange_values_in_the_index(folder: Path, make_modular: Any, batch: Batch, damage: dict[str, Any]) -> None:
+    index = folder / "modtf.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | damage))
+    with pytest.raises(ModtfError, match="values of the wrong kind"):
+        modtf.load(folder)
+    modular = another(make_modular)
+    modular.save_pretrained(folder)
+    assert_alike(modular, modtf.load(folder), batch)
 
 
 def test_a_broken_folder_leaves_a_living_model_alone(folder: Path, make_modular: Any) -> None:
@@ -585,6 +626,7 @@ def test_killed_while_saving(stage: tuple[str, int], folder: Path, make_modular:
     after = contents(folder)
     assert {name: after.get(name) for name in before} == before, "the old files are whole"
     assert_alike(expected, modtf.load(folder), batch)
+    modular = make_modular("t5", seed=9)  # neither the old one nor the one that did not get there
     modular.save_pretrained(folder)
     assert_alike(modular, modtf.load(folder), batch)
     assert len([path for path in folder.iterdir() if not path.name.startswith(".saving-")]) == 3, "what the killed process left is gone"

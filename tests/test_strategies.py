@@ -150,3 +150,10 @@ def test_a_rounded_ratio_is_within_reach() -> None:
     mapping = Mapping(4, 4, (2,), (4,))
     assert mapping.maximum_ratio == pytest.approx(8 / 3)
     assert size_first(mapping, 2.67) == mapping.coarsest
+
+
+def test_off_the_way_down_may_lie_a_nearer_one() -> None:
+    """What the docstring admits: monotone in each stack, and nearest of all, do not go together where lengths have gaps."""
+    mapping = Mapping(12, 4, (2, 3, 4, 6), (4,))
+    assert mapping.layers / 15 in mapping.ratios()
+    assert size_first(mapping, 16 / 15).shape == "12-4"

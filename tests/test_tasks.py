@@ -18,7 +18,20 @@ from transformers import AutoTokenizer
 from modtf.errors import ModtfError
 from modtf.pocket import train_tokenizer
 from modtf.tasks.batches import TaskBatches, only_batch, swap_open_values
-from modtf.tasks.e2e import MR, OPEN_SLOTS, SLOTS, VALUES, Example, check_mr, draw_mr, group_rows, parse_mr, read_folder, write_mr
+from modtf.tasks.e2e import (
+    MR,
+    OPEN_SLOTS,
+    SLOTS,
+    VALUES,
+    Example,
+    check_mr,
+    draw_mr,
+    group_rows,
+    parse_mr,
+    read_data,
+    read_folder,
+    write_mr,
+)
 
 open_values = st.text(st.characters(blacklist_characters="[]", blacklist_categories=["Cs"]), min_size=1, max_size=60).filter(
     lambda value: value == value.strip()
@@ -195,12 +208,38 @@ def test_words_for_bad_files(tmp_path: Path, rows: list, columns: tuple[str, ...
         read_folder(tmp_path, "dev")
 
 
+@pytest.mark.parametrize(("name", "content"), [("dev.csv", b"mr,ref\nname[Caf\xe9],\xe9t\xe9\n"), ("dev.csv.gz", b"\x1f\x8bno gzip")])
+def test_words_for_damaged_files(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModtfError, match="cannot be read as CSV in UTF-8"):
+        read_folder(tmp_path, "dev")
+
+
 def test_columns_of_the_hub() -> None:
     rows = [{"meaning_representation": mr, "human_reference": text} for mr, text in ROWS]
     assert group_rows(rows, "hub") == EXPECTED
 
 
 # -- batches ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_hubs_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def load_dataset(name: str, *, revision: str, split: str) -> list[dict[str, str]]:
+        asked.append((name, revision, split))
+        if split == "moon":
+            raise ValueError('Unknown split "moon"')
+        return [{"meaning_representation": mr, "human_reference": text} for mr, text in ROWS]
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    assert read_data("hub", "train-cleaned") == read_data("hub", "dev") == EXPECTED
+    assert asked == [
+        ("tuetschek/e2e_nlg_cleaned", "refs/convert/parquet", "train"),
+        ("tuetschek/e2e_nlg", "refs/convert/parquet", "validation"),
+    ]
+    with pytest.raises(ModtfError, match="moon could not be read from tuetschek/e2e_nlg on the hub"):
+        read_data("hub", "moon")
 
 
 def restaurant(i: int) -> MR:
@@ -345,6 +384,23 @@ def test_swapping_leaves_the_words_around_alone() -> None:
     for seed in range(50):
         mr, (text,) = swap_open_values({"name": "Cotto", "area": "riverside"}, ["Cotto sells cotton and Cottonwood."], random.Random(seed))
         assert text == f"{mr['name']} sells cotton and Cottonwood."
+
+
+def test_articles_follow_the_swapped_food() -> None:
+    seen = set()
+    for seed in range(60):
+        mr, (text,) = swap_open_values(
+            {"name": "Cotto", "food": "English"}, ["An English pub, Cotto, and a English one."], random.Random(seed)
+        )
+        article = "an" if mr["food"][0] in "AEIOU" else "a"
+        assert text == f"{article.capitalize()} {mr['food']} pub, {mr['name']}, and {article} {mr['food']} one."
+        seen.add(article)
+    assert seen == {"a", "an"}
+
+
+def test_words_for_batches_of_nothing(speaker: Any) -> None:
+    with pytest.raises(ModtfError, match="batches of 0 texts"):
+        batches(speaker, batch_size=0)
 
 
 def test_the_collator_takes_one_batch(speaker: Any) -> None:

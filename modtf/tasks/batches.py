@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from modtf.errors import ModtfError
 from modtf.tasks.e2e import MR, VALUES, Example, write_mr
 
 #: At most so many texts of one MR stand together, so that a batch keeps many different MRs.
@@ -33,6 +34,7 @@ _SECOND = (
         "|"
     )
 )
+_CUISINES = [food for food in VALUES["food"] if food != "Fast food"]  # "English food" would become "Fast food food"
 _NEW_FOODS = "Thai|Mexican|Greek|Spanish|Korean|Turkish|Vietnamese|Lebanese|American|German|Vegetarian|Moroccan|Polish|Brazilian".split("|")
 
 
@@ -46,19 +48,20 @@ def swap_open_values(mr: MR, texts: Sequence[str], rng: random.Random) -> tuple[
         old = mr.get(slot)
         if old is None:
             continue
-        literally = re.compile(rf"(?<!\w){re.escape(old)}(?!\w)")  # not as a part of a longer word
+        literally = re.compile(rf"(?:\b([Aa])n? )?(?<!\w){re.escape(old)}(?!\w)")  # not as a part of a longer word; with its article
         if not all(literally.search(text) for text in texts):
             continue
         if any(other != slot and (old in value or value in old) for other, value in mr.items()):
             continue
         if slot == "food":
-            new = rng.choice(VALUES["food"] if rng.random() < 0.7 else _NEW_FOODS)
+            new = rng.choice(_CUISINES if rng.random() < 0.7 else _NEW_FOODS)
         else:
             new = rng.choice(VALUES[slot]) if rng.random() < 0.7 else f"{rng.choice(_FIRST)} {rng.choice(_SECOND)}"
         if any(new in value or value in new for other, value in mr.items() if other != slot):
             continue
         mr[slot] = new
-        texts = tuple(literally.sub(lambda match, new=new: new, text) for text in texts)  # type: ignore[misc]
+        n = "n " if new[0] in "AEIOU" else " "
+        texts = tuple(literally.sub(lambda found, n=n, new=new: (found[1] + n if found[1] else "") + new, text) for text in texts)  # type: ignore[misc]
     return mr, texts
 
 
@@ -75,6 +78,8 @@ class TaskBatches(Dataset):
         self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, steps: int, batch_size: int = 128,
         seed: int = 0, shuffle_slots: float = 0.5, swap_values: float = 0.5,
     ) -> None:  # fmt: skip
+        if batch_size < 1 or not examples:
+            raise ModtfError(f"batches of {batch_size} texts from {len(examples)} examples were asked for; give at least 1 of each")
         self.examples, self.tokenizer, self.steps, self.batch_size = examples, tokenizer, steps, batch_size
         self.seed, self.shuffle_slots, self.swap_values = seed, shuffle_slots, swap_values
 

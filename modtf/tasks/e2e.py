@@ -143,18 +143,35 @@ def read_folder(folder: str | Path, split: str) -> list[Example]:
             f"no {split}.csv or {split}.csv.gz in {folder}; found {', '.join(found) or 'no CSV files'}. "
             "Give the folder of the E2E data (MODTF_E2E_DIR, or the command's --data)"
         )
-    with gzip.open(path, "rt", encoding="utf-8", newline="") if path.suffix == ".gz" else path.open(encoding="utf-8", newline="") as file:
-        return group_rows(csv.DictReader(file), source=str(path))
+    try:
+        with (
+            gzip.open(path, "rt", encoding="utf-8", newline="") if path.suffix == ".gz" else path.open(encoding="utf-8", newline="") as file
+        ):
+            return group_rows(csv.DictReader(file), source=str(path))
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise ModtfError(f"{path} cannot be read as CSV in UTF-8: {error}; copy it again") from error
 
 
-def read_hub(name: str = "GEM/e2e_nlg", split: str = "train") -> list[Example]:
-    """Read one split of an E2E dataset of the hub (parquet, no loading scripts), through ``datasets``.
+def read_hub(split: str) -> list[Example]:
+    """Read one split from the hub's copies of the E2E data, through ``datasets``: ``train-cleaned``, ``test`` ... as for :func:`read_folder`.
 
-    Understands the columns of the usual copies: ``mr`` / ``meaning_representation`` and ``ref`` / ``human_reference`` / ``target``.
+    ``dev`` is named ``validation`` there. The parquet conversions are read, since `datasets` runs no loading scripts. Raises
+    :class:`ModtfError` where the hub cannot be reached or has no such split.
     """
     import datasets
 
-    return group_rows(datasets.load_dataset(name, split=split), source=f"{name} ({split})")
+    name = "tuetschek/e2e_nlg_cleaned" if split.endswith("-cleaned") else "tuetschek/e2e_nlg"
+    part = split.removesuffix("-cleaned")
+    try:
+        rows = datasets.load_dataset(name, revision="refs/convert/parquet", split="validation" if part == "dev" else part)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModtfError(f"{split} could not be read from {name} on the hub: {error}. Give a folder of the E2E data instead") from error
+    return group_rows(rows, source=f"{name} ({part})")
+
+
+def read_data(data: str | Path, split: str) -> list[Example]:
+    """:func:`read_hub` where ``data`` is ``"hub"``, else :func:`read_folder`."""
+    return read_hub(split) if str(data) == "hub" else read_folder(data, split)
 
 
 def _one_value_a_slot(mr_text: str) -> bool:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakSet
@@ -162,17 +163,25 @@ class Controller:
                 self._publish(replace(self.state, generation=generation, busy=False, problem=str(error)))
                 return generation
             self._pending = True
-            if self._worker is None:
+            if self._worker is None or not self._worker.is_alive():
                 self._worker = threading.Thread(target=self._work, name="modtf-explorer", daemon=True)
                 self._worker.start()
             self._publish(replace(self.state, generation=generation, request=asked, busy=True, problem=""))
             self._changed.notify_all()
             return generation
 
-    def wait(self, timeout: float = 60.0) -> State:
-        """The state once nothing is under way; raises :class:`ModtfError` where that takes longer than ``timeout`` seconds."""
+    def wait(self, timeout: float = 60.0, timed_again: bool = False) -> State:
+        """The state once texts (and, if ``timed_again``, the medians of their times) are there, or a problem.
+
+        Raises :class:`ModtfError` where that takes longer than ``timeout`` seconds.
+        """
+
+        def done() -> bool:
+            state = self.state
+            return not state.busy and not (timed_again and state.current and state.result and state.result.full.runs == 1)
+
         with self._changed:
-            if not self._changed.wait_for(lambda: not self.state.busy, timeout):
+            if not self._changed.wait_for(done, timeout):
                 raise ModtfError(f"no result within {timeout:g} seconds; wait longer, or ask for a shorter text")
             return self.state
 
@@ -218,8 +227,9 @@ class Controller:
                 while generation != self.state.generation:
                     generation = self.state.generation
                     self._changed.wait_for(lambda: self.state.generation != generation, _SETTLE_SECONDS)  # noqa: B023
-                asked, self._pending = self.state.request, False
-            if asked is None:
+                asked, called_off = self.state.request, not self._pending
+                self._pending = False
+            if asked is None or called_off:
                 continue
             try:
                 result = self._compute(asked, generation)
@@ -232,10 +242,11 @@ class Controller:
             except ModtfError as error:
                 self._answer(generation, problem=str(error))
             except Exception as error:  # a worker must not end in silence
-                self._answer(
-                    generation,
-                    problem=f"the models could not be run or shown ({type(error).__name__}: {error}); try another input or ratio",
-                )
+                with suppress(Exception):  # unless it is the view that fails
+                    self._answer(
+                        generation,
+                        problem=f"the models could not be run or shown ({type(error).__name__}: {error}); try another input or ratio",
+                    )
 
     def _answer(self, generation: int, **fields: Any) -> None:
         """Publish what came of a request, unless a newer one has come."""

@@ -39,12 +39,12 @@ _CONTENT_POLICY = "; ".join(
 def serve(port: int = 0, open_browser: bool = True) -> None:
     """Serve the explorer until Ctrl-C; prints its address with the token, and opens it where there is a browser.
 
-    ``port`` 0 means any usual one; where the given one is taken, a free one is used and said. The token is ``JUPYTER_TOKEN`` where that
+    ``port`` 0 means the usual one (8866); where the given one is taken, a free one is used and said. The token is ``JUPYTER_TOKEN`` where that
     is set, and a new one each time otherwise; no request is answered without it. Raises :class:`ModtfError` where Voila is
     not installed or the port is none.
     """
     if not 0 <= port <= 65535:
-        raise ModtfError(f"port {port} does not exist; give one from 1024 to 65535, or 0 for any")
+        raise ModtfError(f"port {port} does not exist; give one from 1024 to 65535, or 0 for the usual one")
     try:
         voila: Any = import_module("voila.app")
     except ImportError as error:
@@ -106,6 +106,8 @@ def _announce(port: int, url: str, open_browser: bool) -> None:
             break
         except OSError:
             time.sleep(0.1)
+    else:
+        return
     print(f"modtf is at {url}\nCtrl-C stops it.", flush=True)
     if open_browser:
         with contextlib.suppress(webbrowser.Error):
