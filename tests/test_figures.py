@@ -55,6 +55,14 @@ def test_a_point_that_is_only_near_is_hollow_and_says_so() -> None:
     assert "nearest measured" in {trace.name for trace in quality_curve(rows, rows[1], exact=False).data}
 
 
+@pytest.mark.parametrize("lowest", [99.5, 40.0])
+def test_the_axis_does_not_enlarge_noise_and_holds_all_points(lowest: float) -> None:
+    rows = table()
+    rows[3]["bleu_kept"] = lowest
+    low, high = quality_curve(rows).layout.yaxis.range
+    assert low <= min(90, lowest) and high >= 102
+
+
 def test_no_rows_make_an_empty_figure() -> None:
     assert len(quality_curve([]).data) == 0
 

@@ -71,6 +71,8 @@ def quality_curve(
     figure.update_xaxes(title={"text": _AGAINST[against], "standoff": 6}, gridcolor=_GRID, zeroline=False, ticksuffix="×", nticks=7)
     figure.update_yaxes(gridcolor=_GRID, zeroline=False)
     figure.update_yaxes(rangemode="tozero", row=1, col=2)
+    if kept := [row["bleu_kept"] for row in rows if row["trained"]]:  # a point of BLEU is noise: it must not fill the figure
+        figure.update_yaxes(range=[min(90, min(kept) - 2), max(102, max(kept) + 1)], row=1, col=1)
     return figure
 
 
