@@ -361,7 +361,6 @@ class ModularModel(nn.Module):
             "original": original,
             "fingerprint": fingerprint,
         }
-        old = _files_of(_index_or_nothing(folder))
         placed: list[str] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -379,7 +378,7 @@ class ModularModel(nn.Module):
                     files = [f"{copied}/{name}" for name in joining] + files
                 (temporary / INDEX).write_text(json.dumps(index, indent=2) + "\n")
                 for name in files:
-                    placed += [name] * (not (folder / name).exists())
+                    placed += [name] * (name != INDEX and not (folder / name).exists())
                     os.replace(temporary / name, folder / name)
                 placed.clear()  # the index is in place: what it names must stay
         except BaseException as error:
@@ -391,9 +390,9 @@ class ModularModel(nn.Module):
                 f"could not save to {folder}: {error}. What it held before is still there; free some space or choose another folder"
             ) from error
         # What the index named before, and what savings that were killed have left.
-        orphans = {path.name for path in folder.iterdir() if _OURS.fullmatch(path.name)}
-        for name in (old | orphans) - {banks, copied}:
-            _remove(folder / name)
+        for path in list(folder.iterdir()):
+            if _OURS.fullmatch(path.name) and path.name not in (banks, copied):
+                _remove(path)
 
     def _copy_original(self, folder: Path, dtype: torch.dtype | None) -> None:
         plain = self.assemble()

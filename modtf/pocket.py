@@ -111,7 +111,7 @@ def train_kit(
     """Train banks for ``original`` in one phase; checkpoints and then the modular model (with a copy of the original) go to ``output``.
 
     Half of the texts are what people wrote (the cleaned training split in ``data``), half what the original wrote
-    (``pairs``, JSON lines of :func:`write_pairs`); either may be left out. ``losses`` are weights such as ``attention_weight=0``.
+    (``pairs``, JSON lines of :func:`write_pairs`); either may be left out. ``losses`` are weights such as ``attention_weight=0``; those of the bundled kit are the command's defaults.
     """
     tokenizer = AutoTokenizer.from_pretrained(original)
     modular = modularize(load_t5(original), granularities, tokenizer=tokenizer)
@@ -122,10 +122,7 @@ def train_kit(
         examples = examples + written * copies
     if not examples:
         raise ModtfError("there is nothing to train on; give a folder of data, or pairs that the original wrote")
-    args = ModularTrainingArguments(
-        **_arguments(output, steps, learning_rate, seed, bf16),
-        **{"labels_weight": 0.0, "hidden_weight": 0.2, "attention_weight": 0.0, **losses},
-    )
+    args = ModularTrainingArguments(**_arguments(output, steps, learning_rate, seed, bf16), **losses)
     batches = TaskBatches(examples, tokenizer, steps * args.world_size, batch_size // args.world_size, seed)
     optimizer = MuonWithAdamW(modular, learning_rate, adamw_lr=learning_rate / 5)
     trainer = ModularTrainer(

@@ -19,7 +19,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import modtf
 from modtf.data import bundled
-from modtf.pocket import bundled_examples
+from modtf.pocket import _last_checkpoint, bundled_examples
 from modtf.tasks.e2e import write_mr
 
 ORIGINAL = str(next(bundled("pocket").glob("original-*")))
@@ -88,6 +88,15 @@ def test_a_killed_training_goes_on_to_the_same_kit(data: Path, original: Path, t
     assert isinstance(kit.generate("name[The Vaults], eatType[pub]", ratio=6, max_new_tokens=4), str)
 
 
+def test_half_a_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    for step in (9, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    (tmp_path / "checkpoint-9" / "trainer_state.json").write_text("{}")
+    assert _last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
+    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"epoch": 1.')
+    assert _last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
+
+
 def test_a_damaged_original(data: Path, original: Path, tmp_path: Path) -> None:
     damaged = Path(shutil.copytree(original, tmp_path / "damaged"))
     weights = damaged / "model.safetensors"
@@ -102,6 +111,7 @@ def test_two_processes_train_together(data: Path, original: Path, tmp_path: Path
     done = subprocess.run([*together, "train", "kit", *map(str, options)], env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "training.json").read_text())["processes"] == 2
+    assert json.loads((tmp_path / "checkpoint-3" / "trainer_state.json").read_text())["epoch"] == 1, "no batch comes twice"
     assert (tmp_path / "checkpoint-3").is_dir() and modtf.load(tmp_path).mapping.maximum_ratio == 6
 
 

@@ -516,6 +516,14 @@ def test_words_for_what_is_no_model(make_model: Any) -> None:
         modtf.modularize(make_model("t5"), (2.0,))  # type: ignore[arg-type]
 
 
+def test_a_length_given_to_generate_counts(make_modular: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    modular = make_modular("t5", 2, 2, tokenizer=tokenizer, vocabulary=len(tokenizer))
+    written: list[int] = []
+    monkeypatch.setattr(tokenizer, "batch_decode", lambda tokens, **_: written.append(tokens.shape[1]) or [""])
+    modular.generate("pub", max_length=5, min_length=5)
+    assert written == [5]
+
+
 def test_granularity_one_is_always_there(make_model: Any) -> None:
     assert modtf.modularize(make_model("t5"), (1, 2)).mapping == Mapping(6, 6, (2,), (2,)) == Mapping(6, 6, [1, 2], [2])  # type: ignore[arg-type]
 

@@ -565,6 +565,20 @@ def test_interrupted_by_hand(folder: Path, make_modular: Any) -> None:
         assert contents(folder) == before, stage
 
 
+def test_interrupted_when_all_is_in_place(make_modular: Any, batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modular, replace = make_modular("t5"), os.replace
+
+    def interrupted(source: Path, target: Path) -> None:
+        replace(source, target)
+        if Path(target).name == "modtf.json":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("modtf.modular.os.replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        modular.save_pretrained(tmp_path)
+    assert_alike(modular, modtf.load(tmp_path), batch)
+
+
 def test_full_disk_while_a_tokenizer_joins_the_copy(folder: Path, make_model: Any, tokenizer: Any) -> None:
     """The copy of the original stays; only its tokenizer is new."""
     before = contents(folder)
