@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from modtf.decoding import decode
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
 from modtf.tasks.e2e import Example, write_mr
@@ -39,10 +40,11 @@ def size_of(model: PreTrainedModel) -> Size:
 
 @dataclass(frozen=True)
 class Latency:
-    """Times of repeated runs of the same work, in milliseconds, and the tokens that one run wrote (all rows together)."""
+    """Times of repeated runs of the same work, in milliseconds, the tokens that one run wrote (all rows together), and by which engine."""
 
     times_ms: tuple[float, ...]
     tokens: int
+    engine: str = ""
 
     @property
     def median_ms(self) -> float:
@@ -64,28 +66,36 @@ def measure_latency(
     repeats: int = 5,
     max_new_tokens: int = 64,
     exactly: int | None = None,
+    engine: str | None = None,
 ) -> list[Latency]:
-    """Time greedy generation by several models, in turns so that all meet the same machine, after a warm-up each.
+    """Time greedy decoding by several models, in turns so that all meet the same machine, after a warm-up each.
 
     ``encoded`` holds ``input_ids`` and ``attention_mask`` (batch, source). With ``exactly`` every row gets so many tokens
-    whatever the model says: the fair way to compare models that write texts of different length.
+    whatever the model says: the fair way to compare models that write texts of different length. ``engine`` is that of
+    :func:`modtf.decoding.decode`.
     """
-    lengths = {"max_new_tokens": max_new_tokens} if exactly is None else {"max_new_tokens": exactly, "min_new_tokens": exactly}
     times: list[list[float]] = [[] for _ in models]
-    tokens = [0] * len(models)
-    with torch.inference_mode():
-        for turn in range(repeats + 1):
-            for i, model in enumerate(models):
-                started = _now(model)
-                written = model.generate(**encoded, do_sample=False, num_beams=1, **lengths)
-                if turn:  # the first turn warms up
-                    times[i].append(1000 * (_now(model) - started))
-                pad = model.generation_config.pad_token_id
-                tokens[i] = int((written[:, 1:] != pad).sum()) if pad is not None else written[:, 1:].numel()
-    return [Latency(tuple(t), n) for t, n in zip(times, tokens, strict=True)]
+    tokens, engines = [0] * len(models), [""] * len(models)
+    for turn in range(repeats + 1):
+        for i, model in enumerate(models):
+            started = seconds_now(model)
+            written, engines[i] = decode(
+                model,
+                encoded["input_ids"],
+                encoded["attention_mask"],
+                max_new_tokens=exactly or max_new_tokens,
+                exactly=exactly is not None,
+                engine=engine,
+            )
+            if turn:  # the first turn warms up
+                times[i].append(1000 * (seconds_now(model) - started))
+            pad = model.generation_config.pad_token_id
+            tokens[i] = int((written[:, 1:] != pad).sum()) if pad is not None else written[:, 1:].numel()
+    return [Latency(tuple(t), n, who) for t, n, who in zip(times, tokens, engines, strict=True)]
 
 
-def _now(model: PreTrainedModel) -> float:
+def seconds_now(model: PreTrainedModel) -> float:
+    """The time, once the model's device has done all that it was asked to."""
     if model.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()

@@ -23,6 +23,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from modtf.architectures import Architecture, architecture_of, set_depths, stacks_of
+from modtf.decoding import LOOP, decode
 from modtf.errors import ModtfError
 from modtf.layers import ModularStack, Recording, clone_module, new_bank, record
 from modtf.mapping import Assembly, Mapping, check_granularities, default_granularities
@@ -242,7 +243,13 @@ class ModularModel(nn.Module):
 
     @overload
     def generate(
-        self, texts: str, ratio: float | None = ..., strategy: str = ..., assembly: Assembly | str | None = ..., **generate_options: Any
+        self,
+        texts: str,
+        ratio: float | None = ...,
+        strategy: str = ...,
+        assembly: Assembly | str | None = ...,
+        engine: str | None = ...,
+        **generate_options: Any,
     ) -> str: ...
 
     @overload
@@ -252,6 +259,7 @@ class ModularModel(nn.Module):
         ratio: float | None = ...,
         strategy: str = ...,
         assembly: Assembly | str | None = ...,
+        engine: str | None = ...,
         **generate_options: Any,
     ) -> list[str]: ...
 
@@ -261,20 +269,30 @@ class ModularModel(nn.Module):
         ratio: float | None = None,
         strategy: str = "size_first",
         assembly: Assembly | str | None = None,
+        engine: str | None = None,
         **generate_options: Any,
     ) -> str | list[str]:
         """Text for a text, or texts for a list, by the assembly for ``ratio`` and ``strategy`` (or the one given).
 
         Greedy, at most 128 new tokens, one batch, unless ``generate_options`` (those of transformers' ``generate``) say otherwise.
-        Raises :class:`ModtfError` for empty or over-long texts.
+        Greedy texts are written by the ``engine`` of :func:`modtf.decoding.decode`, all others by ``generate``. Raises
+        :class:`ModtfError` for empty or over-long texts.
         """
         batch = [texts] if isinstance(texts, str) else list(texts)
         encoded = self.encode(batch)
         chosen = self.choose(ratio, strategy, assembly)
         limit = {} if "max_length" in generate_options else {"max_new_tokens": 128}
         options = {"do_sample": False, "num_beams": 1} | limit | generate_options
-        with torch.inference_mode():
-            tokens = self.assembled(chosen).generate(**encoded, **options)
+        model = self.assembled(chosen)
+        if options.keys() == {"do_sample", "num_beams", "max_new_tokens"} and not options["do_sample"] and options["num_beams"] == 1:
+            tokens, _ = decode(
+                model, encoded["input_ids"], encoded["attention_mask"], max_new_tokens=options["max_new_tokens"], engine=engine
+            )
+        elif engine == LOOP:
+            raise ModtfError(f"the greedy loop takes max_new_tokens only, not {', '.join(generate_options)}; leave the engine open")
+        else:
+            with torch.inference_mode():
+                tokens = model.generate(**encoded, **options)
         written = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return written[0] if isinstance(texts, str) and len(written) == 1 else written
 

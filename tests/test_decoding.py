@@ -1,0 +1,174 @@
+"""The greedy loop writes what transformers' ``generate`` writes, token for token, or leaves it to that."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import modtf
+from modtf.decoding import GENERATE, LOOP, decode, obstacle
+from modtf.strategies import STRATEGIES
+from modtf.tasks.e2e import draw_mr, write_mr
+
+
+def sources(lengths: list[int], seed: int, vocabulary: int, left: bool = False) -> dict[str, torch.Tensor]:
+    """Random sources of these lengths, padded to the longest."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.stack([torch.arange(max(lengths)) < length for length in lengths]).long()
+    ids = torch.randint(3, vocabulary, mask.shape, generator=generator) * mask
+    return {"input_ids": ids.flip(1) if left else ids, "attention_mask": mask.flip(1) if left else mask}
+
+
+def assert_same(model: Any, encoded: dict[str, torch.Tensor], **options: Any) -> torch.Tensor:
+    expected, by_generate = decode(model, **encoded, engine=GENERATE, **options)
+    tokens, by_loop = decode(model, **encoded, **options)
+    assert (by_generate, by_loop) == (GENERATE, LOOP), obstacle(model)
+    assert torch.equal(tokens, expected)
+    return tokens
+
+
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5), seed=st.integers(0, 10**6), data=st.data())
+@settings(max_examples=30)
+def test_random_models_write_the_same_tokens(modular: modtf.ModularModel, lengths: list[int], seed: int, data: Any) -> None:
+    assembly = modular.choose(data.draw(st.sampled_from(modular.mapping.ratios())), data.draw(st.sampled_from(sorted(STRATEGIES))))
+    encoded = sources(lengths, seed, 97, left=data.draw(st.booleans()))
+    assert_same(modular.assembled(assembly), encoded, max_new_tokens=data.draw(st.integers(1, 20)), exactly=data.draw(st.booleans()))
+
+
+def test_rows_that_end_early_are_padded_alike(modular: modtf.ModularModel) -> None:
+    model = modular.assemble(ratio=2)
+    ended = 0
+    for seed in range(8):
+        encoded = sources([8, 5, 3, 7], seed, 97)
+        model.generation_config.eos_token_id = None
+        written = decode(model, **encoded, max_new_tokens=12, engine=GENERATE)[0]
+        # Two rows end where they write these, the others later or never.
+        model.generation_config.eos_token_id = sorted({int(written[0, 4]), int(written[1, 8])})
+        tokens = assert_same(model, encoded, max_new_tokens=12)
+        ended += int((tokens[:, -1] == 0).any())
+    assert ended > 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_pocket_writes_the_same_tokens(dtype: torch.dtype) -> None:
+    import random
+
+    modular = modtf.load("pocket").to(dtype)
+    texts = [write_mr(draw_mr(random.Random(seed))) for seed in range(24)]
+    for ratio in (1, 2, 6):
+        model = modular.assemble(ratio=ratio)
+        assert_same(model, modular.encode(texts))
+        assert_same(model, modular.encode(texts[:1]))
+
+
+def test_generation_settings_that_forbid_nothing_are_heeded(make_model: Any) -> None:
+    model = make_model("bart")
+    model.generation_config.forced_bos_token_id = 2
+    encoded = sources([4, 6], 1, 97)
+    tokens = assert_same(model, encoded, max_new_tokens=6)
+    assert (tokens[:, 1] == 2).all() and tokens.shape[1] <= 7
+    model.generation_config.forced_bos_token_id = model.generation_config.forced_eos_token_id = None
+    model.generation_config.eos_token_id = None
+    assert assert_same(model, encoded, max_new_tokens=6).shape[1] == 7
+
+
+def test_biases_of_the_logits_count(make_model: Any) -> None:
+    model = make_model("bart")
+    encoded = sources([4, 6], 1, 97)
+    before = decode(model, **encoded, max_new_tokens=6)[0]
+    model.final_logits_bias[0, 50] = 1000
+    assert not torch.equal(assert_same(model, encoded, max_new_tokens=6), before)
+
+
+def test_scaled_embeddings_count(make_model: Any) -> None:
+    assert_same(make_model("bart", scale_embedding=True), sources([4, 6], 1, 97), max_new_tokens=6)
+
+
+def test_changed_weights_are_seen(modular: modtf.ModularModel) -> None:
+    """Laid-out weights are kept; a training step, loading, or moving must not leave old ones in use."""
+    changed = copy.deepcopy(modular)
+    encoded = sources([6, 4], 5, 97)
+    model = changed.assembled(changed.mapping.coarsest)
+    before = assert_same(model, encoded, max_new_tokens=10)
+    parameters = [p for p in changed.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=0.3)
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    after = assert_same(model, encoded, max_new_tokens=10)
+    assert before.shape != after.shape or not torch.equal(before, after)
+    assert_same(changed.to(torch.float64).assembled(changed.mapping.coarsest), encoded, max_new_tokens=10)
+
+
+def test_assemblies_share_what_is_laid_out(modular: modtf.ModularModel) -> None:
+    from modtf.decoding import _laid_out
+
+    encoded = sources([6], 5, 97)
+    for ratio in (1, 2):
+        decode(modular.assemble(ratio=ratio), **encoded, max_new_tokens=2)
+    count = len(_laid_out)
+    for ratio in (1, 2):
+        decode(modular.assemble(ratio=ratio), **encoded, max_new_tokens=2)
+    assert len(_laid_out) == count
+
+
+def test_watching_and_stopping(modular: modtf.ModularModel) -> None:
+    model = modular.assemble()
+    encoded = sources([6, 3], 5, 97)
+    for engine in (LOOP, GENERATE):
+        seen: list[torch.Tensor] = []
+
+        def watch(tokens: torch.Tensor, seen: list[torch.Tensor] = seen) -> bool:
+            seen.append(tokens.clone())
+            return len(seen) == 4
+
+        tokens, _ = decode(model, **encoded, max_new_tokens=10, exactly=True, engine=engine, watch=watch)
+        assert tokens.shape[1] == 5 and torch.equal(tokens[:, 1:], torch.stack(seen, 1))
+
+
+def test_what_the_loop_does_not_know_goes_to_generate(make_model: Any, make_modular: Any) -> None:
+    encoded = sources([5], 2, 97)
+    bart = make_model("bart")
+    assert obstacle(bart) == ""
+    assert "positions" in obstacle(bart, max_new_tokens=65)
+    bart.generation_config.no_repeat_ngram_size = 3
+    assert "no_repeat_ngram_size" in obstacle(bart)
+    assert decode(bart, **encoded, max_new_tokens=3)[1] == GENERATE
+    with pytest.raises(modtf.ModtfError, match="no_repeat_ngram_size"):
+        decode(bart, **encoded, engine=LOOP)
+    with pytest.raises(modtf.ModtfError, match="'loop' and 'generate'"):
+        decode(bart, **encoded, engine="quick")
+    t5 = make_model("t5")
+    assert "training mode" in obstacle(t5.train())
+    assert "half precision" in obstacle(t5.eval().to(torch.bfloat16))
+
+    class Adapter(nn.Linear):
+        """What an adapter library puts in a linear layer's place."""
+
+    t5 = make_model("t5")
+    t5.decoder.block[1].layer[1].EncDecAttention.v = Adapter(16, 16, bias=False)
+    assert "Adapter" in obstacle(t5)
+    t5 = make_model("t5")
+    t5.decoder.block[1].layer[1].EncDecAttention.v.register_forward_hook(lambda module, inputs, output: None)
+    assert "hook" in obstacle(t5)
+
+
+def test_a_row_of_padding_alone_goes_to_generate(make_model: Any) -> None:
+    encoded = sources([5, 4], 2, 97)
+    encoded["attention_mask"][1] = 0
+    assert decode(make_model("t5"), **encoded, max_new_tokens=3)[1] == GENERATE
+
+
+def test_the_modular_models_texts_say_nothing_of_the_engine() -> None:
+    modular = modtf.load("pocket")
+    texts = ["name[Zizzi], food[Thai]", "name[The Mill], eatType[pub], area[riverside]"]
+    assert modular.generate(texts, ratio=2) == modular.generate(texts, ratio=2, engine=GENERATE)
+    assert modular.generate(texts[0], ratio=2, num_beams=3)
+    with pytest.raises(modtf.ModtfError, match="num_beams"):
+        modular.generate(texts, ratio=2, num_beams=3, engine=LOOP)
