@@ -148,14 +148,14 @@ def _generate(options: argparse.Namespace) -> None:
         print(f"  {side.text}")
         if side.report is not None:
             print("  " + "; ".join(f"{kind}: {', '.join(slots)}" for kind, slots in asdict(side.report).items() if slots))
-        print(f"  {side.milliseconds:.0f} ms, {side.tokens_per_second:.0f} tokens/s")
+        print(f"  {side.milliseconds:.0f} ms, {side.tokens_per_second:.0f} tokens/s, engine: {side.engine}")
     print(
         f"{result.small.assembly}: ratio {result.small.assembly.ratio:.2f}, {result.speed_up:.2f}x the tokens per second "
-        f"(medians of {result.small.runs} runs in turns)"
+        f"(medians of {len(result.small.times_ms)} runs in turns)"
     )
-    if result.measured:
-        row = result.measured
-        where = "measured on the test set" if result.exact else f"the nearest assembly that was measured ({row['layers']})"
+    row, exact = controller.measured(result.small.assembly, result.request.strategy)
+    if row:
+        where = "measured on the test set" if exact else f"the nearest assembly that was measured ({row['layers']})"
         print(f"{where}: BLEU {row['bleu']} ({row['bleu_kept']} % of the full model's), SER {row['ser']} %, {row['speed_up']}x as fast")
 
 
@@ -186,28 +186,10 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    import shutil
-    import tempfile
-
-    from safetensors import SafetensorError
-
-    if options.output.exists() and any(options.output.iterdir() if options.output.is_dir() else [options.output]):
-        raise ModtfError(f"{options.output} exists and is not empty; choose a new folder")
     modular = _load(options)
-    small = modular.assemble(options.ratio, options.strategy, options.assembly)
-    try:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=options.output.parent))
-        try:
-            small.save_pretrained(temporary)
-            modular.tokenizer.save_pretrained(temporary)
-            temporary.chmod(0o755)
-            os.replace(temporary, options.output)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        raise ModtfError(f"could not save to {options.output}: {error}") from error
-    print(f"{small.assembly} (ratio {small.assembly.ratio:.2f}) is in {options.output}. Load it with plain transformers:")
+    assembly = modular.choose(options.ratio, options.strategy, options.assembly)
+    modular.export(options.output, assembly)
+    print(f"{assembly} (ratio {assembly.ratio:.2f}) is in {options.output}. Load it with plain transformers:")
     print(f'  AutoModelForSeq2SeqLM.from_pretrained("{options.output}")')
 
 

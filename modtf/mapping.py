@@ -68,6 +68,60 @@ def boundaries(path: Path) -> Path:
     return tuple(result)
 
 
+def split(path: Path, layer: int, granularities: Iterable[int]) -> Path:
+    """The path with the module over original ``layer`` (0-based) split into the next finer layers that fill its place evenly.
+
+    >>> split((6, 6), 0, (2, 3, 6))
+    (3, 3, 6)
+
+    Raises :class:`ModtfError` where there is an original layer, which nothing is finer than.
+    """
+    start, g = _at(path, layer)
+    if g == 1:
+        raise ModtfError(f"layer {layer} is an original layer: there is nothing finer to split it into")
+    finer = max(f for f in (1, *granularities) if f < g and g % f == 0)
+    index = start_indices(path).index(start)
+    return (*path[:index], *(finer,) * (g // finer), *path[index + 1 :])
+
+
+def merge(path: Path, layer: int, granularities: Iterable[int]) -> Path:
+    """The path with the smallest module that joins what ends before original ``layer`` (0-based) with what begins there.
+
+    >>> merge((1, 1, 2, 2), 2, (2, 3, 6))
+    (6,)
+
+    The module takes the place of every block that it covers, and must not cut one in two. Raises :class:`ModtfError` where none does,
+    or where no block begins at ``layer``.
+    """
+    starts = start_indices(path)
+    depth, known = sum(path), sorted(set(granularities))
+    if layer not in starts or layer == 0:
+        raise ModtfError(f"no block of the path {write_path(path)} begins at layer {layer} with another before it")
+    for g in known:
+        start = layer - layer % g
+        if start < layer and start in starts and start + g in (*starts, depth):
+            first, end = starts.index(start), (*starts, depth).index(start + g)
+            return (*path[:first], g, *path[end:])
+    sizes = ", ".join(map(str, known)) or "none"
+    raise ModtfError(
+        f"no module joins layers {layer - 1} and {layer} here: there are modules of {sizes} layers, each begins at a multiple of its size, "
+        "and none may cut a neighbouring block in two. Split the neighbours first, or merge elsewhere"
+    )
+
+
+def start_indices(path: Path) -> Path:
+    """The original layer that each layer of the path begins at: ``(1, 2, 3)`` → ``(0, 1, 3)``."""
+    return tuple(end - g for g, end in zip(path, boundaries(path), strict=True))
+
+
+def _at(path: Path, layer: int) -> tuple[int, int]:
+    """(start, granularity) of the block over an original layer."""
+    for start, g in zip(start_indices(path), path, strict=True):
+        if start <= layer < start + g:
+            return start, g
+    raise ModtfError(f"there is no layer {layer}; the path {write_path(path)} covers layers 0 to {sum(path) - 1}")
+
+
 def all_paths(depth: int, granularities: Iterable[int]) -> Iterator[Path]:
     """Every path of a stack, fine ones first. There are 292 for 12 layers with 2, 3, 4, 6."""
     steps = (1, *sorted(set(granularities)))

@@ -91,6 +91,8 @@ class ModularModel(nn.Module):
         self.mapping = mapping
         self.architecture: Architecture = architecture_of(model)
         self._tokenizer = tokenizer
+        #: what :func:`load` was given, and can be given again; None for a model that was made in memory
+        self.source: str | None = None
         self._is_copy = False  # whether the original lies in the folder of a modular model, which may go away
         self._assembled: OrderedDict[Assembly, PreTrainedModel] = OrderedDict()
         self.train(False)
@@ -454,6 +456,28 @@ class ModularModel(nn.Module):
         modular.load_banks(folder)
         return modular.to(dtype)
 
+    def export(self, folder: str | Path, assembly: Assembly) -> None:
+        """Save an assembly with its tokenizer in a new folder, for plain transformers to load.
+
+        Raises :class:`ModtfError` where the folder holds something already, or where it cannot be written; it then holds what it held.
+        """
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+            raise ModtfError(f"{folder} exists and is not empty; choose a new folder")
+        small = self.assemble(assembly=assembly)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder.parent))
+            try:
+                small.save_pretrained(temporary)
+                self.tokenizer.save_pretrained(temporary)
+                temporary.chmod(0o755)
+                os.replace(temporary, folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        except (OSError, SafetensorError) as error:
+            raise ModtfError(f"could not save to {folder}: {error}") from error
+
     def load_banks(self, folder: str | Path) -> None:
         """Put the banks saved in ``folder`` into this model; nothing changes where they do not fit."""
         folder = Path(folder)
@@ -483,7 +507,9 @@ def load(name: str | Path) -> ModularModel:
     """Load a modular model: ``"pocket"`` (bundled, needs no network), a folder, or a hub id."""
     from modtf.data import bundled
 
-    return ModularModel.from_pretrained(bundled("pocket") if name == "pocket" else name)
+    modular = ModularModel.from_pretrained(bundled("pocket") if name == "pocket" else name)
+    modular.source = str(name)
+    return modular
 
 
 def forward_shared(model: PreTrainedModel, inputs: dict[str, Any]) -> Seq2SeqLMOutput:

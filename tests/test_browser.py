@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -18,21 +20,20 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import transformers
 
 import modtf
-from modtf.data import bundled
-from modtf.errors import ModtfError
 
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[1]
-SCREENSHOT = ROOT / "build" / "explorer.png"
+PICTURES = ROOT / "build"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 #: Generous: everything is slow on a machine that does something else.
-SECONDS = 180
+SECONDS = 90
 
 if CHROMIUM is None:
     pytest.skip("no Chromium found; the page was not tested. On Debian: apt install chromium", allow_module_level=True)
@@ -40,71 +41,140 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not 
 pytest.importorskip("voila", reason="Voila is not installed; the page was not tested: pip install 'modtf[demo]'")
 
 
-def has_table() -> bool:
-    try:
-        return bundled("table.json").is_file()
-    except ModtfError:
-        return False
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """The page's address with its token, from a server that was started as `modtf demo` starts it."""
-    code = "from modtf.views.serve import serve; serve(open_browser=False)"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    environment.pop("JUPYTER_TOKEN", None)
-    server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+def started(command: list[str], folder: Path, said_when_ready: str, **environment: str) -> Iterator[str]:
+    """What a server printed once it was ready; it is stopped as Ctrl-C does, and must then end well."""
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment}
+    variables.pop("JUPYTER_TOKEN", None)
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, cwd=folder)
     lines: Queue[str] = Queue()
     threading.Thread(target=lambda: [lines.put(line) for line in server.stdout or []], daemon=True).start()
     said = ""
     try:
-        while not (found := re.search(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{20,}", said)):
+        while not (found := re.search(said_when_ready, said)):
             try:
                 said += lines.get(timeout=SECONDS)
             except Empty:
-                pytest.fail(f"the server named no address; it said: {said}")
+                pytest.fail(f"the server was not ready; it said: {said}")
         yield found[0]
     finally:
         server.send_signal(signal.SIGINT)
         try:
-            code_ = server.wait(60)
+            code = server.wait(60)
         except subprocess.TimeoutExpired:
             server.kill()
             pytest.fail("the server did not stop after Ctrl-C")
-    assert code_ == 0
+    assert code == 0
 
 
 @pytest.fixture(scope="module")
-def page(address: str) -> Iterator[Any]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the servers were started: checkpoints go there."""
+    return tmp_path_factory.mktemp("started")
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    """The page's address with its token, from a server that was started as `modtf demo` starts it."""
+    code = "from modtf.views.serve import serve; serve(open_browser=False)"
+    yield from started([sys.executable, "-c", code], folder, r"http://127\.0\.0\.1:\d+/\?token=[\w-]{20,}")
+
+
+NOTEBOOK = {
+    "cells": [
+        {"cell_type": "code", "execution_count": None, "id": f"explore-{i}", "metadata": {}, "outputs": [], "source": "import modtf\nmodtf.explore()"}
+        for i in range(2)
+    ],
+    "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
+    "nbformat": 4,
+    "nbformat_minor": 5,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lab(folder: Path) -> Iterator[str]:
+    """The address of a notebook with two explorers, in JupyterLab as it comes."""
+    (folder / "explorers.ipynb").write_text(json.dumps(NOTEBOOK))
+    own = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    token = secrets.token_hex(16)
+    options = [
+        "--no-browser",
+        "--ip=127.0.0.1",
+        "--port=0",
+        "--allow-root",
+        f"--IdentityProvider.token={token}",
+        "--ServerApp.answer_yes=True",
+    ]
+    command = [sys.executable, "-m", "jupyter", "lab", *options]
+    for said in started(command, folder, r"http://127\.0\.0\.1:\d+/lab\?token=", JUPYTER_PREFER_ENV_PATH="1", **own):
+        yield said.replace("/lab?", "/lab/tree/explorers.ipynb?") + token
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 900, "height": 1240})
-        page.set_default_timeout(SECONDS * 1000)
-        page.goto(address)
-        page.wait_for_selector(".modtf-card")
-        yield page
-        page.goto("about:blank")  # the page says goodbye to its kernel
+        yield browser
         browser.close()
 
 
-def settled(page: Any, generation: int = -1) -> int:
-    """Wait until the texts on the page belong to a request after ``generation``; the number of that request."""
-    page.wait_for_function(
-        "before => { const r = document.querySelector('.modtf-result'); return r && r.ariaBusy === 'false' && +r.dataset.generation > before"
-        " && !r.classList.contains('modtf-waiting') && !r.classList.contains('modtf-stale'); }",
-        arg=generation,
-    )
-    return int(page.get_attribute(".modtf-result", "data-generation"))
+class Page:
+    """An explorer on a page: the ``index``-th."""
+
+    def __init__(self, page: Any, where: str, index: int = 0) -> None:
+        self.page, self.where, self.index = page, where, index
+        self.root = page.locator(".modtf").nth(index)
+
+    def settled(self, generation: int = -1) -> int:
+        """Wait until the texts on the page belong to a request after ``generation``; the number of that request."""
+        self.page.wait_for_function(
+            "([before, index]) => { const r = document.querySelectorAll('.modtf')[index]?.querySelector('.modtf-result'); return r && r.ariaBusy === 'false'"
+            " && +r.dataset.generation > before && !r.classList.contains('modtf-waiting') && !r.classList.contains('modtf-stale'); }",
+            arg=[generation, self.index],
+        )
+        return int(self.root.locator(".modtf-result").get_attribute("data-generation"))
+
+    def read(self) -> dict[str, str]:
+        return {
+            name: self.root.locator(selector).first.inner_text()
+            for name, selector in {
+                "full": ".modtf-result .modtf-full .modtf-text", "small": ".modtf-result .modtf-small .modtf-text", "title": ".modtf-result .modtf-small header",
+                "speed": ".modtf-speed b", "table": ".modtf-table", "quality": ".modtf-quality", "chips": ".modtf-full .modtf-chips",
+                "shape": ".modtf-shape",
+            }.items()
+        }  # fmt: skip
+
+    def button(self, name: str) -> Any:
+        return self.root.get_by_role("button", name=re.compile(rf"^\W*{name}$"))  # an icon is a sign of its own
+
+    def slide(self, stack: str, steps: int) -> None:
+        handle = self.root.locator(f".modtf-slider:has(label:text-is('{stack}'))").locator(".noUi-handle, .ui-slider-handle")
+        handle.focus()
+        for _ in range(abs(steps)):
+            handle.press("ArrowRight" if steps > 0 else "ArrowLeft")
+
+    def blocks(self, stack: str) -> Any:
+        """The blocks that are to be seen."""
+        return self.root.locator(f".modtf-stack:has([aria-label^='{stack}']) .modtf-block:not(.modtf-gone)")
 
 
-def read(page: Any) -> dict[str, str]:
-    return {
-        name: page.inner_text(selector)
-        for name, selector in {
-            "full": ".modtf-full .modtf-text", "small": ".modtf-small .modtf-text", "title": ".modtf-small header", "speed": ".modtf-speed b",
-            "table": ".modtf-table", "quality": ".modtf-quality", "chips": ".modtf-full .modtf-chips",
-        }.items()
-    }  # fmt: skip
+@pytest.fixture(scope="module", params=["voila", "lab"])
+def page(request: pytest.FixtureRequest, browser: Any) -> Iterator[Page]:
+    """The explorer by itself and in a notebook: everything below holds in both."""
+    tab = browser.new_page(viewport={"width": 900, "height": 1240} if request.param == "voila" else {"width": 1300, "height": 1240})
+    tab.set_default_timeout(SECONDS * 1000)
+    if request.param == "voila":
+        tab.goto(request.getfixturevalue("address"))
+    else:
+        tab.goto(request.getfixturevalue("lab"))
+        tab.locator(".jp-Notebook .jp-Cell").first.click()
+        for _ in NOTEBOOK["cells"]:
+            tab.keyboard.press("Shift+Enter")
+        tab.locator(".modtf .modtf-card").nth(2).wait_for()
+    page = Page(tab, request.param)
+    page.settled()
+    yield page
+    tab.goto("about:blank")  # the page says goodbye to its kernel
+    tab.close()
 
 
 def refused(url: str, **headers: str) -> bool:
@@ -127,12 +197,12 @@ def test_no_request_without_its_token_is_answered(address: str) -> None:
     assert refused(address, Host="evil.example"), "a name that resolves to this machine is no way in"
 
 
-def test_the_slider_brings_new_text_quality_and_speed(page: Any) -> None:
-    before = settled(page)
-    first = read(page)
+def test_the_slider_brings_new_text_quality_and_speed(page: Page) -> None:
+    before = page.settled()
+    first = page.read()
     assert "The Vaults" in first["full"] and "✓ name" in first["chips"]
-    assert "2.00×" in first["title"] and re.fullmatch(r"\d+\.\d\d×", first["speed"])
-    source = page.get_by_label("the same as text").input_value()
+    assert "2.00×" in first["title"] and re.fullmatch(r"\d+\.\d\d×", first["speed"]) and "23.1 MB" in first["table"]
+    source = page.root.get_by_label("the same as text").input_value()
     modular = modtf.load("pocket")
     ratios = modular.mapping.ratios()
     at_two = ratios.index(2)
@@ -142,79 +212,219 @@ def test_the_slider_brings_new_text_quality_and_speed(page: Any) -> None:
         for steps in sorted(range(-at_two, len(ratios) - at_two), key=abs)
         if (text := modular.generate(source, ratio=ratios[at_two + steps])) != first["small"]
     )
-    handle = page.locator(".modtf-ratio .noUi-handle, .modtf-ratio .ui-slider-handle")
-    handle.focus()
-    for _ in range(abs(steps)):
-        handle.press("ArrowRight" if steps > 0 else "ArrowLeft")
-    page.wait_for_function("() => !document.querySelector('.modtf-small header').innerText.includes('2.00×')")
-    settled(page, before)
-    second = read(page)
+    page.slide("ratio", steps)
+    page.page.wait_for_function("() => !document.querySelector('.modtf-small header').innerText.includes('2.00×')")
+    page.settled(before)
+    second = page.read()
     assert second["title"] != first["title"] and second["small"] == expected
     assert second["full"] == first["full"], "the slider changes the assembled model only"
     assert second["table"] != first["table"] and re.fullmatch(r"\d+\.\d\d×", second["speed"])
-    if has_table():
-        assert "% of the full model's BLEU" in second["quality"] and "slot errors" in second["quality"]
-        curve = page.frame_locator(".modtf-curve iframe")
-        curve.locator(".legendtext", has_text="size first").wait_for()
-        curve.locator(".legendtext", has_text=re.compile("you are here|nearest measured")).wait_for()
-    else:
-        assert "No measurements are bundled" in second["quality"]
+    assert page.root.locator(".modtf-result mark").count() > 0, "differing words are marked"
+    assert "% of the full model's BLEU" in second["quality"] and "slot errors" in second["quality"]
+    curve = page.root.frame_locator(".modtf-curve iframe")
+    curve.locator(".legendtext", has_text="size first").wait_for()
+    curve.locator(".legendtext", has_text=re.compile("you are here|nearest measured")).wait_for()
 
 
-def test_the_other_strategy_builds_another_model(page: Any) -> None:
-    before = settled(page)
-    shape = read(page)["table"]
-    page.get_by_role("button", name="speed first").click()
-    settled(page, before)
-    assert read(page)["table"] != shape
-    page.get_by_role("button", name="size first").click()
-    settled(page, before + 1)
+def test_the_other_strategy_builds_another_model(page: Page) -> None:
+    before = page.settled()
+    shape = page.read()["table"]
+    page.button("speed first").click()
+    page.settled(before)
+    assert page.read()["table"] != shape
+    page.button("size first").click()
+    page.settled(before + 1)
 
 
-def test_the_page_is_pictured(page: Any) -> None:
-    settled(page)
-    page.get_by_text("median of 3 runs").wait_for()
-    SCREENSHOT.parent.mkdir(exist_ok=True)
-    page.screenshot(path=SCREENSHOT)
-    assert SCREENSHOT.stat().st_size > 20_000
-    assert page.evaluate("document.querySelector('.modtf').scrollWidth <= 900")
+def test_a_block_is_split_and_merged_and_the_sliders_follow(page: Page) -> None:
+    before = page.settled()
+    page.slide("ratio", 25)
+    page.page.wait_for_function("() => document.querySelector('.modtf-shape').innerText === '2-2'")
+    page.settled(before)
+    assert page.blocks("encoder").all_inner_texts() == ["6", "6"]
+    before = page.settled()
+    page.blocks("encoder").first.click()
+    page.settled(before)
+    assert page.blocks("encoder").all_inner_texts() == ["3", "3", "6"] and "3-2" in page.read()["title"]
+    assert "4.80×" in page.root.locator(".modtf-ratio .widget-readout").inner_text(), "the ratio follows"
+    assert "3 layers" in page.root.locator(".modtf-slider:has(label:text-is('encoder')) .widget-readout").inner_text()
+    before = page.settled()
+    page.root.get_by_title("encoder: merge what meets between layers 2 and 3").click()
+    page.settled(before)
+    assert page.blocks("encoder").all_inner_texts() == ["6", "6"]
+    page.root.get_by_title("encoder: merge what meets between layers 5 and 6").click()
+    page.root.locator(".modtf-problem", has_text="no module joins layers 5 and 6").wait_for()
+    # by keyboard, too
+    before = page.settled()
+    page.blocks("decoder").nth(1).focus()
+    page.page.keyboard.press("Enter")
+    page.settled(before)
+    assert page.blocks("decoder").all_inner_texts() == ["6", "3", "3"]
+    assert page.root.locator(".modtf-problem").count() == 0
 
 
-def test_a_wrong_mr_is_answered_in_words(page: Any) -> None:
-    before = settled(page)
-    field = page.get_by_label("the same as text")
+def test_a_stack_has_a_slider_of_its_own(page: Page) -> None:
+    before = page.settled()
+    page.slide("decoder", -1)
+    page.settled(before)
+    assert page.read()["shape"] == "2-4" and "2-4" in page.read()["title"]
+
+
+def test_a_race_streams_both_texts(page: Page) -> None:
+    page.settled()
+    page.button("race").click()
+    race = page.root.locator(".modtf-race")
+    race.wait_for()
+    seen = {"full": set(), "small": set()}
+    while race.get_attribute("data-finished") == "false":
+        for lane, lengths in seen.items():
+            lengths.add(len(race.locator(f".modtf-{lane} .modtf-text").inner_text()))
+        page.page.wait_for_timeout(150)
+    assert all(len(lengths) > 4 for lengths in seen.values()), "texts grow while one looks"
+    texts = page.read()
+    assert race.locator(".modtf-full .modtf-text").inner_text() == texts["full"]
+    assert race.locator(".modtf-small .modtf-text").inner_text() == texts["small"]
+    assert "slow motion" in race.inner_text() and "times as fast" in race.inner_text()
+    # A move calls a running one off.
+    page.button("race").click()
+    page.button("stop").wait_for()
+    before = page.settled()
+    page.slide("decoder", 1)
+    page.settled(before)
+    page.button("race").wait_for()
+    assert race.count() == 0
+
+
+def test_an_assembly_is_measured_and_a_measurement_cancelled(page: Page) -> None:
+    page.settled()
+    assert "is not in the table" in page.read()["quality"]
+    page.root.get_by_label("on", exact=True).select_option("300 MRs")
+    page.button("measure this assembly").click()
+    page.root.get_by_text(re.compile(r"\d+ of \d+ texts, about \d+ s left")).wait_for()
+    page.button("stop").click()
+    page.root.get_by_text("stopped", exact=True).wait_for()
+    assert page.root.locator(".modtf-measured").count() == 0
+    page.root.get_by_label("on", exact=True).select_option("30 MRs")
+    page.button("measure this assembly").click()
+    page.root.locator(".modtf-measured").wait_for()
+    assert "Measured here on 30 bundled MRs" in page.root.locator(".modtf-measured").inner_text()
+    page.root.frame_locator(".modtf-curve iframe").locator(".legendtext", has_text="measured here").wait_for()
+
+
+def test_a_sweep_shows_every_ratio(page: Page) -> None:
+    page.settled()
+    page.button("sweep").click()
+    table = page.root.locator(".modtf-sweep")
+    page.page.wait_for_function("() => document.querySelectorAll('.modtf-sweep tbody tr').length === 21")
+    page.button("sweep").wait_for()
+    rows = table.locator("tbody tr").all_inner_texts()
+    assert rows[0].startswith("1.00×") and rows[-1].startswith("6.00×") and page.read()["full"] in rows[0]
+    assert re.search(
+        "The first slot that the full model says|No slot that the full model says is lost", page.root.locator(".modtf-swept").inner_text()
+    )
+
+
+def test_the_page_is_pictured(page: Page) -> None:
+    before = page.settled()
+    page.slide("ratio", -3)
+    page.settled(before)
+    page.root.get_by_text("median of 5 runs").first.wait_for()
+    PICTURES.mkdir(exist_ok=True)
+    picture = PICTURES / f"explorer-{page.where}.png"
+    page.root.evaluate("element => element.scrollIntoView()")
+    page.page.screenshot(path=picture)
+    assert picture.stat().st_size > 20_000
+    assert page.root.evaluate("element => element.scrollWidth <= 900")
+
+
+def test_a_wrong_mr_is_answered_in_words(page: Page) -> None:
+    before = page.settled()
+    field = page.root.get_by_label("the same as text")
     field.fill("name[Zizzi], area[moon]")
     field.press("Enter")
-    problem = page.locator(".modtf-problem")
+    problem = page.root.locator(".modtf-problem")
     problem.wait_for()
     assert "area[moon] is unknown" in problem.inner_text() and "riverside" in problem.inner_text()
     field.fill("name[Zizzi], area[riverside]")
     field.press("Enter")
-    settled(page, before + 1)
-    assert problem.count() == 0 and "Zizzi" in read(page)["full"]
-    assert page.get_by_label("area").input_value() == "riverside", "the dropdowns follow the text"
+    page.settled(before + 1)
+    assert problem.count() == 0 and "Zizzi" in page.read()["full"]
+    assert page.root.get_by_label("area").input_value() == "riverside", "the dropdowns follow the text"
 
 
-def test_a_dropdown_changes_the_text(page: Any) -> None:
-    before = settled(page)
-    page.get_by_label("area").select_option("city centre")
-    settled(page, before)
-    assert "area[city centre]" in page.get_by_label("the same as text").input_value()
+def test_a_dropdown_changes_the_text(page: Page) -> None:
+    before = page.settled()
+    page.root.get_by_label("area").select_option("city centre")
+    page.settled(before)
+    assert "area[city centre]" in page.root.get_by_label("the same as text").input_value()
 
 
-def test_what_is_typed_stays_text(page: Any) -> None:
-    before = settled(page)
-    page.evaluate("window.broken = false")
+def test_a_checkpoint_is_taken_away(page: Page, folder: Path) -> None:
+    page.settled()
+    lines = page.root.locator("pre.modtf-code").first.inner_text()
+    assert "modular = modtf.load('pocket')" in lines and "area[city centre]" in lines
+    name = page.root.get_by_label("folder")
+    name.fill("../elsewhere")
+    name.press("Enter")
+    page.button("save this checkpoint").click()
+    page.root.locator(".modtf-problem", has_text="no name for a folder").wait_for()
+    name.fill(f"small-{page.where}")
+    name.press("Enter")
+    page.button("save this checkpoint").click()
+    page.root.locator(".modtf-where").wait_for()
+    saved = folder / f"small-{page.where}"
+    assert page.root.locator(".modtf-where").inner_text() == str(saved)
+    small = transformers.AutoModelForSeq2SeqLM.from_pretrained(saved)
+    assert f"{small.config.num_layers}-{small.config.num_decoder_layers}" == page.read()["shape"]
+    names: dict[str, Any] = {}
+    exec(lines, names)
+    assert names["text"] == page.read()["small"], "the lines rebuild what is on the page"
+
+
+def test_what_is_typed_stays_text(page: Page) -> None:
+    before = page.settled()
+    page.page.evaluate("window.broken = false")
     evil = "<img src=x onerror='window.broken=true'>"
-    name = page.get_by_label("name", exact=True)
+    name = page.root.get_by_label("name", exact=True)
     name.fill(evil)
     name.press("Enter")
-    settled(page, before)
-    assert evil in page.get_by_label("the same as text").input_value()
-    field = page.get_by_label("the same as text")
+    page.settled(before)
+    assert evil in page.root.get_by_label("the same as text").input_value()
+    page.button("sweep").click()
+    page.page.wait_for_function("() => document.querySelectorAll('.modtf-sweep tbody tr').length === 21")
+    field = page.root.get_by_label("the same as text")
     field.fill(f"name[{evil}], area[{evil}]")
     field.press("Enter")
-    page.locator(".modtf-problem").wait_for()
-    assert "<img" in page.locator(".modtf-problem").inner_text(), "shown as it was typed"
-    assert page.locator(".modtf img").count() == 0
-    assert not page.evaluate("window.broken")
+    page.root.locator(".modtf-problem").wait_for()
+    assert "<img" in page.root.locator(".modtf-problem").inner_text(), "shown as it was typed"
+    assert page.root.locator("img").count() == 0
+    assert not page.page.evaluate("window.broken")
+    before = int(page.root.locator(".modtf-result").get_attribute("data-generation"))
+    field.fill("name[Zizzi]")
+    field.press("Enter")
+    page.settled(before)
+
+
+def test_explorers_beside_each_other_do_not_meet(page: Page, browser: Any, address: str) -> None:
+    """Two in one notebook, and two people on one server: the other one goes its own way."""
+    before = page.read()
+    if page.where == "lab":
+        other, tab = Page(page.page, "lab", 1), None
+    else:
+        tab = browser.new_context(viewport={"width": 900, "height": 1240}).new_page()
+        tab.set_default_timeout(SECONDS * 1000)
+        tab.goto(address)
+        other = Page(tab, "voila")
+    generation = other.settled()
+    assert "The Vaults" in other.read()["full"] and "2.00×" in other.read()["title"]
+    other.slide("ratio", 2)
+    page.button("measure this assembly").click()
+    other.settled(generation)
+    assert "2.40×" in other.read()["title"] or "2.67×" in other.read()["title"]
+    page.root.locator(".modtf-measured, .modtf-note", has_text=re.compile("Measured here|texts")).first.wait_for()
+    after = page.read()
+    assert (after["full"], after["title"], after["shape"]) == (before["full"], before["title"], before["shape"])
+    assert other.root.locator(".modtf-measured").count() == 0
+    if tab is not None:
+        tab.goto("about:blank")
+        tab.context.close()

@@ -7,17 +7,22 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 import modtf
 from modtf.mapping import Assembly
 from modtf.pocket import train_tokenizer
-from modtf.views.controller import Controller, Side, State, bundled_table
-from modtf.views.explorer import Explorer, chips_html, result_html
+from modtf.tasks.slots import check
+from modtf.views import markup
+from modtf.views.controller import Controller, Job, Race, Runner, Side, State, Sweep, bundled_table
+from modtf.views.explorer import Explorer
+from modtf.views.markup import chips_html, marked_html, python_lines, race_html, result_html, sweep_html
 from modtf.views.serve import HOST, free_port, serve
 
 MR = "name[The Vaults], food[French]"
@@ -71,7 +76,9 @@ def row(strategy: str, assembly: Assembly, **fields: Any) -> dict[str, Any]:
 def settle(controller: Controller, runs: int) -> State:
     """The state once the result's times are medians of so many runs."""
     with controller._changed:
-        assert controller._changed.wait_for(lambda: controller.state.result is not None and controller.state.result.full.runs == runs, 60)
+        assert controller._changed.wait_for(
+            lambda: controller.state.result is not None and len(controller.state.result.full.times_ms) == runs, 60
+        )
         return controller.state
 
 
@@ -85,11 +92,11 @@ def test_both_texts_with_reports_sizes_and_times(modular: modtf.ModularModel) ->
     assert result.full.text == modular.generate(MR)
     assert result.small.text == modular.generate(MR, ratio=2, strategy="speed_first")
     for side in (result.full, result.small):
-        assert side.milliseconds > 0 and side.tokens > 0 and side.report is not None
+        assert side.milliseconds > 0 and side.tokens > 0 and side.report is not None and side.engine == "generate"
         assert {*side.report.said, *side.report.missed, *side.report.wrong} == {"name", "food"}
     assert result.small.size.parameters < result.full.size.parameters
     assert result.speed_up == pytest.approx(result.small.tokens_per_second / result.full.tokens_per_second)
-    assert result.measured is None
+    assert result.fidelity is None
 
 
 def test_the_full_text_is_remembered_and_timed_again_at_rest(modular: modtf.ModularModel) -> None:
@@ -101,7 +108,7 @@ def test_the_full_text_is_remembered_and_timed_again_at_rest(modular: modtf.Modu
     assert first is not None and second is not None
     assert not first.full.remembered and second.full.remembered
     assert second.full.text == first.full.text
-    again = settle(controller, runs=3).result
+    again = settle(controller, runs=5).result
     assert again is not None and not again.full.remembered and again.small.text == second.small.text
 
 
@@ -231,7 +238,217 @@ def test_pockets_measurements_are_pockets_only(modular: modtf.ModularModel) -> N
     assert table is None and "No measurements" in note
 
 
-# -- the widgets, without a browser ------------------------------------------------------------------------------------
+# -- jobs ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def controller(modular: modtf.ModularModel) -> Iterator[Controller]:
+    controller = Controller(modular)
+    controller.request(MR, ratio=2)
+    controller.wait()
+    yield controller
+    controller.close()
+
+
+def test_a_race_replays_what_was_measured(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modtf.views.controller._RACE_SECONDS", 0.3)
+    result = controller.state.result
+    controller.race()
+    state = controller.wait()
+    race = state.race
+    assert race is not None and race.finished and result is not None and state.job is not None and not state.job.running
+    for runner, side in ((race.full, result.full), (race.small, result.small)):
+        assert runner.texts[-1] == side.text and len(runner.texts) == side.tokens
+        assert list(runner.times_ms) == sorted(runner.times_ms) and runner.times_ms[0] > 0
+        assert runner.tokens_at(0) == 0 and runner.tokens_at(runner.times_ms[-1]) == side.tokens
+    assert race.slowdown == pytest.approx(max(1, 300 / max(race.full.times_ms[-1], race.small.times_ms[-1])))
+
+
+def test_the_replay_shows_the_leader_first() -> None:
+    path = Assembly((1,), (1,))
+    race = Race(Runner(path, "loop", ("a", "a b"), (10.0, 20.0)), Runner(path, "loop", ("a", "a c"), (2.0, 4.0)), 50.0, now_ms=5.0)
+    html = race_html(race)
+    assert (
+        "0 tokens · 5 ms" in html and "2 tokens · 4 ms, finished" in html and "50 times slower" in html and 'data-finished="false"' in html
+    )
+    assert "5.00 times as fast" in race_html(replace(race, now_ms=20.0))
+
+
+@pytest.mark.parametrize("job", ["race", "measure", "sweep"])
+def test_a_move_calls_a_job_off(controller: Controller, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = Listener()
+    controller._on_change = listener
+    {"race": controller.race, "measure": lambda: controller.measure(300), "sweep": lambda: controller.sweep("size_first")}[job]()
+    with controller._changed:  # it has begun: there is something to show
+        begun = {"race": "race", "measure": "job", "sweep": "sweep"}[job]
+        assert controller._changed.wait_for(
+            lambda: getattr(controller.state, begun) and (job != "measure" or controller.state.job.total), 60
+        )
+    generation = controller.request(ratio=4)
+    state = controller.wait()
+    assert state.current and state.result.small.assembly.ratio == 4
+    assert state.job == replace(state.job, kind=job, running=False, note="stopped") and not state.measured_here
+    time.sleep(0.3)
+    after = [state for state in listener.states if state.generation >= generation]
+    assert all(state.race is None and not state.job.running for state in after), "nothing of what was called off appears later"
+
+
+def test_a_job_on_a_text_that_is_not_there_yet_waits_for_it(controller: Controller) -> None:
+    controller.request("name[Zizzi]")
+    controller.sweep("speed_first")
+    state = controller.wait()
+    assert state.current and state.result.request.mr == {"name": "Zizzi"}
+    assert [side.assembly.ratio for side in state.sweep.sides] == sorted(side.assembly.ratio for side in state.sweep.sides)
+    assert state.sweep.sides[0].text == state.result.full.text and state.sweep.source == "name[Zizzi]"
+    controller.request(ratio=4)
+    assert controller.wait().sweep is not None, "a sweep holds for its source, whatever the slider does"
+    controller.request("name[Aromi]")
+    assert controller.wait().sweep is None
+
+
+def test_a_measurement_reports_progress_and_adds_a_point(controller: Controller) -> None:
+    listener = Listener()
+    controller._on_change = listener
+    controller.measure(20)
+    state = controller.wait()
+    (row,) = state.measured_here
+    assert row["assembly"] == state.request.assembly.to_json() and row["examples"] == 20
+    assert 0 <= row["bleu"] <= 100 and row["ser"] >= 0 and row["speed_up"] > 0
+    done = [state.job.done for state in listener.states if state.job]
+    assert done == sorted(done) and done[-1] == 40 and {state.job.total for state in listener.states if state.job} <= {0, 40}
+    assert any(state.job.seconds_left for state in listener.states if state.job)
+
+
+def test_the_full_model_measured_against_itself() -> None:
+    controller = Controller(modtf.load("pocket"))
+    controller.request(MR, ratio=6)
+    controller.measure(10)
+    small = controller.wait().measured_here[0]
+    controller.request(ratio=1)
+    controller.measure(10)
+    state = controller.wait()
+    assert state.job.total == 10, "what the full model wrote is known"
+    assert small["bleu"] < state.measured_here[1]["bleu"] == pytest.approx(100)
+    controller.close()
+
+
+def test_stop_leaves_the_text(controller: Controller) -> None:
+    before = controller.state.result
+    controller.measure(300)
+    controller.stop()
+    state = controller.wait()
+    assert state.result.small.text == before.small.text and state.current and state.job.note == "stopped"
+    controller.request(ratio=4)
+    assert controller.wait().current
+
+
+def test_jobs_need_a_request_that_holds(modular: modtf.ModularModel) -> None:
+    controller = Controller(modular)
+    controller.race()
+    assert controller.wait().job.problem
+    controller.request("nonsense[")
+    controller.sweep("size_first")
+    state = controller.wait()
+    assert state.job.problem and state.problem, "what is wrong with the request is still said"
+
+
+def test_a_failing_job_is_said_where_it_was_started(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modtf.views.controller.score", lambda *_: 1 / 0)
+    controller.measure(10)
+    state = controller.wait()
+    assert "ZeroDivisionError" in state.job.problem and not state.problem and state.current
+
+
+def test_saving_and_its_problems(modular: modtf.ModularModel, tmp_path: Path) -> None:
+    controller = Controller(modular, folder=tmp_path)
+    controller.request(MR, assembly=Assembly((2, 2), (4,)))
+    controller.save("small")
+    state = controller.wait()
+    assert state.job.note == str(tmp_path / "small") and not state.job.problem
+    tokenizer = AutoTokenizer.from_pretrained(state.job.note)
+    small = AutoModelForSeq2SeqLM.from_pretrained(state.job.note)
+    tokens = small.generate(**tokenizer(state.request.source, return_tensors="pt", return_token_type_ids=False), max_new_tokens=128)
+    assert tokenizer.decode(tokens[0], skip_special_tokens=True) == state.result.small.text
+    for name, words in (
+        ("small", "not empty"),
+        ("../out", "no name for a folder"),
+        ("", "no name"),
+        (".hidden", "no name"),
+        ("/etc", "no name"),
+    ):
+        controller.save(name)
+        assert words in controller.wait().job.problem
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
+    controller.close()
+
+
+def test_several_explorers_do_not_disturb_each_other(modular: modtf.ModularModel) -> None:
+    several = [Controller(modular) for _ in range(3)]
+    for i, controller in enumerate(several):
+        controller.request(MR, ratio=modular.mapping.ratios()[i])
+    several[0].measure(20)
+    for i, controller in enumerate(several):
+        state = controller.wait()
+        assert state.current and state.result.small.assembly.ratio == modular.mapping.ratios()[i]
+    assert several[0].state.measured_here and not several[1].state.measured_here
+    for controller in several:
+        controller.close()
+
+
+def test_the_lines_rebuild_the_text() -> None:
+    modular = modtf.load("pocket")
+    controller = Controller(modular)
+    assembly = Assembly((1, 1, 1, 3, 6), (6, 2, 2, 2))
+    controller.request('name[L\'"Orangerie"], food[Thai]', assembly=assembly)
+    state = controller.wait()
+    names: dict[str, Any] = {}
+    exec(python_lines(modular, state.request), names)
+    assert names["text"] == state.result.small.text and names["small"].assembly == assembly
+    modular.source = None
+    assert "that you gave to modtf.explore" in python_lines(modular, state.request)
+    controller.close()
+
+
+def test_pockets_texts_come_from_the_loop() -> None:
+    controller = Controller(modtf.load("pocket"))
+    controller.request(MR, ratio=6)
+    state = controller.wait(timed_again=True)
+    assert {state.result.full.engine, state.result.small.engine} == {"loop"} and "greedy loop" in result_html(state)
+    controller.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "marked"),
+    [
+        ("a b c", "a b c", "a b c"),
+        ("a x c", "a b c", "a <mark>x</mark> c"),
+        ("a b", "a b c", "a b"),
+        ("x y", "", "<mark>x y</mark>"),
+        ("", "a", ""),
+        ("<b> c", "c", "<mark>&lt;b&gt;</mark> c"),
+    ],
+)
+def test_differing_words_are_marked(text: str, other: str, marked: str) -> None:
+    assert marked_html(text, other) == marked
+
+
+def test_the_first_lost_slot_is_named(controller: Controller) -> None:
+    full = controller.state.result.full
+    mr = {"name": "Zizzi", "area": "riverside", "food": "Thai"}
+
+    def side(text: str, assembly: Assembly) -> Side:
+        return replace(full, text=text, assembly=assembly, report=check(mr, text))
+
+    paths = [Assembly((1, 1, 1, 1), (1, 1, 1, 1)), Assembly((2, 2), (2, 2)), Assembly((4,), (4,))]
+    texts = ["Zizzi serves Thai food.", "Zizzi is a restaurant.", "A restaurant."]
+    html = sweep_html(Sweep("", "size_first", 3, tuple(map(side, texts, paths))))
+    assert "<b>food</b>, at 2.00×" in html, "the area was lost by the full model already"
+    assert html.count("modtf-first-loss") == 1
+    assert "is lost at any ratio" in sweep_html(Sweep("", "size_first", 1, (side(texts[0], paths[0]),)))
+    assert "lost so far" in sweep_html(Sweep("", "size_first", 2, (side(texts[0], paths[0]),)))
+
+
+# -- the widgets, without a browser ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -267,13 +484,102 @@ def test_the_slider_has_what_the_strategy_reaches(explorer: Explorer) -> None:
         assert explorer.controller.state.request.assembly == explorer.controller.modular.choose(explorer.ratio.value, strategy)
 
 
+def test_every_control_follows_the_assembly(explorer: Explorer) -> None:
+    def shown() -> tuple[Any, ...]:
+        return explorer.ratio.value, explorer.strategy.value, explorer.lengths["encoder"].value, explorer.lengths["decoder"].value
+
+    explorer.ratio.value = 4.0
+    assert shown() == (4.0, "size_first", 1, 1)
+    explorer.lengths["encoder"].value = 4
+    assert shown() == (8 / 5, None, 4, 1) or shown() == (8 / 5, "speed_first", 4, 1)
+    explorer.picture.blocks["decoder"][0].click()
+    assert shown() == (8 / 6, "speed_first", 4, 2) and explorer.controller.state.request.assembly == Assembly((1, 1, 1, 1), (2, 2))
+    explorer.picture.blocks["decoder"][2].click()
+    assert explorer.controller.state.request.assembly == Assembly((1, 1, 1, 1), (2, 1, 1))
+    assert explorer.strategy.value is None or explorer.controller.modular.choose(8 / 7, explorer.strategy.value).decoder == (2, 1, 1)
+    explorer.picture.joints["decoder"][1].click()  # between layers 1 and 2
+    assert explorer.controller.state.request.assembly == Assembly((1, 1, 1, 1), (4,))
+    explorer.ratio.value = 1.0
+    assert shown()[0] == 1.0 and explorer.strategy.value in ("size_first", "speed_first")
+    assert explorer.controller.wait().current
+
+
+def test_impossible_moves_say_why(explorer: Explorer) -> None:
+    explorer.ratio.value = 1.0
+    before = explorer.controller.state.generation
+    explorer.picture.blocks["encoder"][1].click()
+    assert "original layer" in explorer.impossible.value and explorer.controller.state.generation == before
+    explorer.ratio.value = 4.0
+    assert explorer.impossible.value == ""
+    assert explorer.picture.joints["encoder"][1].tooltip == "", "hidden buttons say nothing"
+
+
+def test_the_picture_draws_what_it_is_given(explorer: Explorer) -> None:
+    explorer.picture.draw(Assembly((2, 1, 1), (4,)))
+    blocks = {stack: [b for b in explorer.picture.blocks[stack] if "modtf-gone" not in b._dom_classes] for stack in ("encoder", "decoder")}
+    assert [b.description for b in blocks["encoder"]] == ["2", "", ""] and [b.description for b in blocks["decoder"]] == ["4"]
+    assert "modtf-g4" in blocks["decoder"][0]._dom_classes and "m(4, 0)" in blocks["decoder"][0].tooltip
+    assert "original layer" in blocks["encoder"][1].tooltip
+    visible = [i for i, joint in enumerate(explorer.picture.joints["encoder"], start=1) if "modtf-gone" not in joint._dom_classes]
+    assert visible == [2, 3]
+
+
+def test_jobs_from_their_buttons(explorer: Explorer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("modtf.views.controller._RACE_SECONDS", 0.5)
+    explorer.race_button.click()
+    assert explorer.race_button.description == "stop"
+    explorer.race_button.click()
+    assert explorer.controller.wait().job.note == "stopped" and explorer.race_button.description == "race"
+    assert "stopped" in explorer.race_status.value
+    explorer.sweep_button.click()
+    explorer.controller.wait()
+    assert "modtf-swept" in explorer.sweep.value
+    explorer.measure_button.click()
+    explorer.controller.wait(120)
+    assert "Measured here" not in explorer.quality.value, "there is no table beside it for this model"
+    assert explorer.measured.value.count("Measured here on 30 bundled MRs") == 1
+    assert explorer.curve.layout.display == "" and "star" in explorer.figure.value
+    explorer.controller.folder = tmp_path
+    explorer.name.value = "../x"
+    explorer.save_button.click()
+    explorer.controller.wait()
+    assert "no name for a folder" in explorer.saved.value
+    explorer.name.value = "mine"
+    explorer.save_button.click()
+    explorer.controller.wait()
+    assert "AutoModelForSeq2SeqLM" in explorer.saved.value and (tmp_path / "mine" / "config.json").is_file()
+
+
+def test_only_core_widgets_are_used(explorer: Explorer) -> None:
+    """No FigureWidget and nothing that Colab's ipywidgets 7.7 does not have."""
+    seen, waiting = set(), [explorer.widget]
+    while waiting:
+        widget = waiting.pop()
+        seen.add(type(widget))
+        waiting += getattr(widget, "children", ())
+    assert {kind.__module__.partition(".")[0] for kind in seen} == {"ipywidgets"}
+    known = "HTML VBox HBox GridBox Text Combobox Dropdown Button ToggleButtons SelectionSlider IntProgress"
+    assert {kind.__name__ for kind in seen} <= set(known.split())
+
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
 def test_nothing_generated_becomes_html(explorer: Explorer) -> None:
     state = explorer.controller.wait()
-    assert state.result is not None
-    evil = "<img src=x onerror=alert(1)>"
-    side = Side(**{**vars(state.result.small), "text": evil})
-    drawn = result_html(State(1, state.request, type(state.result)(**{**vars(state.result), "small": side}), False, ""))
-    assert evil not in drawn and "&lt;img src=x onerror" in drawn
+    assert state.result is not None and state.request is not None
+    side = replace(state.result.small, text=EVIL)
+    drawn = [
+        result_html(replace(state, result=replace(state.result, small=side))),
+        sweep_html(Sweep(EVIL, "size_first", 1, (side,))),
+        race_html(Race(*(Runner(side.assembly, "loop", (EVIL,), (1.0,)),) * 2, slowdown=1.0, now_ms=2.0)),
+        markup.code_html(explorer.controller.modular, replace(state.request, source=EVIL)),
+        markup.saved_html(Job("save", running=False, note=EVIL)),
+        markup.saved_html(Job("save", running=False, problem=EVIL)),
+        markup.job_html(Job("measure", running=False, problem=EVIL), "measure"),
+    ]
+    for html in drawn:
+        assert "<img" not in html and "&lt;img" in html
 
 
 def test_chips_name_each_slot_once(explorer: Explorer) -> None:
@@ -290,6 +596,10 @@ def test_other_models_get_a_text_and_no_chips() -> None:
     explorer.source.value = "The Mill serves <food>."
     state = explorer.controller.wait()
     assert state.current and "modtf-chip " not in explorer.result.value and "modtf-card" in explorer.result.value
+    assert state.result is not None and state.result.fidelity is not None and 0 <= state.result.fidelity <= 100
+    assert "ROUGE-L" in explorer.result.value
+    explorer.controller.measure(30)
+    assert "bundled examples" in explorer.controller.wait().job.problem
     explorer.controller.stop()
 
 

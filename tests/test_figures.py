@@ -11,8 +11,8 @@ import pytest
 
 from modtf.mapping import Mapping
 from modtf.strategies import STRATEGIES, choose
-from modtf.views.explorer import quality_html, structure_html
 from modtf.views.figures import figure_html, frame_html, quality_curve
+from modtf.views.markup import assembly_html, quality_html
 
 MAPPING = Mapping(12, 12, (2, 3, 4, 6), (2, 3, 4, 6))
 
@@ -84,11 +84,18 @@ def test_the_frame_needs_no_network_and_passes_jupyters_data_rate() -> None:
 def test_quality_says_whether_it_is_of_this_very_assembly() -> None:
     here = table()[2]
     assert "This assembly: <b>98.0 %</b>" in quality_html(here, True, {"examples": 630, "machine": "<x>", "threads": 1})
-    assert "was not measured. The nearest that was (2.00×, 6-6)" in quality_html(here, False, {})
+    assert "is not in the table. The nearest that is (2.00×, 6-6)" in quality_html(here, False, {})
     assert "<x>" not in quality_html(here, True, {"machine": "<x>"})
 
 
-def test_blocks_have_the_widths_of_what_they_stand_for() -> None:
-    drawn = structure_html(choose(MAPPING, 1.5, "speed_first"))
-    assert sum(int(width) for width in re.findall(r"flex-grow:(\d+)", drawn)) == 24
-    assert 'aria-label="decoder 3·3·3·3"' in drawn
+def test_points_of_ones_own_stand_out_and_are_within_the_axis() -> None:
+    mine = [{"ratio": 1.6, "layers": "3-2", "bleu_kept": 71.0, "ser": 3.0, "speed_up": 1.9}]
+    figure = quality_curve(table(), mine=mine, quality="BLEU against the full model's texts")
+    own = [trace for trace in figure.data if trace.name == "measured here"]
+    assert [list(trace.y) for trace in own] == [[71.0], [3.0]] and {trace.mode for trace in own} == {"markers"}
+    assert own[0].marker.symbol not in {trace.marker.symbol for trace in figure.data if trace.name != "measured here"}
+    assert figure.layout.yaxis.range[0] < 71 and figure.layout.annotations[0].text == "BLEU against the full model's texts"
+
+
+def test_the_assembly_is_said_in_words() -> None:
+    assert "encoder 1·1·1·1·1·1·1·1·1·1·1·1 | decoder 3·3·3·3" in assembly_html(choose(MAPPING, 1.5, "speed_first"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -18,8 +19,10 @@ from modtf.mapping import (
     check_path,
     default_granularities,
     divisors,
+    merge,
     parse_path,
     path_lengths,
+    split,
     write_path,
 )
 
@@ -175,3 +178,68 @@ def test_paths_are_checked(path: tuple[int, ...], words: str) -> None:
     assert "decoder" in str(raised.value)
     with pytest.raises(ModtfError):
         Mapping(12, 12, (2, 6), (2, 6)).check(Assembly((6, 6), path))
+
+
+# -- building by hand --------------------------------------------------------------------------------------------------------
+
+EXAMPLES = [(12, (2, 3, 4, 6)), (12, (2, 3, 6)), (12, (4, 6)), (6, (2, 3)), (4, (2, 4)), (5, (5,)), (1, ())]
+PATHS = [(path, granularities) for depth, granularities in EXAMPLES for path in all_paths(depth, granularities)]
+
+
+@given(st.sampled_from(PATHS), st.data())
+def test_splitting_keeps_the_rest_and_is_finer(example: tuple[tuple[int, ...], tuple[int, ...]], data: st.DataObject) -> None:
+    path, granularities = example
+    layer = data.draw(st.integers(0, sum(path) - 1))
+    over = next(g for g, end in zip(path, boundaries(path), strict=True) if layer < end)
+    if over == 1:
+        with pytest.raises(ModtfError, match="original layer"):
+            split(path, layer, granularities)
+        return
+    finer = split(path, layer, granularities)
+    assert check_path(finer, sum(path), granularities, "encoder") == finer
+    assert len(finer) > len(path) and set(boundaries(path)) < set(boundaries(finer))
+
+
+@given(st.sampled_from(PATHS), st.data())
+def test_merging_takes_the_smallest_module_that_joins(example: tuple[tuple[int, ...], tuple[int, ...]], data: st.DataObject) -> None:
+    path, granularities = example
+    layer = data.draw(st.sampled_from([0, *boundaries(path)]))
+    ends = {0, *boundaries(path)}
+    possible = [
+        g for g in granularities for start in range(0, sum(path), g) if start < layer < start + g and {start, start + g} <= ends
+    ]  # fmt: skip
+    if not possible or layer == sum(path):
+        with pytest.raises(ModtfError, match=r"no module joins|no block"):
+            merge(path, layer, granularities)
+        return
+    coarser = merge(path, layer, granularities)
+    assert check_path(coarser, sum(path), granularities, "encoder") == coarser
+    assert set(boundaries(coarser)) < set(boundaries(path)) and layer not in boundaries(coarser)
+    assert len(path) - len(coarser) == sum(
+        layer - layer % min(possible) < end < layer - layer % min(possible) + min(possible) for end in ends
+    )
+
+
+def test_every_path_can_be_built_by_hand() -> None:
+    """From the original, by merging and splitting alone, all 292 paths of 12 layers are reached."""
+    granularities = (2, 3, 4, 6)
+    reached, waiting = {(1,) * 12}, [(1,) * 12]
+    while waiting:
+        path = waiting.pop()
+        for layer in range(12):
+            for move in (split, merge):
+                with suppress(ModtfError):
+                    new = move(path, layer, granularities)
+                    if new not in reached:
+                        reached.add(new)
+                        waiting.append(new)
+    assert reached == set(all_paths(12, granularities))
+
+
+def test_moves_say_why_they_cannot_be() -> None:
+    with pytest.raises(ModtfError, match=r"no layer 12; the path 6·6 covers layers 0 to 11"):
+        split((6, 6), 12, (6,))
+    with pytest.raises(ModtfError, match="modules of 2, 3, 6 layers"):
+        merge((6, 6), 6, (2, 3, 6))
+    with pytest.raises(ModtfError, match="no block of the path 6·6 begins at layer 3"):
+        merge((6, 6), 3, (2, 3, 6))

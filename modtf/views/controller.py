@@ -1,7 +1,9 @@
-"""The explorer's state, without widgets: requests, what comes of them, and which of them still counts.
+"""The explorer's state, without widgets: requests and jobs, what comes of them, and which of them still counts.
 
-A worker thread computes; the newest request wins. Each request has a generation number: a run whose number is no longer the
-newest stops at its next token, and what it made is thrown away, so that a stale text never stands where a fresh one belongs.
+A worker thread computes; the newest wish wins. Each has a generation number: a run whose number is no longer the newest stops at its
+next token, and what it made is thrown away, so that a stale text never stands where a fresh one belongs. A *request* asks for
+both texts of a source and an assembly. A *job* (race, measurement, sweep, saving) is what a button starts on top of that; the next move
+calls it off.
 """
 
 from __future__ import annotations
@@ -11,26 +13,30 @@ import statistics
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers import PreTrainedModel
 
 from modtf.data import bundled
+from modtf.decoding import decode
 from modtf.errors import ModtfError
-from modtf.evaluation import Size, size_of
+from modtf.evaluation import Size, measure_latency, seconds_now, size_of
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel, fingerprint_of
-from modtf.strategies import STRATEGIES
+from modtf.pocket import bundled_examples
+from modtf.strategies import STRATEGIES, assemblies
 from modtf.tasks.e2e import MR, SLOTS, parse_mr, write_mr
+from modtf.tasks.scores import rouge_l, score
 from modtf.tasks.slots import SlotReport, check
 
-#: One row of the measured table.
+#: One row of the measured table, or of what was measured here.
 Row = dict[str, Any]
 
 #: A worker waits so long for the next move of the slider before it begins.
@@ -38,8 +44,13 @@ _SETTLE_SECONDS = 0.01
 #: An idle worker ends after so long, and with it the last thing that keeps the model in memory.
 _IDLE_SECONDS = 60.0
 _REMEMBERED_TEXTS = 64
+_LONGEST = 128  # tokens of a text
 #: Once a result stands and nothing else is asked for, both models are timed again, in turns.
-_REST_SECONDS, _REST_RUNS = 0.3, 3
+_REST_SECONDS, _REST_RUNS = 0.3, 5
+#: A race is replayed in slow motion where the slower model would need less than this, with so many pictures a second.
+_RACE_SECONDS, _PICTURES_PER_SECOND = 5.0, 20
+#: A measurement looks up after so many texts, and times so many sentences.
+_BATCH, _TIMED_SENTENCES = 10, 3
 #: One generation at a time in this process: two at once would each be timed wrong, and tokenizers are not made for threads.
 _MACHINE = threading.Lock()
 
@@ -52,10 +63,14 @@ class Side:
     size: Size
     text: str
     report: SlotReport | None  # None where the model knows no slots
-    milliseconds: float
+    times_ms: tuple[float, ...]  # of equal runs
     tokens: int
-    remembered: bool = False  # text and time are from an earlier request of this session
-    runs: int = 1  # how many runs the time is the median of
+    engine: str
+    remembered: bool = False  # text and times are from an earlier request of this session
+
+    @property
+    def milliseconds(self) -> float:
+        return statistics.median(self.times_ms)
 
     @property
     def tokens_per_second(self) -> float:
@@ -64,29 +79,84 @@ class Side:
 
 @dataclass(frozen=True)
 class Request:
-    """A text to work on, and what to do it with. ``ratio`` is the wanted one, ``assembly.ratio`` the one in force."""
+    """A text to work on, and what to do it with. ``strategy`` is None where the assembly was built by hand."""
 
     source: str
     mr: MR | None
-    ratio: float
-    strategy: str
+    strategy: str | None
     assembly: Assembly
 
 
 @dataclass(frozen=True)
 class Result:
-    """Both models on one request, and the measured row that is nearest to its assembly."""
+    """Both models on one request. ``fidelity`` is ROUGE-L of the assembled model's text against the full model's, in percent, for
+    models that know no slots."""
 
     request: Request
     full: Side
     small: Side
-    measured: Row | None
-    exact: bool  # the measured row is of this very assembly
+    fidelity: float | None = None
+
+    @property
+    def timed_again(self) -> bool:
+        """Whether both times are of runs in turns; a single run, or one of minutes ago, met another machine."""
+        return not self.full.remembered and len(self.small.times_ms) > 1
 
     @property
     def speed_up(self) -> float:
         """Tokens per second of the assembled model / those of the full one: fair where one text is longer than the other."""
         return self.small.tokens_per_second / self.full.tokens_per_second
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One model in a race: its text after each token, and when that stood there, in milliseconds from the start of its own run."""
+
+    assembly: Assembly
+    engine: str
+    texts: tuple[str, ...]
+    times_ms: tuple[float, ...]
+
+    def tokens_at(self, milliseconds: float) -> int:
+        return sum(time <= milliseconds for time in self.times_ms)
+
+
+@dataclass(frozen=True)
+class Race:
+    """Both runs were timed one after the other, each with the machine to itself, and are replayed side by side, ``slowdown`` times slower.
+    ``now_ms`` is where the replay stands, in the runners' time."""
+
+    full: Runner
+    small: Runner
+    slowdown: float
+    now_ms: float = 0.0
+
+    @property
+    def finished(self) -> bool:
+        return self.now_ms >= max(self.full.times_ms[-1], self.small.times_ms[-1])
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One source by every assembly of a strategy, from the full model down."""
+
+    source: str
+    strategy: str
+    total: int
+    sides: tuple[Side, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a button started. ``note`` says how it ended, or ``problem`` why it could not."""
+
+    kind: str  # race, measure, sweep or save
+    done: int = 0
+    total: int = 0
+    seconds_left: float | None = None
+    running: bool = True
+    note: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,8 +166,12 @@ class State:
     generation: int = 0
     request: Request | None = None
     result: Result | None = None
-    busy: bool = False
-    problem: str = ""  # what is wrong, in words
+    busy: bool = False  # texts are being written
+    problem: str = ""  # what is wrong with the request, in words
+    job: Job | None = None
+    race: Race | None = None
+    sweep: Sweep | None = None
+    measured_here: tuple[Row, ...] = ()
 
     @property
     def current(self) -> bool:
@@ -105,39 +179,36 @@ class State:
 
 
 class _Stale(Exception):
-    """A newer request has come."""
-
-
-class _StopWhenStale(StoppingCriteria):
-    """Ends a generation at its next token once nobody waits for it any more."""
-
-    def __init__(self, stale: Callable[[], bool]) -> None:
-        self.stale = stale
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        return torch.full((input_ids.shape[0],), self.stale(), dtype=torch.bool, device=input_ids.device)
+    """A newer wish has come."""
 
 
 class Controller:
-    """Takes requests, publishes states.
+    """Takes requests and jobs, publishes states.
 
-    ``on_change`` is called with each new :class:`State`, by the thread that requested or by the worker, never by both at once.
-    ``table`` is the measured table (see :func:`bundled_table`).
+    ``on_change`` is called with each new :class:`State`, by the thread that asked or by the worker, never by both at once.
+    ``table`` is the measured table (see :func:`bundled_table`); ``folder`` is where checkpoints are saved.
     """
 
     def __init__(
-        self, modular: ModularModel, table: dict[str, Any] | None = None, on_change: Callable[[State], None] = lambda state: None
+        self,
+        modular: ModularModel,
+        table: dict[str, Any] | None = None,
+        on_change: Callable[[State], None] = lambda state: None,
+        folder: str | Path = ".",
     ) -> None:
         self.modular = modular
         self.has_slots = has_slots(modular)
         self.rows: list[Row] = [row for row in (table or {}).get("rows", []) if row["trained"]]
+        self.folder = Path(folder).resolve()
         self.state = State()
         self._on_change = on_change
         self._wanted: dict[str, Any] = {"source": "", "ratio": 1.0, "strategy": next(iter(STRATEGIES)), "assembly": None}
+        self._job: tuple[Callable[..., None], dict[str, Any]] | None = None
         self._pending = self._closing = False
         self._worker: threading.Thread | None = None
         self._changed = threading.Condition()  # re-entrant: on_change may request again
         self._remembered: OrderedDict[str, Side] = OrderedDict()
+        self._full_texts: dict[str, str] = {}  # of measurements
         self._warm: WeakSet[PreTrainedModel] = WeakSet()
 
     # -- asking --------------------------------------------------------------------------------------------------------
@@ -155,30 +226,43 @@ class Controller:
             if ratio is not None or strategy is not None:
                 self._wanted["assembly"] = None
             self._wanted |= {name: value for name, value in given.items() if value is not None}
-            generation = self.state.generation + 1
             try:
                 asked = self._checked(**self._wanted)
             except ModtfError as error:
                 self._pending = False
-                self._publish(replace(self.state, generation=generation, busy=False, problem=str(error)))
-                return generation
-            self._pending = True
-            if self._worker is None or not self._worker.is_alive():
-                self._worker = threading.Thread(target=self._work, name="modtf-explorer", daemon=True)
-                self._worker.start()
-            self._publish(replace(self.state, generation=generation, request=asked, busy=True, problem=""))
-            self._changed.notify_all()
-            return generation
+                self._wish(busy=False, problem=str(error))
+            else:
+                same_sweep = self.state.sweep is not None and self.state.sweep.source == asked.source
+                self._begin(None)
+                self._wish(request=asked, busy=True, problem="", race=None, sweep=self.state.sweep if same_sweep else None)
+            return self.state.generation
+
+    def race(self) -> int:
+        """Write the present text by both models and replay how it came, token by token."""
+        return self._start("race", self._race, race=None)
+
+    def sweep(self, strategy: str) -> int:
+        """Write the present source by every assembly of a strategy."""
+        return self._start("sweep", self._sweep, sweep=None, strategy=strategy)
+
+    def measure(self, examples: int) -> int:
+        """Measure the present assembly on so many of the bundled MRs, against the full model's texts for them."""
+        return self._start("measure", self._measure, examples=examples)
+
+    def save(self, name: str) -> int:
+        """Save the present assembly as a checkpoint in a new folder of this name, in the explorer's folder."""
+        return self._start("save", self._save, name=name)
 
     def wait(self, timeout: float = 60.0, timed_again: bool = False) -> State:
-        """The state once texts (and, if ``timed_again``, the medians of their times) are there, or a problem.
+        """The state once texts (and, if ``timed_again``, the medians of their times) are there and no job runs, or a problem.
 
         Raises :class:`ModtfError` where that takes longer than ``timeout`` seconds.
         """
 
         def done() -> bool:
             state = self.state
-            return not state.busy and not (timed_again and state.current and state.result and state.result.full.runs == 1)
+            once = state.current and state.result is not None and not state.result.timed_again
+            return not state.busy and not (state.job and state.job.running) and not (timed_again and once)
 
         with self._changed:
             if not self._changed.wait_for(done, timeout):
@@ -189,7 +273,7 @@ class Controller:
         """Give up whatever is under way; the last result stays."""
         with self._changed:
             self._pending = False
-            self._publish(replace(self.state, generation=self.state.generation + 1, busy=False))
+            self._wish(busy=False)
 
     def close(self) -> None:
         """Stop and wait for the worker's end: a program must not exit in the middle of its computation."""
@@ -201,12 +285,54 @@ class Controller:
             worker.join()
         self._closing = False
 
+    def measured(self, assembly: Assembly, strategy: str | None) -> tuple[Row | None, bool]:
+        """The table's row of this assembly, or else of this strategy's nearest ratio; and whether it is the very assembly."""
+        for row in self.rows:
+            if row["assembly"] == assembly.to_json():
+                return row, True
+        candidates = [row for row in self.rows if row["strategy"] == strategy] or self.rows
+        return min(candidates, key=lambda row: abs(row["ratio"] - assembly.ratio), default=None), False
+
+    @property
+    def strategy(self) -> str:
+        """The strategy that was asked for last; it stays while an assembly is built by hand."""
+        return str(self._wanted["strategy"])
+
+    # -- within, under the lock ----------------------------------------------------------------------------------------
+
     def _checked(self, source: str, ratio: float, strategy: str, assembly: Assembly | None) -> Request:
         mr = parse_mr(source) if self.has_slots else None
         if mr is None and not source.strip():
             raise ModtfError("the text is empty; write something for the model to work on")
         chosen = self.modular.choose(ratio, strategy) if assembly is None else self.modular.mapping.check(assembly)
-        return Request(write_mr(mr) if mr else source, mr, ratio, strategy, chosen)
+        # What was built by hand may be what a strategy builds; the one in use has the first word.
+        names = [name for name in (strategy, *STRATEGIES) if self.modular.choose(chosen.ratio, name) == chosen]
+        return Request(write_mr(mr) if mr else source, mr, names[0] if names else None, chosen)
+
+    def _start(self, kind: str, work: Callable[..., None], race: Any = True, sweep: Any = True, **options: Any) -> int:
+        """Begin a job on the present request; ``race`` and ``sweep`` None clear what stands there."""
+        with self._changed:
+            fresh = {name: None for name, value in (("race", race), ("sweep", sweep)) if value is None}
+            if self.state.request is None or self.state.problem:
+                self._pending = False
+                self._wish(busy=False, job=Job(kind, running=False, problem="first mend what is said above"))
+            else:
+                self._begin((work, options))
+                self._wish(busy=not self.state.current, job=Job(kind), **fresh)
+            return self.state.generation
+
+    def _begin(self, job: tuple[Callable[..., None], dict[str, Any]] | None) -> None:
+        self._job, self._pending = job, True
+        if self._worker is None or not self._worker.is_alive():
+            self._worker = threading.Thread(target=self._work, name="modtf-explorer", daemon=True)
+            self._worker.start()
+
+    def _wish(self, **fields: Any) -> None:
+        """Publish a new generation: whatever was under way is stale from here on."""
+        job = self.state.job
+        if job is not None and job.running:
+            fields.setdefault("job", replace(job, running=False, note="stopped"))
+        self._publish(replace(self.state, generation=self.state.generation + 1, **fields))
 
     def _publish(self, state: State) -> None:
         self.state = state
@@ -227,97 +353,203 @@ class Controller:
                 while generation != self.state.generation:
                     generation = self.state.generation
                     self._changed.wait_for(lambda: self.state.generation != generation, _SETTLE_SECONDS)  # noqa: B023
-                asked, called_off = self.state.request, not self._pending
+                state, job, called_off = self.state, self._job, not self._pending
                 self._pending = False
-            if asked is None or called_off:
+            if state.request is None or called_off:
                 continue
             try:
-                result = self._compute(asked, generation)
-                self._answer(generation, result=result)
-                with self._changed:
-                    self._changed.wait_for(lambda: self.state.generation != generation, _REST_SECONDS)  # noqa: B023
-                self._answer(generation, result=self._timed_again(result, generation))
+                self._run(state.request, job, generation)
             except _Stale:
                 continue
-            except ModtfError as error:
-                self._answer(generation, problem=str(error))
             except Exception as error:  # a worker must not end in silence
+                words = str(error) if isinstance(error, ModtfError) else f"{type(error).__name__}: {error}"
                 with suppress(Exception):  # unless it is the view that fails
-                    self._answer(
-                        generation,
-                        problem=f"the models could not be run or shown ({type(error).__name__}: {error}); try another input or ratio",
-                    )
+                    self._fail(words, generation, expected=isinstance(error, ModtfError))
+
+    def _run(self, asked: Request, job: tuple[Callable[..., None], dict[str, Any]] | None, generation: int) -> None:
+        result = self.state.result
+        if result is None or result.request != asked:
+            result = self._compute(asked, generation)
+        self._answer(generation, busy=False, result=result)
+        if job is not None:
+            work, options = job
+            work(asked, generation, **options)
+        with self._changed:
+            self._changed.wait_for(lambda: self.state.generation != generation, _REST_SECONDS)
+        if not result.timed_again:
+            self._answer(generation, result=self._timed_again(result, generation))
 
     def _answer(self, generation: int, **fields: Any) -> None:
-        """Publish what came of a request, unless a newer one has come."""
+        """Publish what came of a wish; raises :class:`_Stale` where a newer one has come."""
         with self._changed:
-            if generation == self.state.generation:
-                self._publish(replace(self.state, busy=False, **fields))
+            if generation != self.state.generation:
+                raise _Stale
+            self._publish(replace(self.state, **fields))
+
+    def _progress(self, generation: int, **fields: Any) -> None:
+        self._answer(generation, job=replace(self.state.job or Job(""), **fields))
+
+    def _fail(self, words: str, generation: int, expected: bool) -> None:
+        job = self.state.job
+        with suppress(_Stale):
+            if job is not None and job.running and not self.state.busy:
+                self._progress(generation, running=False, problem=words)
+            else:
+                hint = words if expected else f"the models could not be run or shown ({words}); try another input or ratio"
+                stopped = replace(job, running=False, note="stopped") if job is not None and job.running else job
+                self._answer(generation, busy=False, problem=hint, job=stopped)
 
     def _compute(self, asked: Request, generation: int) -> Result:
         full = self._remembered.get(asked.source)
         if full is None:
             full = self._write(asked, self.modular.mapping.original, generation)
-            self._remembered[asked.source] = replace(full, remembered=True)
-            if len(self._remembered) > _REMEMBERED_TEXTS:
-                self._remembered.popitem(last=False)
+            self._remember(asked.source, full)
         # At 1x both are the same model: a second run would only measure noise.
         small = full if asked.assembly == full.assembly else self._write(asked, asked.assembly, generation)
-        row, exact = self.measured(asked.assembly, asked.strategy)
-        return Result(asked, full, small, row, exact)
+        fidelity = None if self.has_slots else rouge_l([small.text], [[full.text]])
+        return Result(asked, full, small, fidelity)
+
+    def _remember(self, source: str, full: Side) -> None:
+        self._remembered[source] = replace(full, remembered=True)
+        if len(self._remembered) > _REMEMBERED_TEXTS:
+            self._remembered.popitem(last=False)
 
     def _timed_again(self, result: Result, generation: int) -> Result:
-        """The same texts with the medians of runs in turns: a single run, or one of minutes ago, met another machine."""
+        """The same texts with the times of runs in turns."""
         asked = result.request
         models = dict.fromkeys((self.modular.mapping.original, asked.assembly))
         times: dict[Assembly, list[float]] = {assembly: [] for assembly in models}
         for _ in range(_REST_RUNS):
             for assembly in models:
-                times[assembly].append(self._write(asked, assembly, generation).milliseconds)
-        full, small = (
-            replace(side, milliseconds=statistics.median(times[side.assembly]), runs=_REST_RUNS, remembered=False)
-            for side in (result.full, result.small)
-        )
-        self._remembered[asked.source] = replace(full, remembered=True)
+                times[assembly] += self._write(asked, assembly, generation).times_ms
+        full, small = (replace(side, times_ms=tuple(times[side.assembly]), remembered=False) for side in (result.full, result.small))
+        self._remember(asked.source, full)
         return replace(result, full=full, small=small)
 
-    def _write(self, asked: Request, assembly: Assembly, generation: int) -> Side:
-        """One greedy text, timed after the model's first run; raises :class:`_Stale` where a newer request came meanwhile."""
+    def _write(
+        self, asked: Request, assembly: Assembly, generation: int, each: Callable[[torch.Tensor, float], None] | None = None
+    ) -> Side:  # fmt: skip
+        """One greedy text, timed after the model's first run; raises :class:`_Stale` where a newer wish came meanwhile.
 
-        def stale() -> bool:
+        ``each`` is called with each token, and the milliseconds that had passed when it was there.
+        """
+
+        def watch(tokens: torch.Tensor) -> bool:
+            if each is not None:
+                each(tokens, 1000 * (seconds_now(model) - started))
             return self.state.generation != generation
 
-        with _MACHINE, torch.inference_mode():
-            if stale():
-                raise _Stale
+        with self._machine(generation):
             encoded = self.modular.encode([asked.source])
             model = self.modular.assembled(assembly)
-            options = {"do_sample": False, "num_beams": 1, "stopping_criteria": StoppingCriteriaList([_StopWhenStale(stale)])}
             if model not in self._warm:
-                model.generate(**encoded, max_new_tokens=2, **options)
+                decode(model, encoded["input_ids"], encoded["attention_mask"], max_new_tokens=2)
                 self._warm.add(model)
-            started = _now(model)
-            written = model.generate(**encoded, max_new_tokens=128, **options)[0, 1:]
-            milliseconds = 1000 * (_now(model) - started)
-            if stale():
+            started = seconds_now(model)
+            tokens, engine = decode(model, encoded["input_ids"], encoded["attention_mask"], max_new_tokens=_LONGEST, watch=watch)
+            milliseconds = 1000 * (seconds_now(model) - started)
+            if self.state.generation != generation:
                 raise _Stale
-            text = self.modular.tokenizer.decode(written, skip_special_tokens=True)
+            text = self.modular.tokenizer.decode(tokens[0, 1:], skip_special_tokens=True)
         report = check(asked.mr, text) if asked.mr is not None else None
-        return Side(assembly, size_of(model), text, report, milliseconds, max(1, written.numel()))
+        return Side(assembly, size_of(model), text, report, (milliseconds,), max(1, tokens.shape[1] - 1), engine)
 
-    def measured(self, assembly: Assembly, strategy: str) -> tuple[Row | None, bool]:
-        """The measured row of this assembly, or else of this strategy's nearest ratio; and whether it is the very assembly."""
-        for row in self.rows:
-            if row["assembly"] == assembly.to_json():
-                return row, True
-        candidates = [row for row in self.rows if row["strategy"] == strategy] or self.rows
-        return min(candidates, key=lambda row: abs(row["ratio"] - assembly.ratio), default=None), False
+    @contextmanager
+    def _machine(self, generation: int) -> Iterator[None]:
+        """The machine for itself; raises :class:`_Stale` where a newer wish came while it was another's."""
+        with _MACHINE:
+            if self.state.generation != generation:
+                raise _Stale
+            yield
 
+    # -- jobs ----------------------------------------------------------------------------------------------------------
 
-def _now(model: PreTrainedModel) -> float:
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
+    def _race(self, asked: Request, generation: int) -> None:
+        full, small = (self._runner(asked, assembly, generation) for assembly in (self.modular.mapping.original, asked.assembly))
+        last = max(full.times_ms[-1], small.times_ms[-1])
+        race = Race(full, small, max(1.0, 1000 * _RACE_SECONDS / last))
+        started = time.perf_counter()
+        while not race.finished:
+            race = replace(race, now_ms=1000 * (time.perf_counter() - started) / race.slowdown)
+            self._answer(generation, race=race)
+            with self._changed:
+                self._changed.wait_for(lambda: self.state.generation != generation, 1 / _PICTURES_PER_SECOND)
+        self._progress(generation, running=False)
+
+    def _runner(self, asked: Request, assembly: Assembly, generation: int) -> Runner:
+        tokens: list[int] = []
+        times_ms: list[float] = []
+
+        def each(chosen: torch.Tensor, milliseconds: float) -> None:
+            tokens.append(int(chosen[0]))
+            times_ms.append(milliseconds)
+
+        self._write(asked, assembly, generation)  # the same care for both: each run follows one of its own
+        engine = self._write(asked, assembly, generation, each).engine
+        decode_text = self.modular.tokenizer.decode
+        texts = tuple(decode_text(tokens[:count], skip_special_tokens=True) for count in range(1, len(tokens) + 1))
+        return Runner(assembly, engine, texts, tuple(times_ms))
+
+    def _sweep(self, asked: Request, generation: int, strategy: str) -> None:
+        path = assemblies(self.modular.mapping, strategy)
+        sweep = Sweep(asked.source, strategy, len(path))
+        for done, assembly in enumerate(path, start=1):
+            sweep = replace(sweep, sides=(*sweep.sides, self._write(asked, assembly, generation)))
+            self._answer(generation, sweep=sweep, job=replace(self.state.job or Job("sweep"), done=done, total=len(path)))
+        self._progress(generation, running=False)
+
+    def _measure(self, asked: Request, generation: int, examples: int) -> None:
+        if not self.has_slots:
+            raise ModtfError("there are no bundled examples for this model; modtf.evaluation measures it on yours")
+        chosen = bundled_examples("evaluation")[:examples]
+        sources = [write_mr(example.mr) for example in chosen]
+        unknown = [source for source in sources if source not in self._full_texts]
+        total, started = len(unknown) + len(sources), time.perf_counter()
+        original = self.modular.mapping.original
+
+        def note(done: int) -> None:
+            passed = time.perf_counter() - started
+            self._progress(generation, done=done, total=total, seconds_left=passed / done * (total - done) if done else None)
+
+        note(0)
+        for done, text in enumerate(self._texts(unknown, original, generation), start=1):
+            self._full_texts[unknown[done - 1]] = text
+            if done % _BATCH == 0:
+                note(done)
+        texts = []
+        for text in self._texts(sources, asked.assembly, generation):
+            texts.append(text)
+            if len(texts) % _BATCH == 0:
+                note(len(unknown) + len(texts))
+        scores = score([example.mr for example in chosen], texts, [[self._full_texts[source]] for source in sources])
+        models = [self.modular.assembled(original), self.modular.assembled(asked.assembly)]
+        times: list[list[float]] = [[], []]
+        for source in sources[:_TIMED_SENTENCES]:
+            with self._machine(generation):
+                latencies = measure_latency(models, self.modular.encode([source]), repeats=3, exactly=32)
+            for column, latency in zip(times, latencies, strict=True):
+                column += latency.times_ms
+        row = {
+            "assembly": asked.assembly.to_json(), "ratio": asked.assembly.ratio, "layers": asked.assembly.shape, "examples": len(chosen),
+            "bleu": scores.bleu, "ser": scores.ser, "speed_up": statistics.median(times[0]) / statistics.median(times[1]),
+            "engine": latencies[1].engine,
+        }  # fmt: skip
+        others = tuple(other for other in self.state.measured_here if other["assembly"] != row["assembly"])
+        job = replace(self.state.job or Job("measure"), running=False, done=total, total=total, seconds_left=None)
+        self._answer(generation, measured_here=(*others, row), job=job)
+
+    def _texts(self, sources: Sequence[str], assembly: Assembly, generation: int) -> Iterator[str]:
+        for start in range(0, len(sources), _BATCH):
+            with self._machine(generation):
+                texts = self.modular.generate(list(sources[start : start + _BATCH]), assembly=assembly)
+            yield from texts
+
+    def _save(self, asked: Request, generation: int, name: str) -> None:
+        if not name.strip() or Path(name).name != name or name.startswith("."):
+            raise ModtfError(f"{name!r} is no name for a folder; write a name without slashes that does not begin with a dot")
+        with self._machine(generation):
+            self.modular.export(self.folder / name, asked.assembly)
+        self._progress(generation, running=False, note=str(self.folder / name))
 
 
 def has_slots(modular: ModularModel) -> bool:

@@ -22,36 +22,43 @@ from plotly.subplots import make_subplots
 
 #: Okabe and Ito's palette: told apart by all kinds of colour vision, on white and on black. Shape and dash say it again.
 _LOOKS = {
-    "size_first": {"name": "size first", "color": "#3b8fd0", "symbol": "circle", "dash": "solid"},
-    "speed_first": {"name": "speed first", "color": "#e07b1a", "symbol": "diamond", "dash": "dash"},
+    "size_first": {"name": "size first", "color": "#3b8fd0", "symbol": "circle", "dash": "solid", "size": 7},
+    "speed_first": {"name": "speed first", "color": "#e07b1a", "symbol": "diamond", "dash": "dash", "size": 7},
 }
+_MINE = {"name": "measured here", "color": "#8a8a8a", "symbol": "star", "dash": "", "size": 13}
 _HERE = "#cc4e94"
 _AGAINST = {"speed_up": "speed-up, measured (×)", "ratio": "compression ratio (×)"}
 _GRID = "rgba(128,128,128,0.25)"
 
 
 def quality_curve(
-    rows: Sequence[dict[str, Any]], here: dict[str, Any] | None = None, exact: bool = True, against: str = "speed_up"
+    rows: Sequence[dict[str, Any]],
+    here: dict[str, Any] | None = None,
+    exact: bool = True,
+    against: str = "speed_up",
+    mine: Sequence[dict[str, Any]] = (),
+    quality: str = "BLEU kept (% of the full model)",
 ) -> go.Figure:
     """BLEU kept and SER of the trained rows against ``speed_up`` or ``ratio``, a line for each strategy.
 
-    ``here`` is the row to highlight, with a hollow mark where it is only the nearest one (``exact`` false). Colours of text are
-    left to the page, so that it reads in light and dark.
+    ``here`` is the row to highlight, with a hollow mark where it is only the nearest one (``exact`` false); ``mine`` are points of
+    their own, and ``quality`` says what ``bleu_kept`` is. Colours of text are left to the page, so that it reads in light and dark.
     """
-    figure = make_subplots(
-        rows=1, cols=2, subplot_titles=("BLEU kept (% of the full model)", "slot error rate (%)"), horizontal_spacing=0.1
-    )
-    panels = (("bleu_kept", "%{y:.1f} % of BLEU kept"), ("ser", "%{y:.1f} % slot errors"))
-    for strategy, look in _LOOKS.items():
-        line = sorted((row for row in rows if row["trained"] and row["strategy"] == strategy), key=lambda row: row["ratio"])
+    figure = make_subplots(rows=1, cols=2, subplot_titles=(quality, "slot error rate (%)"), horizontal_spacing=0.1)
+    panels = (("bleu_kept", "%{y:.1f} " + quality.partition(" (")[0]), ("ser", "%{y:.1f} % slot errors"))
+    lines = [
+        (look, sorted((r for r in rows if r["trained"] and r["strategy"] == name), key=lambda r: r["ratio"]))
+        for name, look in _LOOKS.items()
+    ]
+    for look, line in [*lines, (_MINE, mine)]:
         if not line:
             continue
         labels = [f"{row['ratio']:.2f}× · {row['layers']} layers · {look['name']}" for row in line]
         for column, (field, hover) in enumerate(panels, start=1):
             figure.add_scatter(
                 x=[row[against] for row in line], y=[row[field] for row in line], text=labels, row=1, col=column,
-                name=look["name"], legendgroup=strategy, showlegend=column == 1, mode="lines+markers",
-                line={"color": look["color"], "dash": look["dash"], "width": 2}, marker={"symbol": look["symbol"], "size": 7},
+                name=look["name"], legendgroup=look["name"], showlegend=column == 1, mode="lines+markers" if look["dash"] else "markers",
+                line={"color": look["color"], "dash": look["dash"] or "solid", "width": 2}, marker={"symbol": look["symbol"], "size": look["size"], "color": look["color"]},
                 hovertemplate="%{text}<br>" + hover + "<br>%{x:.2f}×<extra></extra>",
             )  # fmt: skip
     if here is not None:
@@ -71,7 +78,9 @@ def quality_curve(
     figure.update_xaxes(title={"text": _AGAINST[against], "standoff": 6}, gridcolor=_GRID, zeroline=False, ticksuffix="×", nticks=7)
     figure.update_yaxes(gridcolor=_GRID, zeroline=False)
     figure.update_yaxes(rangemode="tozero", row=1, col=2)
-    if kept := [row["bleu_kept"] for row in rows if row["trained"]]:  # a point of BLEU is noise: it must not fill the figure
+    if kept := [
+        row["bleu_kept"] for row in [*(row for row in rows if row["trained"]), *mine]
+    ]:  # a point of BLEU is noise: it must not fill the figure
         figure.update_yaxes(range=[min(90, min(kept) - 2), max(102, max(kept) + 1)], row=1, col=1)
     return figure
 

@@ -23,6 +23,9 @@ PAGE = Path(__file__).with_name("page.ipynb")
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8866
 
+#: Tells the page's kernel where to save checkpoints.
+SAVE_FOLDER = "MODTF_SAVE_FOLDER"
+
 #: The page runs inline scripts of its own (Voila, plotly) and asks nobody else for anything: without a network it waits for no one,
 #: and what is typed goes nowhere.
 _CONTENT_POLICY = "; ".join(
@@ -55,6 +58,7 @@ def serve(port: int = 0, open_browser: bool = True) -> None:
     token = os.environ.get("JUPYTER_TOKEN") or secrets.token_urlsafe(32)
     url = f"http://{HOST}:{chosen}/?token={token}"
 
+    os.environ[SAVE_FOLDER] = os.getcwd()  # checkpoints go where the command was given, not where the page lies
     app = voila.Voila()
     app.initialize([str(PAGE), "--no-browser"])
     app.ip, app.port, app.port_retries, app.token = HOST, chosen, 0, token
@@ -92,7 +96,7 @@ def _closed(app: Any) -> None:
     app.tornado_settings = {
         "xsrf_cookies": True,
         "ws_ping_interval": 30000,
-        "ws_ping_timeout": 30000,
+        "ws_ping_timeout": 90000,  # three pings: with one, the connection would be cut every half minute
         "allow_remote_access": False,  # answer to local host names only, against DNS rebinding
         "headers": {"Content-Security-Policy": _CONTENT_POLICY, "Referrer-Policy": "no-referrer"},
     }
