@@ -5,22 +5,27 @@
 PYTHON ?= python3
 ARGS   ?=
 
-VENV := .venv
-BIN  := $(VENV)/bin
+VENV  := .venv
+BIN   := $(VENV)/bin
+COLAB := .venv-colab
 # One release for all four Pythons; not the newest, so that a move to another is a decision.
 TORCH := 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format notebooks benchmark pocket wheel constraints clean
+.PHONY: help demo test test-colab lint format notebooks benchmark pocket wheel constraints clean
 
 help:  ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/demo.stamp  ## open the slider in a browser
 	$(BIN)/modtf demo $(ARGS)
 
 test: $(VENV)/dev.stamp  ## run all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+# Colab's versions, but the Python that PYTHON names (Colab's is 3.13). No page is served there, so no browser tests.
+test-colab: $(COLAB)/test.stamp  ## run the tests with the versions that Google Colab has
+	$(COLAB)/bin/python -m pytest -m "not browser" $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## check formatting, lint and types
 	$(BIN)/ruff format --check .
@@ -65,8 +70,8 @@ constraints:  ## write constraints.txt anew (needs uv)
 		--upgrade --quiet --no-header --no-annotate | grep -vE '^(nvidia-|cuda-|triton)' >> constraints.new
 	mv constraints.new constraints.txt
 
-clean:  ## remove .venv and everything else that was made
-	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean:  ## remove the environments and everything else that was made
+	rm -rf $(VENV) $(COLAB) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment. A stamp is newer than the files that decided what was installed, so a change installs again.
@@ -79,9 +84,20 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	@touch $(VENV)/demo.stamp $@
 
-$(BIN)/python:
+# First what Colab has; then a look at what `pip install modtf` would do to it, with nothing to hold pip back; then the tests' tools.
+$(COLAB)/test.stamp: pyproject.toml constraints.txt constraints-colab.txt | $(COLAB)/bin/python
+	awk -F '==' 'FNR == NR { colab[$$1] } FNR == NR || !($$1 in colab)' constraints-colab.txt constraints.txt > $(COLAB)/constraints.txt
+	$(COLAB)/bin/python -m pip install --constraint $(COLAB)/constraints.txt --requirement constraints-colab.txt torch
+	$(COLAB)/bin/python -m pip install --dry-run . > $(COLAB)/modtf.txt
+	@! grep -E '^Would install.* (ipykernel|ipython|ipywidgets|numpy|pandas|torch|transformers)-[0-9]' $(COLAB)/modtf.txt || { \
+		echo "Installing modtf must not change what Colab has, see constraints-colab.txt."; \
+		exit 1; }
+	$(COLAB)/bin/python -m pip install --constraint $(COLAB)/constraints.txt --editable '.[test]'
+	@touch $@
+
+$(BIN)/python $(COLAB)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
 		echo "modtf's environment needs Python 3.10 to 3.13, but $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
 		echo "Name one that fits, for example: make $(MAKECMDGOALS) PYTHON=python3.12"; \
 		exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "No environment could be made; on Debian: apt install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(@:/bin/python=) || { rm -rf $(@:/bin/python=); echo "No environment could be made; on Debian: apt install python3-venv"; exit 1; }

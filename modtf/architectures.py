@@ -57,6 +57,15 @@ def stacks_of(model: PreTrainedModel) -> tuple[Any, Any]:
     return model.get_encoder(), model.get_decoder()
 
 
+def set_attention(model: PreTrainedModel, implementation: str) -> None:
+    """Set the attention implementation ("eager", "sdpa") of the model and of both stacks.
+
+    Before 5.20, transformers' own ``set_attn_implementation`` stops short of T5's stacks, which have copies of the configuration.
+    """
+    for one in (model, *stacks_of(model)):
+        one.set_attn_implementation(implementation)
+
+
 def set_depths(model: PreTrainedModel, architecture: Architecture, encoder: int, decoder: int) -> None:
     """Write the depths wherever this family keeps them."""
     for stack, depth in zip(stacks_of(model), (encoder, decoder), strict=True):

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
+from modtf.architectures import set_attention
 from modtf.distillation import attention_loss, hidden_loss, logits_loss
 from modtf.errors import ModtfError
 from modtf.mapping import Assembly, boundaries
@@ -123,7 +124,7 @@ class ModularTrainer(BatchTrainer):
             raise ModtfError("label_smoothing_factor has no effect here: the original's probabilities (logits_weight) smooth the labels")
         self.whole_batches = whole_batches
         if args.attention_weight > 0:
-            model.model.set_attn_implementation("eager")
+            set_attention(model.model, "eager")
         super().__init__(model=model, args=args, **kwargs)
         self._sums: dict[str, float] = defaultdict(float)
         self._counted = 0

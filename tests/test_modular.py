@@ -25,7 +25,7 @@ from transformers import (
 )
 
 import modtf
-from modtf.architectures import stacks_of
+from modtf.architectures import set_attention, stacks_of
 from modtf.errors import ModtfError
 from modtf.layers import ModularStack, new_bank
 from modtf.mapping import Assembly, Mapping, all_paths
@@ -275,12 +275,8 @@ def test_attention_reads_its_own_stacks_configuration(family: str, make_modular:
     modular = make_modular(family)
     small = modular.assemble(ratio=2)
     other = modular.assemble(ratio=2)
-    if family == "bart":
-        small.set_attn_implementation(implementation)
-        other.set_attn_implementation("sdpa" if implementation == "eager" else "eager")
-    else:
-        small.set_attn_implementation(implementation)
-        other.set_attn_implementation("eager")
+    set_attention(small, implementation)
+    set_attention(other, "sdpa" if family == "bart" and implementation == "eager" else "eager")
     for model in (small, other, modular.assemble(), modular.assemble(ratio=3)):
         for stack in stacks_of(model):
             modules = attentions_of(stack)

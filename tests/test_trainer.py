@@ -232,7 +232,7 @@ def test_the_original_as_student_has_nothing_to_learn(family: str, make_modular:
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_attention_maps_need_eager_attention(family: str, make_model: Any, tmp_path: Path, weight: float) -> None:
-    modular = modtf.modularize(make_model(family, attn_implementation="sdpa" if family == "bart" else "eager"))
+    modular = modtf.modularize(make_model(family, attn_implementation="sdpa"))
     configs = [modular.config, *(stack.config for stack in stacks_of(modular.model))]
     before = [config._attn_implementation for config in configs]
     make_trainer(modular, tmp_path, **weights_of(labels=1, attention=weight))
