@@ -1,15 +1,19 @@
-"""Measure the table of the README: size, quality, speed and memory of assemblies, all in one run.
+"""Measure the tables of the README: size, quality, speed and memory of assemblies, all in one run.
 
     python benchmarks/table.py --data <folder of the E2E CSV files>
 
-writes data/table.json, and the table between the markers of README.md and of the model card. The untrained kit (same paths before training) is
-measured too, as the floor that training starts from. Speeds are ratios within this run: models take turns on each
+writes data/table.json, and the tables between the markers of README.md and of the model card. The untrained kit (same paths before training) is
+measured too, as the floor that training starts from. Speeds are ratios within this run: models and engines take turns on each
 sentence, after a warm-up, so all meet the same machine.
+
+--speed-only keeps the quality that stands in data/table.json and measures all else anew: for when the code or the machine is another, and the
+weights are the same. --ctranslate2 lets that compiled engine take turns too, as the mark of what is possible without Python between the tokens.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import platform
@@ -18,23 +22,42 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 
 import modtf
-from modtf.evaluation import Latency, measure_latency, measure_quality, size_of
+from modtf.decoding import GENERATE, LOOP, decode
+from modtf.errors import ModtfError
+from modtf.evaluation import Latency, Size, measure_quality, size_of, write_texts
+from modtf.mapping import Assembly
 from modtf.modular import ModularModel, modularize
 from modtf.strategies import STRATEGIES
 from modtf.tasks.e2e import Example, read_data, write_mr
 
 ROOT = Path(__file__).parent.parent
+TABLE = ROOT / "data" / "table.json"
 #: Every model writes so many tokens a text when it is timed, or a longer text would pass for a slower model.
 TOKENS = 32
 RATIOS = (1, 1.09, 1.33, 1.5, 2, 3, 4, 6)
 BATCH = 32
+#: What CTranslate2 computes in, and of how many MRs its texts are compared with ours.
+PRECISIONS = ("float32", "int8")
+COMPARED = 100
+
+#: (strategy, wanted ratio, what it becomes)
+Wanted = list[tuple[str, float, Assembly]]
+#: CTranslate2's translators by precision
+Translators = dict[str, Any]
 
 # Runs in a fresh process on an exported checkpoint: what does it take at its peak beyond Python and its libraries? (Linux)
 MEMORY_PROBE = """
@@ -62,26 +85,71 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=40, help="for the latency of one sentence")
     parser.add_argument("--batches", type=int, default=5, help="for the latency of a batch")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=ROOT / "data" / "table.json")
+    parser.add_argument("--speed-only", action="store_true", help="keep the quality in data/table.json, which must be of the same weights")
+    parser.add_argument("--ctranslate2", action="store_true", help="measure CTranslate2 too, where it is installed")
+    parser.add_argument("--output", type=Path, default=TABLE, help="README.md and the model card change with data/table.json only")
     options = parser.parse_args()
+    if options.ctranslate2 and find_spec("ctranslate2") is None:
+        parser.error(f"--ctranslate2 needs a package that modtf does without; install it: {sys.executable} -m pip install ctranslate2")
     torch.set_num_threads(options.threads)
 
-    examples = read_data(options.data, "test")
     modular = modtf.load(options.model)
-    untrained = modularize(
-        modtf.load(options.model).assemble(),
+    wanted = [(strategy, ratio, modular.choose(ratio, strategy)) for strategy in STRATEGIES for ratio in RATIOS]
+    chosen = list(dict.fromkeys(assembly for _, _, assembly in wanted))
+    known = known_rows(TABLE, wanted) if options.speed_only else None  # before hours of measuring: it may not fit
+    examples = read_data(options.data, "test")
+    sources = [write_mr(example.mr) for example in examples]
+
+    compiled = {assembly: compile_assembly(modular, assembly, options.threads) for assembly in chosen if options.ctranslate2}
+    same = {assembly: same_texts(modular, assembly, compiled[assembly], spread(sources, COMPARED)) for assembly in compiled}
+    costs = latencies(modular, chosen, sources, options.sentences, options.batches, compiled)
+    for assembly in chosen:
+        for precision, share in same.get(assembly, {}).items():
+            costs[assembly]["ctranslate2"][precision]["same_text"] = share
+        costs[assembly] |= sizes(modular, assembly)
+        print(f"{assembly.shape}: {costs[assembly]}", flush=True)
+    rows, count = known or (measure_rows(modular, wanted, examples), len(examples))
+    for row in rows:
+        if row["trained"]:
+            row |= costs[Assembly.from_json(row["assembly"])]
+
+    training = ROOT / "data" / "pocket" / "training.json"
+    table = {
+        "made_by": "benchmarks/table.py",
+        "machine": f"{cpu_name()}, torch {torch.__version__}, transformers {transformers.__version__}",
+        "engine": LOOP, **({"ctranslate2": version("ctranslate2")} if compiled else {}),
+        "threads": options.threads, "examples": count, "rows": rows,
+        "training": json.loads(training.read_text()) if training.exists() else {},
+    }  # fmt: skip
+    options.output.write_text(json.dumps(table, indent=1) + "\n")
+    text = markdown(table)
+    print(text)
+    start, end = "<!-- table: benchmarks/table.py -->\n", "<!-- end of table -->"
+    for page in (ROOT / "README.md", ROOT / "data" / "pocket" / "README.md"):
+        before, found, rest = page.read_text().partition(start)
+        if found and options.output.resolve() == TABLE:
+            page.write_text(before + start + text + end + rest.partition(end)[2])
+
+
+# -- quality ---------------------------------------------------------------------------------------------------------------
+
+
+def untrain(modular: ModularModel) -> ModularModel:
+    """The same original with a kit as it is before training."""
+    return modularize(
+        copy.deepcopy(modular.assemble()),
         modular.mapping.encoder_granularities,
         decoder_granularities=modular.mapping.decoder_granularities,
         tokenizer=modular.tokenizer,
     )
-    wanted = [(strategy, ratio, modular.choose(ratio, strategy)) for strategy in STRATEGIES for ratio in RATIOS]
-    chosen = list(dict.fromkeys(assembly for _, _, assembly in wanted))
 
-    speed = latencies(modular, chosen, examples, options.sentences, options.batches)
+
+def measure_rows(modular: ModularModel, wanted: Wanted, examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """Each wanted assembly with its scores: of the trained kit, then of the untrained one."""
     rows = []
-    for trained, model in (True, modular), (False, untrained):
+    for trained, model in (True, modular), (False, untrain(modular)):
         measured = {}
-        for assembly in chosen:
+        for assembly in dict.fromkeys(assembly for _, _, assembly in wanted):
             started = time.perf_counter()
             measured[assembly] = measure_quality(model, assembly, examples)
             print(
@@ -91,53 +159,155 @@ def main() -> None:
         full = measured[modular.mapping.original]
         for strategy, ratio, assembly in wanted:
             scores = measured[assembly]
-            row = {
+            rows.append({
                 "trained": trained, "strategy": strategy, "wanted_ratio": ratio, "ratio": round(assembly.ratio, 4), "assembly": assembly.to_json(),
                 "layers": assembly.shape, **{key: round(value, 2) for key, value in asdict(scores).items()},
                 "bleu_kept": round(100 * scores.bleu / full.bleu, 1), "ser_kept": round(100 * scores.ser / full.ser) if full.ser else None,
                 "rouge_l_kept": round(100 * scores.rouge_l / full.rouge_l, 1),
-            }  # fmt: skip
-            if trained:
-                row |= speed[assembly] | sizes(modular, assembly)
-            rows.append(row)
-
-    training = ROOT / "data" / "pocket" / "training.json"
-    table = {
-        "made_by": "benchmarks/table.py",
-        "machine": f"{cpu_name()}, torch {torch.__version__}, transformers {transformers.__version__}, engine: transformers generate",
-        "threads": options.threads, "examples": len(examples), "rows": rows,
-        "training": json.loads(training.read_text()) if training.exists() else {},
-    }  # fmt: skip
-    options.output.write_text(json.dumps(table, indent=1) + "\n")
-    text = markdown(table)
-    print(text)
-    start, end = "<!-- table: benchmarks/table.py -->\n", "<!-- end of table -->"
-    for page in (ROOT / "README.md", ROOT / "data" / "pocket" / "README.md"):
-        before, found, rest = page.read_text().partition(start)
-        if found:
-            page.write_text(before + start + text + end + rest.partition(end)[2])
+            })  # fmt: skip
+    return rows
 
 
-def latencies(modular: ModularModel, chosen: list[modtf.Assembly], examples: list[Example], sentences: int, batches: int) -> dict:
-    """For each assembly the latency of one sentence and of a batch of 32, and its speed-up over the original."""
-    models = [modular.assembled(assembly) for assembly in chosen]
-    sources = [write_mr(example.mr) for example in examples]
-    spread = sources[:: max(1, len(sources) // sentences)][:sentences]
-    single = [measure_latency(models, modular.encode([source]), repeats=1, exactly=TOKENS) for source in spread]
-    batch = measure_latency(models, modular.encode(sources[:: len(sources) // BATCH][:BATCH]), repeats=batches, exactly=TOKENS)
-    one = [Latency(tuple(t for latency in column for t in latency.times_ms), 0) for column in zip(*single, strict=True)]
-    result = {}
-    for i, assembly in enumerate(chosen):
-        result[assembly] = {
-            "latency_ms": {"median": round(one[i].median_ms, 1), "p95": round(one[i].p95_ms, 1)},
-            "batch_latency_ms": {"median": round(batch[i].median_ms, 1), "p95": round(batch[i].p95_ms, 1)},
-            "speed_up": round(one[0].median_ms / one[i].median_ms, 2),
-            "batch_speed_up": round(batch[0].median_ms / batch[i].median_ms, 2),
+def known_rows(path: Path, wanted: Wanted) -> tuple[list[dict[str, Any]], int]:
+    """The rows of :func:`measure_rows` from a table that holds them, and of how many examples they are."""
+    if not path.exists():
+        raise ModtfError(f"{path} is missing, so no quality is known; measure it too: leave out --speed-only")
+    table = json.loads(path.read_text())
+    here = [(trained, strategy, ratio, assembly.to_json()) for trained in (True, False) for strategy, ratio, assembly in wanted]
+    there = [(row["trained"], row["strategy"], row["wanted_ratio"], row["assembly"]) for row in table["rows"]]
+    for ours, theirs in zip_longest(here, there):
+        if ours != theirs:
+            raise ModtfError(f"{path} is of other assemblies ({theirs} instead of {ours}); measure their quality: leave out --speed-only")
+    fields = (
+        "trained",
+        "strategy",
+        "wanted_ratio",
+        "ratio",
+        "assembly",
+        "layers",
+        "bleu",
+        "ser",
+        "rouge_l",
+        "bleu_kept",
+        "ser_kept",
+        "rouge_l_kept",
+    )
+    return [{field: row[field] for field in fields} for row in table["rows"]], table["examples"]
+
+
+# -- speed -----------------------------------------------------------------------------------------------------------------
+
+
+def latencies(
+    modular: ModularModel,
+    chosen: Sequence[Assembly],
+    sources: Sequence[str],
+    sentences: int,
+    batches: int,
+    compiled: dict[Assembly, Translators],
+) -> dict[Assembly, dict[str, Any]]:
+    """For each assembly the latency of one sentence and of a batch of 32, and its speed-up over the original with the same engine.
+
+    The loop's stand by themselves, those of other engines under their names.
+    """
+    models = {assembly: modular.assembled(assembly) for assembly in chosen}
+
+    def runs(texts: list[str]) -> Iterator[tuple[tuple[Assembly, str], Callable[[], Any]]]:
+        ids, mask = modular.encode(texts).values()
+        tokens = tokenize(modular, texts)
+        for assembly, model in models.items():
+            for engine in (LOOP, GENERATE):
+                yield (assembly, engine), partial(decode, model, ids, mask, max_new_tokens=TOKENS, exactly=True, engine=engine)
+            for precision, translator in compiled.get(assembly, {}).items():
+                limits = {"min_decoding_length": TOKENS, "max_decoding_length": TOKENS}
+                yield (assembly, precision), partial(translator.translate_batch, tokens, beam_size=1, **limits)
+
+    one: dict[tuple[Assembly, str], list[float]] = defaultdict(list)
+    for source in spread(sources, sentences):
+        for key, times in in_turns(dict(runs([source])), 1).items():
+            one[key] += times
+    batch = in_turns(dict(runs(spread(sources, BATCH))), batches)
+
+    def speeds(assembly: Assembly, engine: str) -> dict[str, Any]:
+        record: dict[str, Any] = {}
+        for prefix, times in ("", one), ("batch_", batch):
+            own, full = Latency(tuple(times[assembly, engine]), TOKENS), Latency(tuple(times[modular.mapping.original, engine]), TOKENS)
+            record[prefix + "latency_ms"] = {"median": round(own.median_ms, 2), "p95": round(own.p95_ms, 2)}
+            record[prefix + "speed_up"] = round(full.median_ms / own.median_ms, 2)
+        return record
+
+    return {
+        assembly: speeds(assembly, LOOP)
+        | {"generate": speeds(assembly, GENERATE)}
+        | ({"ctranslate2": {precision: speeds(assembly, precision) for precision in compiled[assembly]}} if compiled else {})
+        for assembly in chosen
+    }
+
+
+def in_turns(runs: dict[Any, Callable[[], Any]], repeats: int) -> dict[Any, list[float]]:
+    """Milliseconds of repeated runs, after one each that warms up."""
+    times: dict[Any, list[float]] = {key: [] for key in runs}
+    for turn in range(repeats + 1):
+        for key, run in runs.items():
+            started = time.perf_counter()
+            run()
+            if turn:
+                times[key].append(1000 * (time.perf_counter() - started))
+    return times
+
+
+def spread(sources: Sequence[str], number: int) -> list[str]:
+    """So many of them, from everywhere: neighbours are alike."""
+    return list(sources[:: max(1, len(sources) // number)][:number])
+
+
+# -- CTranslate2 -----------------------------------------------------------------------------------------------------------
+
+
+def compile_assembly(modular: ModularModel, assembly: Assembly, threads: int) -> Translators:
+    """CTranslate2's translators of an exported assembly. Weights become int8 as they are loaded, so one conversion serves both."""
+    import ctranslate2
+    from ctranslate2.converters import TransformersConverter
+
+    with tempfile.TemporaryDirectory() as folder:
+        modular.assembled(assembly).save_pretrained(folder)
+        modular.tokenizer.save_pretrained(folder)
+        converted = TransformersConverter(folder).convert(str(Path(folder) / "converted"))
+        # The converter writes null for what model and tokenizer leave open; the runtime refuses to read that, and wants some unk_token.
+        config = Path(converted) / "config.json"
+        settings = {name: value for name, value in json.loads(config.read_text()).items() if value is not None}
+        config.write_text(json.dumps({"unk_token": modular.tokenizer.pad_token} | settings))
+        return {
+            precision: ctranslate2.Translator(converted, device="cpu", compute_type=precision, inter_threads=1, intra_threads=threads)
+            for precision in PRECISIONS
         }
-    return result
 
 
-def sizes(modular: ModularModel, assembly: modtf.Assembly) -> dict:
+def same_texts(modular: ModularModel, assembly: Assembly, translators: Translators, sources: Sequence[str]) -> dict[str, float]:
+    """The shares of greedy texts that are the same as ours where each engine ends them itself."""
+    ours, tokens = write_texts(modular, assembly, sources), tokenize(modular, sources)
+    shares = {}
+    for precision, translator in translators.items():
+        results = translator.translate_batch(tokens, beam_size=1, max_decoding_length=128, max_batch_size=BATCH)
+        ids = [modular.tokenizer.convert_tokens_to_ids(result.hypotheses[0]) for result in results]
+        theirs = modular.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        shares[precision] = round(sum(own == other for own, other in zip(ours, theirs, strict=True)) / len(ours), 2)
+    if shares["float32"] < 0.9:  # more than rounding: the times would be of another model
+        raise ModtfError(
+            f"CTranslate2 writes other texts than {assembly} in float32 (the same: {shares['float32']:.0%}); its conversion went wrong"
+        )
+    return shares
+
+
+def tokenize(modular: ModularModel, texts: Sequence[str]) -> list[list[str]]:
+    """Tokens as CTranslate2 takes them: in words, and without padding."""
+    return [modular.tokenizer.convert_ids_to_tokens(ids) for ids in modular.tokenizer(list(texts))["input_ids"]]
+
+
+# -- size and memory -------------------------------------------------------------------------------------------------------
+
+
+def sizes(modular: ModularModel, assembly: Assembly) -> dict[str, Any]:
     """Parameters, the time to assemble and the peak memory of a process that runs the exported checkpoint."""
     times = []
     for _ in range(20):
@@ -158,33 +328,89 @@ def sizes(modular: ModularModel, assembly: modtf.Assembly) -> dict:
     }  # fmt: skip
 
 
-def markdown(table: dict) -> str:
-    """The trained rows, with the untrained BLEU beside them."""
+# -- the tables in words ---------------------------------------------------------------------------------------------------
+
+
+def markdown(table: dict[str, Any]) -> str:
+    """The trained rows twice: size and quality, with the untrained BLEU beside them; then speed, a row for each assembly."""
+    rows = [row for row in table["rows"] if row["trained"]]
     floor = {(row["strategy"], row["wanted_ratio"]): row for row in table["rows"] if not row["trained"]}
-    lines = [
-        "| strategy | ratio | layers | parameters (M), total / without embeddings | BLEU (kept) | SER % (of the original's) | ROUGE-L (kept) | BLEU untrained "
-        "| one sentence ms, median / p95 | speed-up | batch of 32 ms, median / p95 | speed-up | peak memory MB | assembling ms |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    quality = [
+        {
+            "strategy": row["strategy"],
+            "ratio": f"{row['wanted_ratio']:g}",
+            "layers": row["layers"],
+            "parameters (M), total / without embeddings": f"{row['parameters'] / 1e6:.2f} / {row['parameters_without_embeddings'] / 1e6:.2f}",
+            "float32 on disk MB": f"{Size(row['parameters'], row['parameters_without_embeddings']).megabytes:.1f}",
+            "BLEU (kept)": f"{row['bleu']:.2f} ({row['bleu_kept']:.1f} %)",
+            "SER % (of the original's)": f"{row['ser']:.2f} ({row['ser_kept']} %)",
+            "ROUGE-L (kept)": f"{row['rouge_l']:.2f} ({row['rouge_l_kept']:.1f} %)",
+            "BLEU untrained": f"{floor[row['strategy'], row['wanted_ratio']]['bleu']:.1f}",
+            "peak memory MB": f"{row['peak_memory_mb']:.0f}",
+            "assembling ms": f"{row['assemble_ms']:.1f}",
+        }
+        for row in rows
     ]
-    for row in table["rows"]:
-        if row["trained"]:
-            lines.append(
-                f"| {row['strategy']} | {row['wanted_ratio']:g} | {row['layers']} | {row['parameters'] / 1e6:.2f} / {row['parameters_without_embeddings'] / 1e6:.2f} "
-                f"| {row['bleu']:.2f} ({row['bleu_kept']:.1f} %) | {row['ser']:.2f} ({row['ser_kept']} %) | {row['rouge_l']:.2f} ({row['rouge_l_kept']:.1f} %) "
-                f"| {floor[row['strategy'], row['wanted_ratio']]['bleu']:.1f} "
-                f"| {row['latency_ms']['median']:.0f} / {row['latency_ms']['p95']:.0f} | {row['speed_up']:.2f}x "
-                f"| {row['batch_latency_ms']['median']:.0f} / {row['batch_latency_ms']['p95']:.0f} | {row['batch_speed_up']:.2f}x | {row['peak_memory_mb']:.0f} | {row['assemble_ms']:.1f} |"
-            )
+    first: dict[Assembly, dict[str, Any]] = {}
+    strategies = defaultdict(list)
+    for row in rows:
+        assembly = Assembly.from_json(row["assembly"])
+        first.setdefault(assembly, row)
+        strategies[assembly].append(row["strategy"])
+    speed = [
+        {
+            "strategy": " and ".join(strategies[assembly]),
+            "ratio": f"{row['wanted_ratio']:g}",
+            "layers": row["layers"],
+            "one sentence, loop ms, median / p95 (speed-up)": _times(row, with_p95=True),
+            "one sentence, generate ms (speed-up)": _times(row["generate"]),
+            **{
+                f"one sentence, CTranslate2 {precision} ms (speed-up)": _times(record)
+                for precision, record in row.get("ctranslate2", {}).items()
+            },
+            "batch of 32, loop ms (speed-up)": _times(row, "batch_"),
+            "batch of 32, generate ms (speed-up)": _times(row["generate"], "batch_"),
+        }
+        for assembly, row in first.items()
+    ]
     notes = [
         f"{table['examples']} meaning representations of the 2017 test set, greedy; times are of {TOKENS} tokens a text. "
-        f"{table['machine']}, threads: {table['threads']}."
+        f"{table['machine']}, threads: {table['threads']}.",
+        "The loop is modtf's own greedy decoding and what is used unless another engine is asked for; generate is that of transformers and writes the same tokens"
+        + _about_ctranslate2(table)
+        + ". Each speed-up is over the same engine's 1x.",
     ]
     for name, cost in table["training"].items():
         notes.append(
             f"Training the {name}: {cost['steps']:,} steps of {cost['batch_size']} texts in {cost['seconds'] / 60:.0f} minutes "
             f"(device: {cost['device']}, processes: {cost['processes']}, threads of each: {cost['threads']})."
         )
-    return "\n".join(lines) + "\n\n" + " ".join(notes) + "\n"
+    return f"{_grid(quality)}\n\n{_grid(speed)}\n\n{' '.join(notes)}\n"
+
+
+def _grid(lines: Sequence[dict[str, str]]) -> str:
+    rows = [list(lines[0]), *(list(line.values()) for line in lines)]
+    head, *body = (f"| {' | '.join(cells)} |" for cells in rows)
+    return "\n".join([head, "|---" * len(rows[0]) + "|", *body])
+
+
+def _times(record: dict[str, Any], prefix: str = "", with_p95: bool = False) -> str:
+    times = [record[prefix + "latency_ms"][which] for which in ("median", "p95")[: 1 + with_p95]]
+    return f"{' / '.join(f'{ms:.0f}' if ms >= 100 else f'{ms:.1f}' for ms in times)} ({record[prefix + 'speed_up']:.2f}x)"
+
+
+def _about_ctranslate2(table: dict[str, Any]) -> str:
+    records = [row["ctranslate2"] for row in table["rows"] if "ctranslate2" in row]
+    if not records:
+        return ""
+    words = []
+    for precision in records[0]:
+        same = sorted({round(COMPARED * record[precision]["same_text"]) for record in records})
+        words.append(f"{same[0]}{f' to {same[-1]}' if len(same) > 1 else ''} in {precision}")
+    return (
+        f"; CTranslate2 {table['ctranslate2']} is a compiled engine that runs the same assemblies once exported (of {COMPARED} texts, "
+        f"{' and '.join(words)} are the loop's)"
+    )
 
 
 def cpu_name() -> str:
@@ -195,4 +421,7 @@ def cpu_name() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ModtfError as error:
+        sys.exit(str(error))
