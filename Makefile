@@ -17,7 +17,7 @@ TORCH := 2.13.0
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
-demo: $(VENV)/demo.stamp  ## open the slider in a browser
+demo: $(VENV)/demo.stamp  ## open the explorer in a browser
 	$(BIN)/modtf demo $(ARGS)
 
 test: $(VENV)/dev.stamp  ## run all tests

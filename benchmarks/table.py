@@ -41,8 +41,10 @@ from modtf.errors import ModtfError
 from modtf.evaluation import Latency, Size, measure_quality, size_of, write_texts
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel, modularize
+from modtf.pocket import bundled_examples
 from modtf.strategies import STRATEGIES
 from modtf.tasks.e2e import Example, read_data, write_mr
+from modtf.tasks.scores import score
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "data" / "table.json"
@@ -100,13 +102,14 @@ def main() -> None:
     examples = read_data(options.data, "test")
     sources = [write_mr(example.mr) for example in examples]
 
+    likeness = measure_likeness(modular, chosen)
     compiled = {assembly: compile_assembly(modular, assembly, options.threads) for assembly in chosen if options.ctranslate2}
     same = {assembly: same_texts(modular, assembly, compiled[assembly], spread(sources, COMPARED)) for assembly in compiled}
     costs = latencies(modular, chosen, sources, options.sentences, options.batches, compiled)
     for assembly in chosen:
         for precision, share in same.get(assembly, {}).items():
             costs[assembly]["ctranslate2"][precision]["same_text"] = share
-        costs[assembly] |= sizes(modular, assembly)
+        costs[assembly] |= sizes(modular, assembly) | {"bundled": likeness[assembly]}
         print(f"{assembly.shape}: {costs[assembly]}", flush=True)
     rows, count = known or (measure_rows(modular, wanted, examples), len(examples))
     for row in rows:
@@ -166,6 +169,18 @@ def measure_rows(modular: ModularModel, wanted: Wanted, examples: Sequence[Examp
                 "rouge_l_kept": round(100 * scores.rouge_l / full.rouge_l, 1),
             })  # fmt: skip
     return rows
+
+
+def measure_likeness(modular: ModularModel, chosen: Sequence[Assembly]) -> dict[Assembly, dict[str, Any]]:
+    """BLEU against the full model's own texts for the bundled MRs, and slot errors: what the explorer measures of any assembly, too."""
+    mrs = [example.mr for example in bundled_examples("evaluation")]
+    sources = [write_mr(mr) for mr in mrs]
+    references = [[text] for text in write_texts(modular, modular.mapping.original, sources)]
+    record = {}
+    for assembly in chosen:
+        scores = score(mrs, write_texts(modular, assembly, sources), references)
+        record[assembly] = {"bleu": round(scores.bleu, 2), "ser": round(scores.ser, 2), "examples": len(mrs)}
+    return record
 
 
 def known_rows(path: Path, wanted: Wanted) -> tuple[list[dict[str, Any]], int]:

@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"modtf {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    demo = commands.add_parser("demo", help="open the slider in a browser")
+    demo = commands.add_parser("demo", help="open the explorer in a browser")
     demo.add_argument("--port", type=int, default=8866, help="on 127.0.0.1; the next free one where it is taken (default %(default)s)")
     demo.add_argument("--no-browser", action="store_true", help="only print the address")
     demo.set_defaults(run=_demo)

@@ -20,10 +20,11 @@ from modtf.mapping import Assembly
 from modtf.pocket import train_tokenizer
 from modtf.tasks.slots import check
 from modtf.views import markup
-from modtf.views.controller import Controller, Job, Race, Runner, Side, State, Sweep, bundled_table
+from modtf.views.controller import Controller, bundled_table
 from modtf.views.explorer import Explorer
 from modtf.views.markup import chips_html, marked_html, python_lines, race_html, result_html, sweep_html
 from modtf.views.serve import HOST, free_port, serve
+from modtf.views.state import Job, Race, Runner, Side, State, Sweep
 
 MR = "name[The Vaults], food[French]"
 TEXTS = ["The Vaults is a cheap French pub near Café Adriatic.", "The Mill serves English food in the city centre."] * 5

@@ -18,8 +18,8 @@ from modtf.errors import ModtfError
 from modtf.tasks.e2e import Example, write_mr
 from modtf.tasks.scores import Scores
 from modtf.views.controller import Controller
-from modtf.views.explorer import quality_html
 from modtf.views.figures import quality_curve
+from modtf.views.markup import quality_html
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "table.py"
 EXAMPLES = [

@@ -1,1 +1,1 @@
-"""What people look at: figures from plain records, the slider and the page that shows it."""
+"""What people look at: figures from plain records, the explorer and the page that shows it."""

@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -27,17 +27,15 @@ from transformers import PreTrainedModel
 from modtf.data import bundled
 from modtf.decoding import decode
 from modtf.errors import ModtfError
-from modtf.evaluation import Size, measure_latency, seconds_now, size_of
+from modtf.evaluation import seconds_now, size_of
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel, fingerprint_of
 from modtf.pocket import bundled_examples
 from modtf.strategies import STRATEGIES, assemblies
-from modtf.tasks.e2e import MR, SLOTS, parse_mr, write_mr
+from modtf.tasks.e2e import SLOTS, parse_mr, write_mr
 from modtf.tasks.scores import rouge_l, score
-from modtf.tasks.slots import SlotReport, check
-
-#: One row of the measured table, or of what was measured here.
-Row = dict[str, Any]
+from modtf.tasks.slots import check
+from modtf.views.state import Job, Race, Request, Result, Row, Runner, Side, State, Sweep
 
 #: A worker waits so long for the next move of the slider before it begins.
 _SETTLE_SECONDS = 0.01
@@ -49,133 +47,10 @@ _LONGEST = 128  # tokens of a text
 _REST_SECONDS, _REST_RUNS = 0.3, 5
 #: A race is replayed in slow motion where the slower model would need less than this, with so many pictures a second.
 _RACE_SECONDS, _PICTURES_PER_SECOND = 5.0, 20
-#: A measurement looks up after so many texts, and times so many sentences.
-_BATCH, _TIMED_SENTENCES = 10, 3
+#: A measurement looks up after so many texts, and times so many sentences so often, in turns.
+_BATCH, _TIMED_SENTENCES, _TIMED_RUNS = 10, 3, 3
 #: One generation at a time in this process: two at once would each be timed wrong, and tokenizers are not made for threads.
 _MACHINE = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Side:
-    """What one model wrote, and what it took."""
-
-    assembly: Assembly
-    size: Size
-    text: str
-    report: SlotReport | None  # None where the model knows no slots
-    times_ms: tuple[float, ...]  # of equal runs
-    tokens: int
-    engine: str
-    remembered: bool = False  # text and times are from an earlier request of this session
-
-    @property
-    def milliseconds(self) -> float:
-        return statistics.median(self.times_ms)
-
-    @property
-    def tokens_per_second(self) -> float:
-        return 1000 * self.tokens / self.milliseconds
-
-
-@dataclass(frozen=True)
-class Request:
-    """A text to work on, and what to do it with. ``strategy`` is None where the assembly was built by hand."""
-
-    source: str
-    mr: MR | None
-    strategy: str | None
-    assembly: Assembly
-
-
-@dataclass(frozen=True)
-class Result:
-    """Both models on one request. ``fidelity`` is ROUGE-L of the assembled model's text against the full model's, in percent, for
-    models that know no slots."""
-
-    request: Request
-    full: Side
-    small: Side
-    fidelity: float | None = None
-
-    @property
-    def timed_again(self) -> bool:
-        """Whether both times are of runs in turns; a single run, or one of minutes ago, met another machine."""
-        return not self.full.remembered and len(self.small.times_ms) > 1
-
-    @property
-    def speed_up(self) -> float:
-        """Tokens per second of the assembled model / those of the full one: fair where one text is longer than the other."""
-        return self.small.tokens_per_second / self.full.tokens_per_second
-
-
-@dataclass(frozen=True)
-class Runner:
-    """One model in a race: its text after each token, and when that stood there, in milliseconds from the start of its own run."""
-
-    assembly: Assembly
-    engine: str
-    texts: tuple[str, ...]
-    times_ms: tuple[float, ...]
-
-    def tokens_at(self, milliseconds: float) -> int:
-        return sum(time <= milliseconds for time in self.times_ms)
-
-
-@dataclass(frozen=True)
-class Race:
-    """Both runs were timed one after the other, each with the machine to itself, and are replayed side by side, ``slowdown`` times slower.
-    ``now_ms`` is where the replay stands, in the runners' time."""
-
-    full: Runner
-    small: Runner
-    slowdown: float
-    now_ms: float = 0.0
-
-    @property
-    def finished(self) -> bool:
-        return self.now_ms >= max(self.full.times_ms[-1], self.small.times_ms[-1])
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """One source by every assembly of a strategy, from the full model down."""
-
-    source: str
-    strategy: str
-    total: int
-    sides: tuple[Side, ...] = ()
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a button started. ``note`` says how it ended, or ``problem`` why it could not."""
-
-    kind: str  # race, measure, sweep or save
-    done: int = 0
-    total: int = 0
-    seconds_left: float | None = None
-    running: bool = True
-    note: str = ""
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class State:
-    """All that a view draws. ``result`` may be of an earlier request than ``request``: then ``current`` is false."""
-
-    generation: int = 0
-    request: Request | None = None
-    result: Result | None = None
-    busy: bool = False  # texts are being written
-    problem: str = ""  # what is wrong with the request, in words
-    job: Job | None = None
-    race: Race | None = None
-    sweep: Sweep | None = None
-    measured_here: tuple[Row, ...] = ()
-
-    @property
-    def current(self) -> bool:
-        return self.result is not None and self.result.request == self.request and not self.problem
 
 
 class _Stale(Exception):
@@ -522,26 +397,37 @@ class Controller:
             if len(texts) % _BATCH == 0:
                 note(len(unknown) + len(texts))
         scores = score([example.mr for example in chosen], texts, [[self._full_texts[source]] for source in sources])
-        models = [self.modular.assembled(original), self.modular.assembled(asked.assembly)]
-        times: list[list[float]] = [[], []]
-        for source in sources[:_TIMED_SENTENCES]:
-            with self._machine(generation):
-                latencies = measure_latency(models, self.modular.encode([source]), repeats=3, exactly=32)
-            for column, latency in zip(times, latencies, strict=True):
-                column += latency.times_ms
+        speeds: dict[Assembly, list[float]] = {original: [], asked.assembly: []}
+        for example, source in zip(chosen[:_TIMED_SENTENCES], sources, strict=False):
+            sentence = Request(source, example.mr, None, asked.assembly)
+            for _ in range(_TIMED_RUNS):
+                for assembly, of_assembly in speeds.items():
+                    side = self._write(sentence, assembly, generation)
+                    of_assembly.append(side.tokens_per_second)
         row = {
             "assembly": asked.assembly.to_json(), "ratio": asked.assembly.ratio, "layers": asked.assembly.shape, "examples": len(chosen),
-            "bleu": scores.bleu, "ser": scores.ser, "speed_up": statistics.median(times[0]) / statistics.median(times[1]),
-            "engine": latencies[1].engine,
+            "bleu": scores.bleu, "ser": scores.ser, "engine": side.engine,
+            "speed_up": statistics.median(speeds[asked.assembly]) / statistics.median(speeds[original]),
         }  # fmt: skip
         others = tuple(other for other in self.state.measured_here if other["assembly"] != row["assembly"])
         job = replace(self.state.job or Job("measure"), running=False, done=total, total=total, seconds_left=None)
         self._answer(generation, measured_here=(*others, row), job=job)
 
     def _texts(self, sources: Sequence[str], assembly: Assembly, generation: int) -> Iterator[str]:
+        model = self.modular.assembled(assembly)
         for start in range(0, len(sources), _BATCH):
             with self._machine(generation):
-                texts = self.modular.generate(list(sources[start : start + _BATCH]), assembly=assembly)
+                encoded = self.modular.encode(list(sources[start : start + _BATCH]))
+                tokens, _ = decode(
+                    model,
+                    encoded["input_ids"],
+                    encoded["attention_mask"],
+                    max_new_tokens=_LONGEST,
+                    watch=lambda tokens: self.state.generation != generation,
+                )
+                if self.state.generation != generation:
+                    raise _Stale
+                texts = self.modular.tokenizer.batch_decode(tokens, skip_special_tokens=True)
             yield from texts
 
     def _save(self, asked: Request, generation: int, name: str) -> None:

@@ -23,9 +23,10 @@ from modtf.modular import ModularModel, load
 from modtf.strategies import STRATEGIES, assemblies, even_path
 from modtf.tasks.e2e import MR, OPEN_SLOTS, SLOTS, VALUES, draw_mr, parse_mr, write_mr
 from modtf.views import markup
-from modtf.views.controller import Controller, Row, State, bundled_table
+from modtf.views.controller import Controller, bundled_table
 from modtf.views.figures import CURVE_CLASS, figure_html, frame_html, quality_curve
 from modtf.views.picture import Picture
+from modtf.views.state import Request, Row, State
 
 _FIRST_MR = (
     "name[The Vaults], eatType[pub], food[French], priceRange[£20-25], customer rating[5 out of 5], area[riverside], near[Café Adriatic]"
@@ -70,6 +71,7 @@ class Explorer:
         self._following = False  # set while fields follow each other, so that they do not answer
         self._figures: dict[Any, str] = {}
         self._points: tuple[Row, ...] = ()  # measured here
+        self._named: Assembly | None = None  # what the folder's name is of
         mapping = modular.mapping
         style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
         about = f"{mapping.count_assemblies():,} models in one: every size shares its weights with the full {mapping.encoder_depth} + {mapping.decoder_depth} layers."
@@ -223,7 +225,6 @@ class Explorer:
             self.ratio.value = _nearest(request.assembly.ratio, options)
             self.lengths["encoder"].value = len(request.assembly.encoder)
             self.lengths["decoder"].value = len(request.assembly.decoder)
-            self.name.value = f"{Path(self.controller.modular.source or 'model').name}-{request.assembly.shape}"
 
     def _source_changed(self) -> None:
         if self.controller.has_slots:
@@ -326,10 +327,17 @@ class Explorer:
                 self.impossible.value = ""
             self.picture.draw(state.request.assembly)
             self.structure.value = markup.assembly_html(state.request.assembly)
-            self.code.value = markup.code_html(self.controller.modular, state.request)
+            if not state.busy:
+                self._draw_taking_away(state.request)
         self.sweep.value = markup.sweep_html(state.sweep)
         if self.controller.has_slots:
             self._draw_quality(state)
+
+    def _draw_taking_away(self, request: Request) -> None:
+        self.code.value = markup.code_html(self.controller.modular, request)
+        if request.assembly != self._named:  # a name that was typed stays while the assembly does
+            self._named = request.assembly
+            self.name.value = f"{Path(self.controller.modular.source or 'model').name}-{request.assembly.shape}"
 
     def _draw_jobs(self, state: State) -> None:
         job = state.job

@@ -8,7 +8,7 @@ from typing import Any
 
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
-from modtf.views.controller import Job, Race, Request, Row, Runner, Side, State, Sweep
+from modtf.views.state import Job, Race, Request, Row, Runner, Side, State, Sweep
 
 LABELS = {"eatType": "type", "priceRange": "price", "customer rating": "rating", "familyFriendly": "family friendly"}
 _ENGINES = {"loop": "modtf's greedy loop", "generate": "transformers' generate"}

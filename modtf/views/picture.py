@@ -45,7 +45,9 @@ class Picture:
             if self._drawn.get(stack) == path:
                 continue
             self._drawn[stack] = path
-            self.labels[stack].value = f'<span aria-label="{stack}: {len(path)} layers, {write_path(path)}">{stack} · {len(path)}</span>'
+            self.labels[
+                stack
+            ].value = f'<span role="img" aria-label="{stack}: {len(path)} layers, {write_path(path)}">{stack} · {len(path)}</span>'
             widths = dict(zip(start_indices(path), path, strict=True))
             for i, block in enumerate(self.blocks[stack]):
                 g = widths.get(i, 0)

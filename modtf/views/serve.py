@@ -95,8 +95,7 @@ def _closed(app: Any) -> None:
     app.voila_configuration.prelaunch_hook = lambda handler, notebook, cwd: handler.xsrf_token and None
     app.tornado_settings = {
         "xsrf_cookies": True,
-        "ws_ping_interval": 30000,
-        "ws_ping_timeout": 90000,  # three pings: with one, the connection would be cut every half minute
+        "ws_ping_interval": 0,  # on one machine a connection does not get lost in silence
         "allow_remote_access": False,  # answer to local host names only, against DNS rebinding
         "headers": {"Content-Security-Policy": _CONTENT_POLICY, "Referrer-Policy": "no-referrer"},
     }

@@ -1,0 +1,138 @@
+"""What the explorer knows, as plain records: what was asked for, what came of it, and how things stand."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from modtf.evaluation import Size
+from modtf.mapping import Assembly
+from modtf.tasks.e2e import MR
+from modtf.tasks.slots import SlotReport
+
+#: One row of the measured table, or of what was measured here.
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one model wrote, and what it took."""
+
+    assembly: Assembly
+    size: Size
+    text: str
+    report: SlotReport | None  # None where the model knows no slots
+    times_ms: tuple[float, ...]  # of equal runs
+    tokens: int
+    engine: str
+    remembered: bool = False  # text and times are from an earlier request of this session
+
+    @property
+    def milliseconds(self) -> float:
+        return statistics.median(self.times_ms)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return 1000 * self.tokens / self.milliseconds
+
+
+@dataclass(frozen=True)
+class Request:
+    """A text to work on, and what to do it with. ``strategy`` is None where the assembly was built by hand."""
+
+    source: str
+    mr: MR | None
+    strategy: str | None
+    assembly: Assembly
+
+
+@dataclass(frozen=True)
+class Result:
+    """Both models on one request. ``fidelity`` is ROUGE-L of the assembled model's text against the full model's, in percent, for
+    models that know no slots."""
+
+    request: Request
+    full: Side
+    small: Side
+    fidelity: float | None = None
+
+    @property
+    def timed_again(self) -> bool:
+        """Whether both times are of runs in turns; a single run, or one of minutes ago, met another machine."""
+        return not self.full.remembered and len(self.small.times_ms) > 1
+
+    @property
+    def speed_up(self) -> float:
+        """Tokens per second of the assembled model / those of the full one: fair where one text is longer than the other."""
+        return self.small.tokens_per_second / self.full.tokens_per_second
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One model in a race: its text after each token, and when that stood there, in milliseconds from the start of its own run."""
+
+    assembly: Assembly
+    engine: str
+    texts: tuple[str, ...]
+    times_ms: tuple[float, ...]
+
+    def tokens_at(self, milliseconds: float) -> int:
+        return sum(time <= milliseconds for time in self.times_ms)
+
+
+@dataclass(frozen=True)
+class Race:
+    """Both runs were timed one after the other, each with the machine to itself, and are replayed side by side, ``slowdown`` times slower.
+    ``now_ms`` is where the replay stands, in the runners' time."""
+
+    full: Runner
+    small: Runner
+    slowdown: float
+    now_ms: float = 0.0
+
+    @property
+    def finished(self) -> bool:
+        return self.now_ms >= max(self.full.times_ms[-1], self.small.times_ms[-1])
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One source by every assembly of a strategy, from the full model down."""
+
+    source: str
+    strategy: str
+    total: int
+    sides: tuple[Side, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a button started. ``note`` says how it ended, or ``problem`` why it could not."""
+
+    kind: str  # race, measure, sweep or save
+    done: int = 0
+    total: int = 0
+    seconds_left: float | None = None
+    running: bool = True
+    note: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a view draws. ``result`` may be of an earlier request than ``request``: then ``current`` is false."""
+
+    generation: int = 0
+    request: Request | None = None
+    result: Result | None = None
+    busy: bool = False  # texts are being written
+    problem: str = ""  # what is wrong with the request, in words
+    job: Job | None = None
+    race: Race | None = None
+    sweep: Sweep | None = None
+    measured_here: tuple[Row, ...] = ()
+
+    @property
+    def current(self) -> bool:
+        return self.result is not None and self.result.request == self.request and not self.problem
