@@ -333,11 +333,15 @@ def test_a_sweep_shows_every_ratio(page: Page) -> None:
 def test_the_page_is_pictured(page: Page) -> None:
     before = page.settled()
     page.slide("ratio", -3)
+    before = page.settled(before)
+    page.blocks("encoder").first.click()
     page.settled(before)
     page.root.get_by_text("median of 5 runs").first.wait_for()
     PICTURES.mkdir(exist_ok=True)
     picture = PICTURES / f"explorer-{page.where}.png"
+    page.page.set_viewport_size({"width": 900 if page.where == "voila" else 1300, "height": 1420})
     page.root.evaluate("element => element.scrollIntoView()")
+    page.page.wait_for_timeout(500)
     page.page.screenshot(path=picture)
     assert picture.stat().st_size > 20_000
     assert page.root.evaluate("element => element.scrollWidth <= 900")

@@ -147,7 +147,7 @@ class Explorer:
     def _racing(self) -> list[widgets.Widget]:
         self.race_button, self.race = _button("race", "play"), widgets.HTML()
         self.race_button.on_click(self._guarded(lambda: self._start_or_stop("race", self.controller.race)))
-        self.race_status = widgets.HTML('<span class="modtf-note">both texts token by token, to feel the difference</span>')
+        self.race_status = widgets.HTML()
         return [_bar(self.race_button, self.race_status), self.race]
 
     def _quality(self) -> list[widgets.Widget]:
@@ -183,7 +183,7 @@ class Explorer:
         if not self.controller.rows:
             self.quality.value = f'<p class="modtf-note">{escape(self._table_note or "No measurements are bundled.")}</p>'
             self.against.value = _MODEL
-        self.yardstick = _bar(widgets.HTML('<span class="modtf-note">BLEU against</span>', layout={"flex": "none"}), self.against)
+        self.yardstick = _bar(widgets.HTML(_hint("BLEU against"), layout={"flex": "none"}), self.against)
         if not self.controller.rows:
             self.yardstick.layout.display = self.curve.layout.display = "none"
         return [
@@ -199,7 +199,6 @@ class Explorer:
         self.sweep_button.on_click(
             self._guarded(lambda: self._start_or_stop("sweep", lambda: self.controller.sweep(self.controller.strategy)))
         )
-        self.sweep_status.value = '<span class="modtf-note">where does the first slot get lost?</span>'
         return [_bar(self.sweep_button, self.sweep_status), self.sweep]
 
     def _taking_away(self) -> list[widgets.Widget]:
@@ -349,9 +348,8 @@ class Explorer:
         ):
             button.description = "stop" if running == kind else words
         self.save_button.disabled = running == "save"
-        if job is not None and job.kind in ("race", "sweep"):
-            status = self.race_status if job.kind == "race" else self.sweep_status
-            status.value = markup.job_html(job, job.kind)
+        self.race_status.value = markup.job_html(job, "race") or _hint("both texts token by token, to feel the difference")
+        self.sweep_status.value = markup.job_html(job, "sweep") or _hint("where does the first slot get lost?")
         self.saved.value = markup.saved_html(job)
         if self.controller.has_slots:
             self.measure_status.value = markup.job_html(job, "measure")
@@ -416,6 +414,10 @@ def _bar(*children: widgets.Widget) -> Any:
     bar = widgets.HBox(list(children))
     bar.add_class("modtf-bar")
     return bar
+
+
+def _hint(words: str) -> str:
+    return f'<span class="modtf-note">{words}</span>'
 
 
 def _button(words: str, icon: str) -> Any:

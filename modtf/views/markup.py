@@ -153,7 +153,7 @@ def job_html(job: Job | None, kind: str) -> str:
     if job.running and job.total:
         left = "" if job.seconds_left is None else f", about {max(1, round(job.seconds_left))} s left"
         return f'<span class="modtf-note" role="status">{job.done} of {job.total} texts{left}</span>'
-    return f'<span class="modtf-note" role="status">{escape(job.note)}</span>'
+    return f'<span class="modtf-note" role="status">{escape(job.note)}</span>' if job.note else ""
 
 
 # -- race and sweep ------------------------------------------------------------------------------------------------------
