@@ -361,7 +361,7 @@ def markdown(table: dict[str, Any]) -> str:
             "SER % (of the original's)": f"{row['ser']:.2f} ({row['ser_kept']} %)",
             "ROUGE-L (kept)": f"{row['rouge_l']:.2f} ({row['rouge_l_kept']:.1f} %)",
             "BLEU untrained": f"{floor[row['strategy'], row['wanted_ratio']]['bleu']:.1f}",
-            "peak memory MB": f"{row['peak_memory_mb']:.0f}",
+            "peak memory MB (generate)": f"{row['peak_memory_mb']:.0f}",
             "assembling ms": f"{row['assemble_ms']:.1f}",
         }
         for row in rows

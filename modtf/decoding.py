@@ -29,12 +29,16 @@ LOOP, GENERATE = "loop", "generate"
 #: Called after each step with its tokens (batch,); decoding ends there where it answers true.
 Watch = Callable[[Tensor], bool]
 
-#: Settings of a generation configuration that greedy decoding heeds here, or that mean nothing to it (beams, sampling).
+#: Settings of a generation configuration that greedy decoding heeds here, or that mean nothing to it (beams, sampling, what is returned).
 _UNDERSTOOD = {
-    "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id",
-    "max_length", "max_new_tokens", "use_cache", "cache_implementation", "do_sample", "temperature", "top_k", "top_p", "typical_p",
-    "num_beams", "early_stopping", "length_penalty", "num_return_sequences", "transformers_version", "_from_model_config",
+    "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "max_length",
+    "max_new_tokens", "use_cache", "do_sample", "temperature", "top_k", "top_p", "typical_p", "num_beams", "early_stopping", "length_penalty",
+    "output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate", "transformers_version", "_from_model_config",
 }  # fmt: skip
+#: More tokens than this are left to ``generate``, whose caches grow as it writes.
+_MOST_TOKENS = 4096
+#: Positions that the cache has at first; it doubles when they are full.
+_FIRST_POSITIONS = 128
 
 
 def decode(
@@ -55,6 +59,8 @@ def decode(
     """
     if engine not in (None, LOOP, GENERATE):
         raise ModtfError(f"engine {engine!r} is unknown; possible are {LOOP!r} and {GENERATE!r}")
+    if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise ModtfError(f"max_new_tokens is {max_new_tokens!r}; give a whole number from 1 on")
     if engine != GENERATE:
         reason = obstacle(model, max_new_tokens)
         if not reason and not bool(attention_mask.any(1).all()):
@@ -64,7 +70,7 @@ def decode(
                 return _loop(model, input_ids, attention_mask, max_new_tokens, exactly, watch), LOOP
         if engine == LOOP:
             raise ModtfError(f"the greedy loop cannot be used: {reason}; leave the engine open, or ask for {GENERATE!r}")
-    options: dict[str, Any] = {"min_new_tokens": max_new_tokens} if exactly else {}
+    options: dict[str, Any] = {"return_dict_in_generate": False} | ({"min_new_tokens": max_new_tokens} if exactly else {})
     if watch is not None:
         options["stopping_criteria"] = StoppingCriteriaList([_Watched(watch)])
     with torch.inference_mode():
@@ -85,25 +91,33 @@ class _Watched(StoppingCriteria):
 def obstacle(model: PreTrainedModel, max_new_tokens: int = 1) -> str:
     """Why the loop would not write what ``generate`` does, in words; nothing where it would.
 
-    It calls tensor operations and no modules, so whoever exchanged a layer (adapters, quantization) or waits for it to be called
-    (hooks) is given ``generate``.
+    It calls tensor operations and no modules of the decoder, so whoever exchanged a layer (adapters, quantization, subclasses) or waits for one
+    to be called (hooks, offloading) is given ``generate``.
     """
     family = _FAMILIES.get(model.config.model_type)
     if family is None:
         return f"it does not know the model type {model.config.model_type}; it knows {', '.join(_FAMILIES)}"
-    if model.training:
-        return "the model is in training mode, where dropout draws"
-    decoder = model.get_decoder()
-    modules = [*decoder.modules(), model.get_output_embeddings()]
-    exchanged = next((m for m in modules if isinstance(m, nn.Linear) and type(m) is not nn.Linear), None)
-    exchanged = exchanged or next((m for m in modules if not type(m).__module__.startswith(("torch.nn.", "transformers."))), None)
-    if exchanged is not None:
-        return f"the decoder holds a layer of another kind ({type(exchanged).__name__})"
-    if any(m._forward_hooks or m._forward_pre_hooks for m in modules):
-        return "a layer of the decoder has a hook, which the loop would not call"
-    dtypes = {parameter.dtype for parameter in model.parameters()}
-    if not dtypes <= {torch.float32, torch.float64} or len(dtypes) > 1:
-        return "the model computes in half precision, where rounding alone changes tokens"
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    modules = [model, getattr(model, model.base_model_prefix, decoder), *decoder.modules(), head]
+    for module in modules:
+        kind = type(module)
+        if kind.__name__ not in family.kinds and not kind.__module__.endswith(("modules.activation", "transformers.activations")):
+            return f"the model holds a module of another kind ({kind.__name__})"
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__ or "_hf_hook" in module.__dict__:
+            return f"a {kind.__name__} has a hook, or a forward of its own, which the loop would not call"
+        if module.training:
+            return f"a {kind.__name__} is in training mode, where dropout draws"
+    everywhere: Any = torch.nn.modules.module
+    if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
+        return "there is a hook for all modules, which the loop would not call"
+    biases = {module.bias is not None for module in decoder.modules() if type(module) is nn.Linear}
+    if biases != {family.biases} or head.bias is not None:
+        return f"its linear layers {'lack' if family.biases else 'have'} biases, unlike others of its family"
+    tensors = {(parameter.dtype, parameter.device) for parameter in model.parameters()}
+    if len(tensors) > 1 or not {dtype for dtype, _ in tensors} <= {torch.float32, torch.float64}:
+        return "the model is not in single or double precision on one device; in half precision, rounding alone changes tokens"
+    if torch.is_autocast_enabled(model.device.type):
+        return "autocast is on"
     config: GenerationConfig = model.generation_config
     other = sorted(
         name
@@ -113,9 +127,9 @@ def obstacle(model: PreTrainedModel, max_new_tokens: int = 1) -> str:
     if other:
         return f"the model's generation configuration asks for {', '.join(other)}"
     if not isinstance(_start(config), int):
-        return "the model's generation configuration has no decoder_start_token_id"
-    if max_new_tokens > (positions := family.positions(decoder)):
-        return f"{max_new_tokens} new tokens are more than the decoder's {positions} positions"
+        return "the model's generation configuration has no decoder_start_token_id, or a list"
+    if max_new_tokens > (most := min(family.positions(decoder), _MOST_TOKENS)):
+        return f"{max_new_tokens} new tokens are more than the {most} that it has positions for"
     return ""
 
 
@@ -212,9 +226,9 @@ _laid_out: Any = WeakTensorKeyDictionary()
 
 def _remembered(parameters: Iterable[Tensor], make: Callable[[], Any]) -> Any:
     parameters = list(parameters)
-    if any(parameter.is_inference() for parameter in parameters):  # torch does not count their changes
-        return make()
-    stamp = tuple((parameter._version, parameter.data_ptr()) for parameter in parameters)
+    # Fused optimizers and writes to ``.data`` change weights without counting up their version, so their norms are looked at, too.
+    norms = torch.stack(torch._foreach_norm(parameters)).tolist()
+    stamp = [(None if p.is_inference() else p._version, p.data_ptr(), norm) for p, norm in zip(parameters, norms, strict=True)]
     known = _laid_out.get(parameters[0])
     if known is None or known[0] != stamp:
         known = _laid_out[parameters[0]] = (stamp, make())
@@ -226,6 +240,12 @@ def _remembered(parameters: Iterable[Tensor], make: Callable[[], Any]) -> Any:
 
 class _T5:
     """Positions are biases of the self-attention's scores; norms have no mean and stand before each part."""
+
+    kinds = frozenset(
+        "T5ForConditionalGeneration T5Stack ModuleList T5Block T5LayerSelfAttention T5LayerCrossAttention T5LayerFF T5Attention T5LayerNorm "
+        "T5DenseActDense T5DenseGatedActDense Linear Embedding Dropout".split()
+    )
+    biases = False
 
     def __init__(self, model: Any, length: int) -> None:
         decoder, head, norm = model.get_decoder(), model.lm_head, model.get_decoder().final_layer_norm
@@ -256,6 +276,12 @@ class _T5:
 
 class _Bart:
     """Positions are learned and added to the embeddings; norms stand after each part."""
+
+    kinds = frozenset(
+        "BartForConditionalGeneration BartModel BartDecoder ModuleList BartDecoderLayer BartAttention BartScaledWordEmbedding "
+        "BartLearnedPositionalEmbedding LayerNorm Linear Embedding Dropout".split()
+    )
+    biases = True
 
     def __init__(self, model: Any, length: int) -> None:
         decoder, head = model.get_decoder(), model.lm_head
@@ -305,23 +331,24 @@ def _loop(model: Any, input_ids: Tensor, attention_mask: Tensor, length: int, ex
     padding = padding.repeat_interleave(heads, 0)
     bias = family.bias.repeat(batch if len(family.bias) > 1 else 1, 1, 1)
     # What self-attention has seen: query, key and value of each position, layer, text and head, written by one product (the query is
-    # there for its sake alone). These are views of it, by layer and position.
-    cache = hidden.new_empty(len(layers), length, batch * heads, 3, layers[0].qkv.weight.shape[1] // heads // 3)
-    products = cache.view(len(layers), length, batch, -1)
-    queries, keys, values = cache[:, :, :, :1], cache[:, :, :, 1].permute(0, 2, 3, 1), cache[:, :, :, 2].transpose(1, 2)
+    # there for its sake alone).
+    size = layers[0].qkv.weight.shape[1] // heads // 3
+    cache = hidden.new_empty(len(layers), min(length, _FIRST_POSITIONS), batch * heads, 3, size)
 
     config = model.generation_config
     ends = _as_list(config.eos_token_id)
-    pad = ends[0] if config.pad_token_id is None else config.pad_token_id
+    pad = config.pad_token_id if config.pad_token_id is not None else ends[0] if ends else 0
     chosen = input_ids.new_full((batch,), _start(config))
     written, unfinished, finished = [chosen], set(range(batch)), torch.zeros_like(chosen, dtype=torch.bool)
     for t in range(length):
+        if t == cache.shape[1]:
+            cache = torch.cat([cache, torch.empty_like(cache)], 1)
         of_layers = zip(
             layers,
-            products.select(1, t).unbind(),
-            queries.select(1, t).unbind(),
-            keys.narrow(3, 0, t + 1).unbind(),
-            values.narrow(2, 0, t + 1).unbind(),
+            cache.select(1, t).view(len(layers), batch, -1).unbind(),  # where the product is written
+            cache[:, t, :, :1].unbind(),  # queries
+            cache[:, : t + 1, :, 1].permute(0, 2, 3, 1).unbind(),  # keys
+            cache[:, : t + 1, :, 2].transpose(1, 2).unbind(),  # values
             source_keys,
             source_values,
             strict=True,
@@ -344,8 +371,8 @@ def _loop(model: Any, input_ids: Tensor, attention_mask: Tensor, length: int, ex
         if exactly and ends:
             logits[:, ends] = -torch.inf
         chosen = logits.argmax(-1)
-        for forced in (t == 0 and config.forced_bos_token_id, t == length - 1 and config.forced_eos_token_id):
-            if forced not in (False, None):
+        for step, forced in ((0, config.forced_bos_token_id), (length - 1, config.forced_eos_token_id)):
+            if t == step and forced is not None:
                 chosen.fill_(min(_as_list(forced)))
         if len(unfinished) < batch:
             chosen.masked_fill_(finished, pad)

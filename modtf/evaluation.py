@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,19 +23,32 @@ class Size:
 
     parameters: int
     without_embeddings: int
+    bytes_each: int = 4
 
     @property
     def megabytes(self) -> float:
-        """On disk in float32, 10⁶ bytes."""
-        return self.parameters * 4 / 1e6
+        """On disk, 10⁶ bytes."""
+        return self.parameters * self.bytes_each / 1e6
 
 
 def size_of(model: PreTrainedModel) -> Size:
     """Count each parameter once, however often it is used."""
-    everything = {id(p): p.numel() for p in model.parameters()}
+    return _count(model, model.parameters())
+
+
+def size_of_assembly(modular: ModularModel, assembly: Assembly) -> Size:
+    """The size of an assembly, without assembling it."""
+    every = {id(p) for stack in modular.stacks for p in stack.parameters()}
+    outside = [p for p in modular.model.parameters() if id(p) not in every]
+    paths = zip(modular.stacks, (assembly.encoder, assembly.decoder), strict=True)
+    return _count(modular.model, [*outside, *(p for stack, path in paths for layer in stack.layers(path) for p in layer.parameters())])
+
+
+def _count(model: PreTrainedModel, parameters: Iterable[torch.Tensor]) -> Size:
+    numbers = {id(p): p.numel() for p in parameters}
     outside = [model.get_input_embeddings(), model.get_output_embeddings()]
     embeddings = {id(p): p.numel() for module in outside if module is not None for p in module.parameters()}
-    return Size(sum(everything.values()), sum(everything.values()) - sum(embeddings.values()))
+    return Size(sum(numbers.values()), sum(numbers.values()) - sum(embeddings.values()), model.dtype.itemsize)
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,7 @@ def measure_latency(
 def seconds_now(model: PreTrainedModel) -> float:
     """The time, once the model's device has done all that it was asked to."""
     if model.device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(model.device)
     return time.perf_counter()
 
 

@@ -23,7 +23,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from modtf.architectures import Architecture, architecture_of, set_depths, stacks_of
-from modtf.decoding import LOOP, decode
+from modtf.decoding import GENERATE, LOOP, decode
 from modtf.errors import ModtfError
 from modtf.layers import ModularStack, Recording, clone_module, new_bank, record
 from modtf.mapping import Assembly, Mapping, check_granularities, default_granularities
@@ -132,6 +132,11 @@ class ModularModel(nn.Module):
         if self._tokenizer is None:
             raise ModtfError("this model came without a tokenizer; give one: modularize(..., tokenizer=...)")
         return self._tokenizer
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a text where nothing else is said: 128, or what the decoder has positions for."""
+        return min(128, getattr(self.config, "max_position_embeddings", 128))
 
     def train(self, mode: bool = True) -> ModularModel:
         """Only banks ever train: the original is the teacher and stays as it is, without dropout."""
@@ -276,22 +281,27 @@ class ModularModel(nn.Module):
     ) -> str | list[str]:
         """Text for a text, or texts for a list, by the assembly for ``ratio`` and ``strategy`` (or the one given).
 
-        Greedy, at most 128 new tokens, one batch, unless ``generate_options`` (those of transformers' ``generate``) say otherwise.
+        Greedy, at most :attr:`longest` new tokens, one batch, unless ``generate_options`` (those of transformers' ``generate``) say otherwise.
         Greedy texts are written by the ``engine`` of :func:`modtf.decoding.decode`, all others by ``generate``. Raises
         :class:`ModtfError` for empty or over-long texts.
         """
         batch = [texts] if isinstance(texts, str) else list(texts)
         encoded = self.encode(batch)
         chosen = self.choose(ratio, strategy, assembly)
-        limit = {} if "max_length" in generate_options else {"max_new_tokens": 128}
+        limit = {} if "max_length" in generate_options else {"max_new_tokens": self.longest}
         options = {"do_sample": False, "num_beams": 1} | limit | generate_options
         model = self.assembled(chosen)
-        if options.keys() == {"do_sample", "num_beams", "max_new_tokens"} and not options["do_sample"] and options["num_beams"] == 1:
+        beyond = [
+            name for name, value in options.items() if name != "max_new_tokens" and value != {"do_sample": False, "num_beams": 1}.get(name)
+        ]
+        if engine not in (None, LOOP, GENERATE):
+            raise ModtfError(f"engine {engine!r} is unknown; possible are {LOOP!r} and {GENERATE!r}")
+        if engine == LOOP and beyond:
+            raise ModtfError(f"the greedy loop takes max_new_tokens only, not {', '.join(beyond)}; leave the engine open")
+        if not beyond and options["max_new_tokens"] is not None:
             tokens, _ = decode(
                 model, encoded["input_ids"], encoded["attention_mask"], max_new_tokens=options["max_new_tokens"], engine=engine
             )
-        elif engine == LOOP:
-            raise ModtfError(f"the greedy loop takes max_new_tokens only, not {', '.join(generate_options)}; leave the engine open")
         else:
             with torch.inference_mode():
                 tokens = model.generate(**encoded, **options)
@@ -305,6 +315,7 @@ class ModularModel(nn.Module):
             if len(self._assembled) > _KEPT_ASSEMBLIES:
                 self._assembled.popitem(last=False)
         self._assembled.move_to_end(assembly)
+        self._assembled[assembly].generation_config = self.model.generation_config  # which may have changed meanwhile
         return self._assembled[assembly]
 
     def encode(self, texts: list[str]) -> dict[str, torch.Tensor]:
@@ -461,7 +472,7 @@ class ModularModel(nn.Module):
 
         Raises :class:`ModtfError` where the folder holds something already, or where it cannot be written; it then holds what it held.
         """
-        folder = Path(folder)
+        folder = Path(folder).resolve()
         if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
             raise ModtfError(f"{folder} exists and is not empty; choose a new folder")
         small = self.assemble(assembly=assembly)
@@ -508,7 +519,7 @@ def load(name: str | Path) -> ModularModel:
     from modtf.data import bundled
 
     modular = ModularModel.from_pretrained(bundled("pocket") if name == "pocket" else name)
-    modular.source = str(name)
+    modular.source = "pocket" if name == "pocket" else _absolute_if_folder(str(name))
     return modular
 
 

@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 import modtf
+from modtf.evaluation import size_of, size_of_assembly
 from modtf.mapping import Assembly
 from modtf.pocket import train_tokenizer
 from modtf.tasks.slots import check
@@ -43,6 +44,10 @@ def make_modular(slots: bool = True, min_new_tokens: int = 1) -> modtf.ModularMo
     original.generation_config.min_new_tokens = min_new_tokens
     original.generation_config.exponential_decay_length_penalty = (8, 5.0)  # random weights would never come to an end
     return modtf.modularize(original, (2, 4), tokenizer=tokenizer)
+
+
+def make_modular_tokenizer() -> Any:
+    return train_tokenizer(TEXTS, 97)
 
 
 @pytest.fixture(scope="module")
@@ -343,6 +348,74 @@ def test_stop_leaves_the_text(controller: Controller) -> None:
     assert controller.wait().current
 
 
+def test_a_cancelled_job_leaves_text_and_times_to_come(controller: Controller) -> None:
+    controller.request("name[Zizzi]")
+    controller.race()
+    controller.cancel()
+    state = controller.wait(timed_again=True)
+    assert state.current and state.result.request.mr == {"name": "Zizzi"} and state.result.timed_again and state.job.note == "stopped"
+    controller.request(ratio=4)
+    assert controller.wait().job is None, "what was said of a job is over with the next move"
+
+
+def test_the_assembly_follows_whatever_is_wrong_with_the_text(modular: modtf.ModularModel) -> None:
+    controller = Controller(modular)
+    controller.request(ratio=4)
+    state = controller.state
+    assert state.assembly == modular.choose(4) and state.size == size_of(modular.assembled(state.assembly)) and not state.problem
+    controller.request("nonsense[", assembly=Assembly((2, 2), (4,)))
+    assert controller.state.assembly == Assembly((2, 2), (4,)) and controller.state.problem
+    controller.request(MR)
+    assert controller.wait().result.small.assembly == Assembly((2, 2), (4,))
+    controller.close()
+
+
+def test_sizes_without_assembling(make_modular: Any, family: str) -> None:
+    modular = make_modular(family)
+    for strategy in ("size_first", "speed_first"):
+        for ratio in modular.mapping.ratios():
+            assembly = modular.choose(ratio, strategy)
+            assert size_of_assembly(modular, assembly) == size_of(modular.assemble(assembly=assembly))
+
+
+def test_new_weights_make_old_texts_void() -> None:
+    modular = make_modular()
+    controller = Controller(modular)
+    controller.request(MR, ratio=4)
+    before = controller.wait().result
+    for weight in modular.bank_weights().values():
+        weight.data.normal_(0, 1)  # as a fused optimizer, which counts no versions
+    controller.request(MR)
+    after = controller.wait().result
+    assert after is not before and after.small.text == modular.generate(MR, ratio=4) != before.small.text
+    controller.close()
+
+
+@pytest.mark.filterwarnings("ignore:Unfeasible length")  # longer than it may become
+def test_a_text_that_is_cut_says_so() -> None:
+    modular = make_modular(min_new_tokens=200)
+    controller = Controller(modular)
+    controller.request(MR, ratio=4)
+    state = controller.wait()
+    assert state.result.small.cut and "cut at 128 tokens" in result_html(state)
+    controller.close()
+
+
+def test_a_checkpoint_is_saved_to_its_end(modular: modtf.ModularModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export = modular.export
+    monkeypatch.setattr(modular, "export", lambda *given: (time.sleep(0.4), export(*given)))
+    controller = Controller(modular, folder=tmp_path)
+    controller.request(MR, ratio=2)
+    controller.wait()
+    controller.save("mine")
+    time.sleep(0.2)
+    controller.request(ratio=4)
+    state = controller.wait()
+    assert state.job.note == str(tmp_path / "mine") and (tmp_path / "mine" / "config.json").is_file()
+    assert state.current and state.result.small.assembly.ratio == 4
+    controller.close()
+
+
 def test_jobs_need_a_request_that_holds(modular: modtf.ModularModel) -> None:
     controller = Controller(modular)
     controller.race()
@@ -518,7 +591,7 @@ def test_impossible_moves_say_why(explorer: Explorer) -> None:
 def test_the_picture_draws_what_it_is_given(explorer: Explorer) -> None:
     explorer.picture.draw(Assembly((2, 1, 1), (4,)))
     blocks = {stack: [b for b in explorer.picture.blocks[stack] if "modtf-gone" not in b._dom_classes] for stack in ("encoder", "decoder")}
-    assert [b.description for b in blocks["encoder"]] == ["2", "", ""] and [b.description for b in blocks["decoder"]] == ["4"]
+    assert [b.description for b in blocks["encoder"]] == ["2", "\u00a0", "\u00a0"] and [b.description for b in blocks["decoder"]] == ["4"]
     assert "modtf-g4" in blocks["decoder"][0]._dom_classes and "m(4, 0)" in blocks["decoder"][0].tooltip
     assert "original layer" in blocks["encoder"][1].tooltip
     visible = [i for i, joint in enumerate(explorer.picture.joints["encoder"], start=1) if "modtf-gone" not in joint._dom_classes]
@@ -538,7 +611,7 @@ def test_jobs_from_their_buttons(explorer: Explorer, monkeypatch: pytest.MonkeyP
     explorer.measure_button.click()
     explorer.controller.wait(120)
     assert "Measured here" not in explorer.quality.value, "there is no table beside it for this model"
-    assert explorer.measured.value.count("Measured here on 30 bundled MRs") == 1
+    assert explorer.measured.value.count("Measured here on 30 bundled inputs") == 1
     assert explorer.curve.layout.display == "" and "star" in explorer.figure.value
     explorer.controller.folder = tmp_path
     explorer.name.value = "../x"
@@ -549,6 +622,56 @@ def test_jobs_from_their_buttons(explorer: Explorer, monkeypatch: pytest.MonkeyP
     explorer.save_button.click()
     explorer.controller.wait()
     assert "AutoModelForSeq2SeqLM" in explorer.saved.value and (tmp_path / "mine" / "config.json").is_file()
+
+
+def test_a_ratio_off_the_strategys_way_is_on_the_slider(make_modular: Any) -> None:
+    modular = make_modular("t5", encoder=4, decoder=3, tokenizer=make_modular_tokenizer())
+    explorer = Explorer(modular)
+    explorer.ratio.value = 1.0
+    explorer.lengths["encoder"].value = 3
+    assembly = explorer.controller.state.assembly
+    assert assembly.shape == "3-3" and explorer.ratio.value == pytest.approx(7 / 6) and f"{7 / 6:.2f}×" in dict(explorer.ratio.options)
+    explorer.ratio.value = 1.0
+    assert explorer.controller.state.assembly == modular.mapping.original
+    explorer.controller.close()
+
+
+def test_a_second_measurement_draws_a_new_point(explorer: Explorer) -> None:
+    explorer.controller.measure(10)
+    explorer.controller.wait()
+    first = explorer.figure.value
+    explorer.controller.measure(20)
+    explorer.controller.wait()
+    assert explorer.figure.value != first
+
+
+def test_without_a_text_everything_else_follows() -> None:
+    explorer = Explorer(make_modular(slots=False))
+    assert explorer.ratio.value == 2.0 and explorer.lengths["encoder"].value == 2 and "2-2" in explorer.structure.value
+    assert explorer.problem.value == "" and explorer.name.value.endswith("2-2")
+    explorer.lengths["encoder"].value = 1
+    explorer.lengths["decoder"].value = 1
+    assert explorer.ratio.value == 4.0
+    explorer.race_button.click()
+    assert "write a text above first" in explorer.race_status.value
+    explorer.source.value = "The Mill"
+    assert explorer.controller.wait().result.small.assembly.ratio == 4 and "write a text" not in explorer.race_status.value
+    explorer.controller.close()
+
+
+def test_errors_of_the_page_stay_until_the_next_move(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explorer, "_ratios", lambda strategy: 1 / 0)
+    explorer.ratio.value = 4.0
+    explorer.controller.wait()
+    assert "ZeroDivisionError" in explorer.failure.value
+    monkeypatch.undo()
+    explorer.ratio.value = 2.0
+    assert explorer.failure.value == ""
+
+
+def test_only_modular_models_are_explored(make_model: Any) -> None:
+    with pytest.raises(modtf.ModtfError, match=r"modtf\.modularize"):
+        modtf.explore(make_model("t5"))
 
 
 def test_only_core_widgets_are_used(explorer: Explorer) -> None:

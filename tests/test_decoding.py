@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from transformers import T5ForConditionalGeneration
 
 import modtf
 from modtf.decoding import GENERATE, LOOP, decode, obstacle
@@ -67,15 +70,35 @@ def test_pocket_writes_the_same_tokens(dtype: torch.dtype) -> None:
         assert_same(model, modular.encode(texts[:1]))
 
 
-def test_generation_settings_that_forbid_nothing_are_heeded(make_model: Any) -> None:
+@pytest.mark.parametrize("token", [0, 2])
+def test_forced_tokens_are_heeded(make_model: Any, token: int) -> None:
     model = make_model("bart")
-    model.generation_config.forced_bos_token_id = 2
+    model.generation_config.forced_bos_token_id = token
     encoded = sources([4, 6], 1, 97)
-    tokens = assert_same(model, encoded, max_new_tokens=6)
-    assert (tokens[:, 1] == 2).all() and tokens.shape[1] <= 7
-    model.generation_config.forced_bos_token_id = model.generation_config.forced_eos_token_id = None
-    model.generation_config.eos_token_id = None
-    assert assert_same(model, encoded, max_new_tokens=6).shape[1] == 7
+    assert (assert_same(model, encoded, max_new_tokens=6)[:, 1] == token).all()
+    model.generation_config.forced_eos_token_id = token
+    assert_same(model, encoded, max_new_tokens=6)
+
+
+def test_models_that_name_no_end(make_model: Any) -> None:
+    for family in ("bart", "t5"):
+        model = make_model(family)
+        model.generation_config.forced_eos_token_id = model.generation_config.eos_token_id = None
+        assert assert_same(model, sources([4, 6], 1, 97), max_new_tokens=6).shape[1] == 7
+        model.generation_config.pad_token_id = None
+        assert assert_same(model, sources([4, 6], 1, 97), max_new_tokens=6).shape[1] == 7
+
+
+def test_the_cache_grows(make_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modtf.decoding._FIRST_POSITIONS", 3)
+    for family in ("bart", "t5"):
+        assert assert_same(make_model(family), sources([4, 6], 1, 97), max_new_tokens=20, exactly=True).shape[1] == 21
+
+
+@pytest.mark.parametrize("wrong", [0, -1, None, "9", 1.5])
+def test_wrong_numbers_of_tokens_are_said(make_model: Any, wrong: Any) -> None:
+    with pytest.raises(modtf.ModtfError, match="whole number from 1 on"):
+        decode(make_model("t5"), **sources([4], 1, 97), max_new_tokens=wrong)
 
 
 def test_biases_of_the_logits_count(make_model: Any) -> None:
@@ -95,14 +118,17 @@ def test_changed_weights_are_seen(modular: modtf.ModularModel) -> None:
     changed = copy.deepcopy(modular)
     encoded = sources([6, 4], 5, 97)
     model = changed.assembled(changed.mapping.coarsest)
-    before = assert_same(model, encoded, max_new_tokens=10)
     parameters = [p for p in changed.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=0.3)
+    texts = [assert_same(model, encoded, max_new_tokens=10).tolist()]
+    for optimizer in (torch.optim.AdamW(parameters, lr=0.3), torch.optim.AdamW(parameters, lr=0.3, fused=True)):
+        for parameter in parameters:
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+        texts.append(assert_same(model, encoded, max_new_tokens=10).tolist())
     for parameter in parameters:
-        parameter.grad = torch.randn_like(parameter)
-    optimizer.step()
-    after = assert_same(model, encoded, max_new_tokens=10)
-    assert before.shape != after.shape or not torch.equal(before, after)
+        parameter.data.add_(torch.randn_like(parameter))
+    texts.append(assert_same(model, encoded, max_new_tokens=10).tolist())
+    assert all(one != other for one, other in itertools.pairwise(texts))
     assert_same(changed.to(torch.float64).assembled(changed.mapping.coarsest), encoded, max_new_tokens=10)
 
 
@@ -144,19 +170,55 @@ def test_what_the_loop_does_not_know_goes_to_generate(make_model: Any, make_modu
         decode(bart, **encoded, engine=LOOP)
     with pytest.raises(modtf.ModtfError, match="'loop' and 'generate'"):
         decode(bart, **encoded, engine="quick")
-    t5 = make_model("t5")
-    assert "training mode" in obstacle(t5.train())
-    assert "half precision" in obstacle(t5.eval().to(torch.bfloat16))
+    half = make_model("t5").to(torch.bfloat16)
+    assert "half precision" in obstacle(half)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "autocast" in obstacle(make_model("t5"))
 
-    class Adapter(nn.Linear):
-        """What an adapter library puts in a linear layer's place."""
 
-    t5 = make_model("t5")
-    t5.decoder.block[1].layer[1].EncDecAttention.v = Adapter(16, 16, bias=False)
-    assert "Adapter" in obstacle(t5)
-    t5 = make_model("t5")
-    t5.decoder.block[1].layer[1].EncDecAttention.v.register_forward_hook(lambda module, inputs, output: None)
-    assert "hook" in obstacle(t5)
+class Adapter(nn.Linear):
+    """What an adapter library puts in a linear layer's place."""
+
+
+class Other(T5ForConditionalGeneration):
+    """A model with a forward of its own, perhaps."""
+
+
+def hooked(module: nn.Module) -> None:
+    module.register_forward_hook(lambda module, inputs, output: None)
+
+
+CHANGES: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "an adapter": ("Adapter", lambda m: setattr(m.decoder.block[1].layer[1].EncDecAttention, "v", Adapter(16, 16, bias=False))),
+    "another norm": ("LayerNorm", lambda m: setattr(m.decoder.block[1].layer[1], "layer_norm", nn.LayerNorm(16))),
+    "no part": ("Identity", lambda m: setattr(m.decoder.block[1].layer, "2", nn.Identity())),
+    "a subclass": ("Other", lambda m: setattr(m, "__class__", Other)),
+    "a hook of a layer": ("hook", lambda m: hooked(m.decoder.block[1].layer[1].EncDecAttention.v)),
+    "a hook of the model": ("hook", hooked),
+    "a forward of its own": ("forward of its own", lambda m: setattr(m.decoder.block[0], "forward", m.decoder.block[0].forward)),
+    "training": ("training mode", lambda m: m.train()),
+    "a part in training": ("training mode", lambda m: m.decoder.block[1].train()),
+    "a bias": ("biases", lambda m: setattr(m.decoder.block[0].layer[0].SelfAttention.q, "bias", nn.Parameter(torch.zeros(16)))),
+    "a bias of the head": ("biases", lambda m: setattr(m.lm_head, "bias", nn.Parameter(torch.zeros(97)))),
+    "elsewhere": ("one device", lambda m: m.decoder.to("meta")),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changed_models_go_to_generate(make_model: Any, name: str) -> None:
+    model = make_model("t5")
+    assert obstacle(model) == ""
+    words, change = CHANGES[name]
+    change(model)
+    assert words in obstacle(model)
+
+
+def test_a_later_generation_configuration_counts(make_modular: Any) -> None:
+    modular = make_modular("bart")
+    coarsest, encoded = modular.mapping.coarsest, sources([5], 2, 97)
+    before = decode(modular.assembled(coarsest), **encoded, max_new_tokens=5)[0]
+    modular.generation_config.forced_bos_token_id = 77
+    assert before[0, 1] != 77 and decode(modular.assembled(coarsest), **encoded, max_new_tokens=5)[0][0, 1] == 77
 
 
 def test_a_row_of_padding_alone_goes_to_generate(make_model: Any) -> None:
@@ -170,5 +232,8 @@ def test_the_modular_models_texts_say_nothing_of_the_engine() -> None:
     texts = ["name[Zizzi], food[Thai]", "name[The Mill], eatType[pub], area[riverside]"]
     assert modular.generate(texts, ratio=2) == modular.generate(texts, ratio=2, engine=GENERATE)
     assert modular.generate(texts[0], ratio=2, num_beams=3)
-    with pytest.raises(modtf.ModtfError, match="num_beams"):
-        modular.generate(texts, ratio=2, num_beams=3, engine=LOOP)
+    assert modular.generate(texts[0], ratio=2, max_new_tokens=None, max_length=20)
+    with pytest.raises(modtf.ModtfError, match=r"not num_beams;"):
+        modular.generate(texts, ratio=2, num_beams=3, max_new_tokens=9, engine=LOOP)
+    with pytest.raises(modtf.ModtfError, match="unknown"):
+        modular.generate(texts, ratio=2, num_beams=3, engine="quick")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from modtf.evaluation import Size
 from modtf.mapping import Mapping
 from modtf.strategies import STRATEGIES, choose
 from modtf.views.figures import figure_html, frame_html, quality_curve
@@ -98,4 +99,6 @@ def test_points_of_ones_own_stand_out_and_are_within_the_axis() -> None:
 
 
 def test_the_assembly_is_said_in_words() -> None:
-    assert "encoder 1·1·1·1·1·1·1·1·1·1·1·1 | decoder 3·3·3·3" in assembly_html(choose(MAPPING, 1.5, "speed_first"))
+    words = assembly_html(choose(MAPPING, 1.5, "speed_first"), Size(3_670_000, 3_410_000))
+    assert "encoder 1·1·1·1·1·1·1·1·1·1·1·1 | decoder 3·3·3·3" in words and ">12-4<" in words
+    assert "3,670,000 parameters (3,410,000 without embeddings), 14.7 MB" in words

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from modtf.errors import ModtfError
 from modtf.tasks.e2e import MR, parse_mr, read_folder, write_mr
-from modtf.tasks.scores import Scores, bleu, rouge_l, score, slot_error_rate
+from modtf.tasks.scores import Scores, bleu, likeness, rouge_l, score, slot_error_rate
 
 E2E = Path(os.environ.get("MODTF_E2E_DIR") or Path(__file__).parents[1] / ".." / "shared" / "e2e")
 needs_e2e = pytest.mark.skipif(not E2E.is_dir(), reason=f"needs the E2E data: none in {E2E}; set MODTF_E2E_DIR")
@@ -82,3 +82,11 @@ def test_published_bleu(system: str, published: float) -> None:
         rows = list(csv.DictReader(file, delimiter="\t"))
     found = bleu([row["output"] for row in rows], [references[write_mr(parse_mr(row["MR"]))] for row in rows])
     assert round(found, 2) == published
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "expected"),
+    [("", "", 100), ("a b", "", 0), ("Ein Café", "ein café", 100), ("кот и пёс", "кот и кит", 200 / 3), ("我是猫", "我是狗", 200 / 3)],
+)
+def test_likeness_in_any_script(text: str, other: str, expected: float) -> None:
+    assert likeness(text, other) == pytest.approx(expected)

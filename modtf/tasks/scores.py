@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,6 +80,22 @@ def rouge_l(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
         for text, of_text in zip(texts, references, strict=True)
     ]
     return 100 * sum(best) / len(best)
+
+
+def likeness(text: str, other: str) -> float:
+    """ROUGE-L of two texts in percent, in any script: words of letters and digits, and Chinese, Japanese and Korean signs one by one."""
+    if text == other:
+        return 100.0
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return 100 * RougeScorer(["rougeL"], tokenizer=_AnyScript()).score(other, text)["rougeL"].fmeasure
+
+
+class _AnyScript:
+    """rouge-score's own tokenizer drops everything but a to z and digits."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return re.findall(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+", text.lower())
 
 
 def score(mrs: Sequence[MR], texts: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:

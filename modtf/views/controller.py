@@ -9,6 +9,7 @@ calls it off.
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import threading
 import time
@@ -27,13 +28,13 @@ from transformers import PreTrainedModel
 from modtf.data import bundled
 from modtf.decoding import decode
 from modtf.errors import ModtfError
-from modtf.evaluation import seconds_now, size_of
+from modtf.evaluation import Size, seconds_now, size_of_assembly
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel, fingerprint_of
 from modtf.pocket import bundled_examples
 from modtf.strategies import STRATEGIES, assemblies
 from modtf.tasks.e2e import SLOTS, parse_mr, write_mr
-from modtf.tasks.scores import rouge_l, score
+from modtf.tasks.scores import likeness, score
 from modtf.tasks.slots import check
 from modtf.views.state import Job, Race, Request, Result, Row, Runner, Side, State, Sweep
 
@@ -42,7 +43,6 @@ _SETTLE_SECONDS = 0.01
 #: An idle worker ends after so long, and with it the last thing that keeps the model in memory.
 _IDLE_SECONDS = 60.0
 _REMEMBERED_TEXTS = 64
-_LONGEST = 128  # tokens of a text
 #: Once a result stands and nothing else is asked for, both models are timed again, in turns.
 _REST_SECONDS, _REST_RUNS = 0.3, 5
 #: A race is replayed in slow motion where the slower model would need less than this, with so many pictures a second.
@@ -85,6 +85,9 @@ class Controller:
         self._remembered: OrderedDict[str, Side] = OrderedDict()
         self._full_texts: dict[str, str] = {}  # of measurements
         self._warm: WeakSet[PreTrainedModel] = WeakSet()
+        self._sizes: dict[Assembly, Size] = {}
+        self._banks = list(modular.bank_weights().values())
+        self._weights = self._stamp()
 
     # -- asking --------------------------------------------------------------------------------------------------------
 
@@ -101,15 +104,20 @@ class Controller:
             if ratio is not None or strategy is not None:
                 self._wanted["assembly"] = None
             self._wanted |= {name: value for name, value in given.items() if value is not None}
+            job = self.state.job  # what was said of an earlier one is over, but where a checkpoint is stays true
+            fields: dict[str, Any] = {} if job is None or job.running or job.kind == "save" else {"job": None}
             try:
-                asked = self._checked(**self._wanted)
+                chosen, by = self._chosen()
+                fields |= {"assembly": chosen, "strategy": by, "size": self._size(chosen)}
+                asked = self._read(chosen, by)
             except ModtfError as error:
                 self._pending = False
-                self._wish(busy=False, problem=str(error))
+                nothing_yet = not self._wanted["source"] and self.state.request is None  # no text is no mistake before the first one
+                self._wish(busy=False, problem="" if nothing_yet and "size" in fields else str(error), race=None, **fields)
             else:
                 same_sweep = self.state.sweep is not None and self.state.sweep.source == asked.source
                 self._begin(None)
-                self._wish(request=asked, busy=True, problem="", race=None, sweep=self.state.sweep if same_sweep else None)
+                self._wish(request=asked, busy=True, problem="", race=None, sweep=self.state.sweep if same_sweep else None, **fields)
             return self.state.generation
 
     def race(self) -> int:
@@ -150,6 +158,15 @@ class Controller:
             self._pending = False
             self._wish(busy=False)
 
+    def cancel(self) -> None:
+        """Call off the job that runs; the texts that were asked for are still written, and timed."""
+        with self._changed:
+            if self.state.request is None or self.state.problem:
+                self.stop()
+            else:
+                self._begin(None)
+                self._wish(busy=not self.state.current)
+
     def close(self) -> None:
         """Stop and wait for the worker's end: a program must not exit in the middle of its computation."""
         worker = self._worker
@@ -158,7 +175,8 @@ class Controller:
             self.stop()
         if worker is not None:
             worker.join()
-        self._closing = False
+        with self._changed:
+            self._closing = False
 
     def measured(self, assembly: Assembly, strategy: str | None) -> tuple[Row | None, bool]:
         """The table's row of this assembly, or else of this strategy's nearest ratio; and whether it is the very assembly."""
@@ -175,14 +193,20 @@ class Controller:
 
     # -- within, under the lock ----------------------------------------------------------------------------------------
 
-    def _checked(self, source: str, ratio: float, strategy: str, assembly: Assembly | None) -> Request:
-        mr = parse_mr(source) if self.has_slots else None
-        if mr is None and not source.strip():
-            raise ModtfError("the text is empty; write something for the model to work on")
+    def _chosen(self) -> tuple[Assembly, str | None]:
+        """The assembly that is wanted, and the strategy that builds it (or None)."""
+        assembly, ratio, strategy = (self._wanted[name] for name in ("assembly", "ratio", "strategy"))
         chosen = self.modular.choose(ratio, strategy) if assembly is None else self.modular.mapping.check(assembly)
         # What was built by hand may be what a strategy builds; the one in use has the first word.
         names = [name for name in (strategy, *STRATEGIES) if self.modular.choose(chosen.ratio, name) == chosen]
-        return Request(write_mr(mr) if mr else source, mr, names[0] if names else None, chosen)
+        return chosen, names[0] if names else None
+
+    def _read(self, assembly: Assembly, strategy: str | None) -> Request:
+        source = self._wanted["source"]
+        mr = parse_mr(source) if self.has_slots else None
+        if mr is None and not source.strip():
+            raise ModtfError("the text is empty; write something for the model to work on")
+        return Request(write_mr(mr) if mr else source, mr, strategy, assembly)
 
     def _start(self, kind: str, work: Callable[..., None], race: Any = True, sweep: Any = True, **options: Any) -> int:
         """Begin a job on the present request; ``race`` and ``sweep`` None clear what stands there."""
@@ -190,7 +214,8 @@ class Controller:
             fresh = {name: None for name, value in (("race", race), ("sweep", sweep)) if value is None}
             if self.state.request is None or self.state.problem:
                 self._pending = False
-                self._wish(busy=False, job=Job(kind, running=False, problem="first mend what is said above"))
+                words = "correct the input above first" if self.state.problem else "write a text above first"
+                self._wish(busy=False, job=Job(kind, running=False, problem=words))
             else:
                 self._begin((work, options))
                 self._wish(busy=not self.state.current, job=Job(kind), **fresh)
@@ -203,11 +228,27 @@ class Controller:
             self._worker.start()
 
     def _wish(self, **fields: Any) -> None:
-        """Publish a new generation: whatever was under way is stale from here on."""
+        """Publish a new generation: whatever was under way is stale from here on (but a saving, which goes on to its end)."""
         job = self.state.job
-        if job is not None and job.running:
+        if job is not None and job.running and job.kind != "save":
             fields.setdefault("job", replace(job, running=False, note="stopped"))
+        if self._weights != (weights := self._stamp()):  # trained or loaded meanwhile: no text is theirs any more
+            self._weights = weights
+            self._remembered.clear()
+            self._full_texts.clear()
+            fields = {"result": None, "race": None, "sweep": None, "measured_here": ()} | fields
+            fields["busy"] = fields.get("busy", False) or self._pending
         self._publish(replace(self.state, generation=self.state.generation + 1, **fields))
+
+    def _stamp(self) -> tuple[float, ...]:
+        """Other numbers whenever the banks were trained or loaded. Fused optimizers do not count up versions, so some values are looked at."""
+        versions = sum(0 if weight.is_inference() else weight._version for weight in self._banks)
+        return (versions, *(float(weight.detach().flatten()[0]) for weight in self._banks[::8]))
+
+    def _size(self, assembly: Assembly) -> Size:
+        if assembly not in self._sizes:
+            self._sizes[assembly] = size_of_assembly(self.modular, assembly)
+        return self._sizes[assembly]
 
     def _publish(self, state: State) -> None:
         self.state = state
@@ -281,7 +322,7 @@ class Controller:
             self._remember(asked.source, full)
         # At 1x both are the same model: a second run would only measure noise.
         small = full if asked.assembly == full.assembly else self._write(asked, asked.assembly, generation)
-        fidelity = None if self.has_slots else rouge_l([small.text], [[full.text]])
+        fidelity = None if self.has_slots else likeness(small.text, full.text)
         return Result(asked, full, small, fidelity)
 
     def _remember(self, source: str, full: Side) -> None:
@@ -321,13 +362,18 @@ class Controller:
                 decode(model, encoded["input_ids"], encoded["attention_mask"], max_new_tokens=2)
                 self._warm.add(model)
             started = seconds_now(model)
-            tokens, engine = decode(model, encoded["input_ids"], encoded["attention_mask"], max_new_tokens=_LONGEST, watch=watch)
+            tokens, engine = decode(
+                model, encoded["input_ids"], encoded["attention_mask"], max_new_tokens=self.modular.longest, watch=watch
+            )
             milliseconds = 1000 * (seconds_now(model) - started)
             if self.state.generation != generation:
                 raise _Stale
             text = self.modular.tokenizer.decode(tokens[0, 1:], skip_special_tokens=True)
         report = check(asked.mr, text) if asked.mr is not None else None
-        return Side(assembly, size_of(model), text, report, (milliseconds,), max(1, tokens.shape[1] - 1), engine)
+        written = tokens[0, 1:].tolist()
+        ends = model.generation_config.eos_token_id
+        cut = len(written) >= self.modular.longest and written[-1] not in (ends if isinstance(ends, list) else [ends])
+        return Side(assembly, self._size(assembly), text, report, (milliseconds,), max(1, len(written)), engine, cut=cut)
 
     @contextmanager
     def _machine(self, generation: int) -> Iterator[None]:
@@ -361,8 +407,9 @@ class Controller:
 
         self._write(asked, assembly, generation)  # the same care for both: each run follows one of its own
         engine = self._write(asked, assembly, generation, each).engine
-        decode_text = self.modular.tokenizer.decode
-        texts = tuple(decode_text(tokens[:count], skip_special_tokens=True) for count in range(1, len(tokens) + 1))
+        with self._machine(generation):
+            decode_text = self.modular.tokenizer.decode
+            texts = tuple(decode_text(tokens[:count], skip_special_tokens=True) for count in range(1, len(tokens) + 1))
         return Runner(assembly, engine, texts, tuple(times_ms))
 
     def _sweep(self, asked: Request, generation: int, strategy: str) -> None:
@@ -414,15 +461,15 @@ class Controller:
         self._answer(generation, measured_here=(*others, row), job=job)
 
     def _texts(self, sources: Sequence[str], assembly: Assembly, generation: int) -> Iterator[str]:
-        model = self.modular.assembled(assembly)
         for start in range(0, len(sources), _BATCH):
             with self._machine(generation):
+                model = self.modular.assembled(assembly)
                 encoded = self.modular.encode(list(sources[start : start + _BATCH]))
                 tokens, _ = decode(
                     model,
                     encoded["input_ids"],
                     encoded["attention_mask"],
-                    max_new_tokens=_LONGEST,
+                    max_new_tokens=self.modular.longest,
                     watch=lambda tokens: self.state.generation != generation,
                 )
                 if self.state.generation != generation:
@@ -431,11 +478,20 @@ class Controller:
             yield from texts
 
     def _save(self, asked: Request, generation: int, name: str) -> None:
-        if not name.strip() or Path(name).name != name or name.startswith("."):
-            raise ModtfError(f"{name!r} is no name for a folder; write a name without slashes that does not begin with a dot")
-        with self._machine(generation):
-            self.modular.export(self.folder / name, asked.assembly)
-        self._progress(generation, running=False, note=str(self.folder / name))
+        """Goes on to its end whatever is wished meanwhile, and says what came of it."""
+        if not re.fullmatch(r"\w([\w .+-]{0,98}[\w+-])?", name):
+            raise ModtfError(
+                f"{name!r} is no name for a folder; write one of letters, digits, spaces and .+-_ (no slashes), at most 100 of them"
+            )
+        path = self.folder / name
+        outcome: dict[str, Any] = {"note": str(path)}
+        try:
+            with _MACHINE:
+                self.modular.export(path, asked.assembly)
+        except ModtfError as error:
+            outcome = {"problem": str(error)}
+        with self._changed:
+            self._publish(replace(self.state, job=replace(Job("save"), running=False, **outcome)))
 
 
 def has_slots(modular: ModularModel) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from html import escape
@@ -26,7 +27,7 @@ from modtf.views import markup
 from modtf.views.controller import Controller, bundled_table
 from modtf.views.figures import CURVE_CLASS, figure_html, frame_html, quality_curve
 from modtf.views.picture import Picture
-from modtf.views.state import Request, Row, State
+from modtf.views.state import Row, State
 
 _FIRST_MR = (
     "name[The Vaults], eatType[pub], food[French], priceRange[£20-25], customer rating[5 out of 5], area[riverside], near[Café Adriatic]"
@@ -48,6 +49,8 @@ def explore(modular: ModularModel | None = None, *, folder: str | Path = ".") ->
     Models of the bundled task get a field for each slot and a report of what each text says; others get a field for any text.
     Checkpoints are saved in ``folder``.
     """
+    if modular is not None and not isinstance(modular, ModularModel):
+        raise ModtfError(f"a {type(modular).__name__} cannot be explored; give it modularized layers first: modtf.modularize(model, ...)")
     return Explorer(_load_quietly() if modular is None else modular, folder).widget
 
 
@@ -86,10 +89,7 @@ class Explorer:
         ]  # fmt: skip
         self.widget = widgets.VBox(sections)
         self.widget.add_class("modtf")
-        if self.source.value:
-            self._ask(ratio=self.ratio.value, strategy=self.strategy.value)
-        else:
-            self._draw(self.controller.state)
+        self._ask(ratio=self.ratio.value, strategy=self.strategy.value)
 
     # -- the parts, from top to bottom -----------------------------------------------------------------------------------
 
@@ -102,10 +102,10 @@ class Explorer:
             )
         )  # fmt: skip
         self.source.observe(self._guarded(self._source_changed), "value")
-        self.problem = widgets.HTML()
+        self.problem, self.failure = widgets.HTML(), widgets.HTML()
         self.slots: dict[str, Any] = {}
         if not slotted:
-            return [self.source, self.problem]
+            return [self.source, self.problem, self.failure]
         self.slots = {slot: _slot_field(slot) for slot in SLOTS}
         self._show_slots(parse_mr(self.source.value))
         for field in self.slots.values():
@@ -118,7 +118,7 @@ class Explorer:
         grid = widgets.GridBox(
             list(self.slots.values()), layout={"grid_template_columns": "repeat(4, minmax(0, 1fr))", "grid_gap": "4px 12px"}
         )
-        return [grid, widgets.HBox([self.source, another]), self.problem]
+        return [grid, widgets.HBox([self.source, another]), self.problem, self.failure]
 
     def _how_small(self) -> list[widgets.Widget]:
         mapping = self.controller.modular.mapping
@@ -159,7 +159,7 @@ class Explorer:
             )
             return [self.quality]
         self.examples = widgets.Dropdown(
-            options=[(f"{n} MRs", n) for n in _EXAMPLES], value=_EXAMPLES[0], description="on", layout={"width": "150px"}, style={"description_width": "24px"}
+            options=[(f"{n} inputs", n) for n in _EXAMPLES], value=_EXAMPLES[0], description="on", layout={"width": "150px"}, style={"description_width": "24px"}
         )  # fmt: skip
         self.measure_button = _button("measure this assembly", "tachometer")
         self.measure_button.on_click(
@@ -213,17 +213,18 @@ class Explorer:
     def _ask(self, **wish: Any) -> None:
         """Request, and let the controls follow to what is then in force."""
         self.controller.request(self.source.value, **wish)
-        request = self.controller.state.request
-        if request is None or self.controller.state.problem:
-            return
+        state = self.controller.state
+        assembly = self._present()
         with self._follow():
-            self.strategy.value = request.strategy
+            self.strategy.value = state.strategy
             options = self._ratios(self.controller.strategy)
+            if all(abs(value - assembly.ratio) > 1e-9 for _, value in options):  # built by hand, and off this strategy's way
+                options = sorted([*options, (f"{assembly.ratio:.2f}×", assembly.ratio)], key=lambda option: option[1])
             if self.ratio.options != tuple(options):
                 self.ratio.options = options
-            self.ratio.value = _nearest(request.assembly.ratio, options)
-            self.lengths["encoder"].value = len(request.assembly.encoder)
-            self.lengths["decoder"].value = len(request.assembly.decoder)
+            self.ratio.value = _nearest(assembly.ratio, options)
+            self.lengths["encoder"].value = len(assembly.encoder)
+            self.lengths["decoder"].value = len(assembly.decoder)
 
     def _source_changed(self) -> None:
         if self.controller.has_slots:
@@ -235,7 +236,7 @@ class Explorer:
         mr = {slot: field.value.strip() for slot, field in self.slots.items() if field.value.strip()}
         with self._follow():
             self.source.value = write_mr(mr)
-        self._ask()
+        self._source_changed()  # brackets in a field may have made another slot of it
 
     def _draw_restaurant(self) -> None:
         mr = draw_mr(random.Random())
@@ -271,13 +272,12 @@ class Explorer:
         self._guarded(apply)(None)
 
     def _present(self) -> Assembly:
-        request = self.controller.state.request
-        return self.controller.modular.mapping.original if request is None else request.assembly
+        return self.controller.state.assembly or self.controller.modular.mapping.original
 
     def _start_or_stop(self, kind: str, start: Callable[[], int]) -> None:
         job = self.controller.state.job
         if job is not None and job.running and job.kind == kind:
-            self.controller.stop()
+            self.controller.cancel()
         else:
             start()
 
@@ -304,10 +304,11 @@ class Explorer:
         def observer(change: Any) -> None:
             if self._following:
                 return
+            self.failure.value = self.impossible.value = ""
             try:
                 action()
             except Exception as error:
-                self.problem.value = markup.problem_html(
+                self.failure.value = markup.problem_html(
                     str(error) if isinstance(error, ModtfError) else f"{type(error).__name__}: {error}"
                 )
 
@@ -321,22 +322,20 @@ class Explorer:
         self.problem.value = markup.problem_html(state.problem)
         self.race.value = markup.race_html(state.race)
         self._draw_jobs(state)
-        if state.request is not None:
-            if state.busy:  # a move: what was impossible before is no more
-                self.impossible.value = ""
-            self.picture.draw(state.request.assembly)
-            self.structure.value = markup.assembly_html(state.request.assembly)
-            if not state.busy:
-                self._draw_taking_away(state.request)
-        self.sweep.value = markup.sweep_html(state.sweep)
+        if state.assembly is not None and state.size is not None:
+            self.picture.draw(state.assembly)
+            self.structure.value = markup.assembly_html(state.assembly, state.size)
+            self._draw_taking_away(state)
+        self.sweep.value = markup.sweep_html(None if state.problem else state.sweep)
         if self.controller.has_slots:
             self._draw_quality(state)
 
-    def _draw_taking_away(self, request: Request) -> None:
-        self.code.value = markup.code_html(self.controller.modular, request)
-        if request.assembly != self._named:  # a name that was typed stays while the assembly does
-            self._named = request.assembly
-            self.name.value = f"{Path(self.controller.modular.source or 'model').name}-{request.assembly.shape}"
+    def _draw_taking_away(self, state: State) -> None:
+        self.code.value = markup.code_html(self.controller.modular, None if state.problem else state.request)
+        if state.assembly is not None and state.assembly != self._named:  # a name that was typed stays while the assembly does
+            self._named = state.assembly
+            model = re.sub(r"[^\w+-]+", "-", Path(self.controller.modular.source or "").name).strip("-") or "model"
+            self.name.value = f"{model}-{state.assembly.shape}"
 
     def _draw_jobs(self, state: State) -> None:
         job = state.job
@@ -347,42 +346,46 @@ class Explorer:
             *([("measure", self.measure_button, "measure this assembly")] if self.controller.has_slots else []),
         ):
             button.description = "stop" if running == kind else words
-        self.save_button.disabled = running == "save"
+            button.disabled = running not in ("", kind)
+        self.save_button.disabled = bool(running)
         self.race_status.value = markup.job_html(job, "race") or _hint("both texts token by token, to feel the difference")
-        self.sweep_status.value = markup.job_html(job, "sweep") or _hint("where does the first slot get lost?")
+        self.sweep_status.value = markup.job_html(job, "sweep") or _hint(
+            "where does the first slot get lost?" if self.controller.has_slots else "where does the text begin to change?"
+        )
         self.saved.value = markup.saved_html(job)
         if self.controller.has_slots:
             self.measure_status.value = markup.job_html(job, "measure")
             self.progress.layout.display = "" if running == "measure" else "none"
-            if job is not None and job.kind == "measure" and job.total:
-                self.progress.max, self.progress.value = job.total, job.done
+            if job is not None and running == "measure":
+                self.progress.max, self.progress.value = max(1, job.total), job.done
 
     def _draw_quality(self, state: State) -> None:
-        if state.request is None:
+        if state.assembly is None:
             return
-        row, exact = self.controller.measured(state.request.assembly, state.request.strategy)
+        row, exact = self.controller.measured(state.assembly, state.strategy)
         if row is not None:
             self.quality.value = markup.quality_html(row, exact, self.table or {})
         self.measured.value = markup.measured_html(state)
         if state.measured_here != self._points:  # a point that was measured here stands on the curve that it can be compared with
             self._points = state.measured_here
+            self._figures.clear()
             self.curve.layout.display = self.yardstick.layout.display = ""
             self.against.value = _MODEL
         if not state.busy and not (state.job and state.job.running):  # a figure takes longer than all else here: text first
             self._draw_curve(state)
 
     def _draw_curve(self, state: State) -> None:
-        if state.request is None:
+        if state.assembly is None:
             return
-        here, exact = self.controller.measured(state.request.assembly, state.request.strategy)
+        here, exact = self.controller.measured(state.assembly, state.strategy)
         rows, mine, quality = self.controller.rows, [], "BLEU kept (% of the full model)"
         if self.against.value == _MODEL:
             quality = "BLEU against the full model's texts"
             rows = [_against_model(row) for row in rows if "bundled" in row]
             mine = [{**row, "bleu_kept": row["bleu"]} for row in self._points]
-            same = [row for row in mine if row["assembly"] == state.request.assembly.to_json()]
+            same = [row for row in mine if row["assembly"] == state.assembly.to_json()]
             here, exact = (same[0], True) if same else (_against_model(here) if here and "bundled" in here else None, exact)
-        key = (self.against.value, self._points and len(self._points), here and str(here["assembly"]), exact)
+        key = (self.against.value, here and str(here["assembly"]), exact)
         if key not in self._figures:
             self._figures[key] = figure_html(quality_curve(rows, here, exact, mine=mine, quality=quality))
         self.figure.value = self._figures[key]

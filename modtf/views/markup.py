@@ -6,8 +6,10 @@ from difflib import SequenceMatcher
 from html import escape
 from typing import Any
 
+from modtf.evaluation import Size
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
+from modtf.tasks.scores import likeness
 from modtf.views.state import Job, Race, Request, Row, Runner, Side, State, Sweep
 
 LABELS = {"eatType": "type", "priceRange": "price", "customer rating": "rating", "familyFriendly": "family friendly"}
@@ -20,11 +22,12 @@ def problem_html(problem: str) -> str:
     return f'<div class="modtf-problem" role="alert">{escape(problem)}</div>' if problem else ""
 
 
-def assembly_html(assembly: Assembly) -> str:
-    """The assembly in words, for below its picture."""
+def assembly_html(assembly: Assembly, size: Size) -> str:
+    """The assembly in words and numbers, for below its picture."""
     return (
-        f'<p class="modtf-note" aria-live="polite"><b class="modtf-shape">{assembly.shape}</b> layers in force: {escape(str(assembly))}. Hollow blocks are '
-        "original layers, filled ones modularized layers in place of so many; click a block to split it, between two to merge them.</p>"
+        f'<p class="modtf-note" aria-live="polite">In force: <b class="modtf-shape">{assembly.shape}</b> layers, {size.parameters:,} parameters '
+        f"({size.without_embeddings:,} without embeddings), {size.megabytes:,.1f} MB on disk. {escape(str(assembly))}.<br>Hollow blocks are original layers, "
+        "filled ones modularized layers in place of so many. Click a block to split it, between two to merge them.</p>"
     )
 
 
@@ -58,6 +61,7 @@ def chips_html(side: Side) -> str:
 
 
 def card_html(title: str, side: Side, other: Side, kind: str, note: str = "") -> str:
+    note = f"{note} · cut at {side.tokens} tokens" if side.cut else note
     text = marked_html(side.text, other.text) or '<i style="opacity:.6">(an empty text)</i>'
     return (
         f'<section class="modtf-card modtf-{kind}"><header><span>{title}</span><span>{note}</span></header>'
@@ -80,7 +84,7 @@ def result_html(state: State) -> str:
         ("layers (encoder-decoder)", full.assembly.shape, small.assembly.shape),
         ("parameters", f"{full.size.parameters:,}", f"{small.size.parameters:,}"),
         ("… without embeddings", f"{full.size.without_embeddings:,}", f"{small.size.without_embeddings:,}"),
-        ("on disk, float32", f"{full.size.megabytes:,.1f} MB", f"{small.size.megabytes:,.1f} MB"),
+        ("on disk", f"{full.size.megabytes:,.1f} MB", f"{small.size.megabytes:,.1f} MB"),
         ("milliseconds, now", times_html(full), times_html(small)),
         ("tokens written", f"{full.tokens}", f"{small.tokens}"),
         ("tokens per second", f"{full.tokens_per_second:,.0f}", f"{small.tokens_per_second:,.0f}"),
@@ -129,16 +133,16 @@ def quality_html(here: Row, exact: bool, table: dict[str, Any]) -> str:
     return (
         f'<div class="modtf-quality" aria-live="polite">{subject}: <b>{here["bleu_kept"]:.1f} %</b> of the full model\'s BLEU ({here["bleu"]:.1f}), '
         f"<b>{here['ser']:.1f} %</b> slot errors, <b>{here['speed_up']:.2f}×</b> its speed."
-        f'<p class="modtf-note">Measured before: {table.get("examples", "?")} test MRs, greedy; {escape(str(table.get("machine", "")))}, '
+        f'<p class="modtf-note">Measured before: {table.get("examples", "?")} test inputs, greedy; {escape(str(table.get("machine", "")))}, '
         f"threads: {escape(str(table.get('threads', '?')))}{engine}</p></div>"
     )
 
 
 def measured_html(state: State) -> str:
     """What was measured here of the present assembly."""
-    rows = [row for row in state.measured_here if state.request is not None and row["assembly"] == state.request.assembly.to_json()]
+    rows = [row for row in state.measured_here if state.assembly is not None and row["assembly"] == state.assembly.to_json()]
     return "".join(
-        f'<div class="modtf-measured" aria-live="polite">Measured here on {row["examples"]} bundled MRs: BLEU <b>{row["bleu"]:.1f}</b> against the full '
+        f'<div class="modtf-measured" aria-live="polite">Measured here on {row["examples"]} bundled inputs: BLEU <b>{row["bleu"]:.1f}</b> against the full '
         f"model's own texts, <b>{row['ser']:.1f} %</b> slot errors, <b>{row['speed_up']:.2f}×</b> the speed ({_ENGINES[row['engine']]}).</div>"
         for row in rows
     )
@@ -151,6 +155,8 @@ def job_html(job: Job | None, kind: str) -> str:
     if job.problem:
         return problem_html(job.problem)
     if job.running and job.total:
+        if job.done == job.total:
+            return '<span class="modtf-note" role="status">timing both models …</span>'
         left = "" if job.seconds_left is None else f", about {max(1, round(job.seconds_left))} s left"
         return f'<span class="modtf-note" role="status">{job.done} of {job.total} texts{left}</span>'
     return f'<span class="modtf-note" role="status">{escape(job.note)}</span>' if job.note else ""
@@ -176,7 +182,8 @@ def race_html(race: Race | None) -> str:
 
     pace = f"In slow motion: {race.slowdown:,.0f} times slower than it was." if race.slowdown >= 1.05 else "As fast as it was."
     ahead = race.full.times_ms[-1] / race.small.times_ms[-1]
-    end = f" The assembled model was done {ahead:.2f} times as fast." if race.finished else ""
+    outcome = f"was done {ahead:.2f} times as fast" if ahead >= 1 else f"took {1 / ahead:.2f} times as long"
+    end = f" The assembled model {outcome}." if race.finished else ""
     engines = " and ".join(dict.fromkeys(_ENGINES[runner.engine] for runner in (race.full, race.small)))
     return (
         f'<div class="modtf-race" data-finished="{str(race.finished).lower()}"><div class="modtf-texts">{lane("full model", race.full, "full")}'
@@ -197,7 +204,7 @@ def sweep_html(sweep: Sweep | None) -> str:
         if mark:
             names = ", ".join(LABELS.get(slot, slot) for slot in new)
             lost = f"The first slot that the full model says and an assembly does not: <b>{escape(names)}</b>, at {side.assembly.ratio:.2f}× ({side.assembly.shape})."
-        errors = "–" if side.report is None else str(side.report.errors)
+        errors = f"{likeness(side.text, first.text):.0f} %" if side.report is None else str(side.report.errors)
         rows.append(
             f'<tr class="{"modtf-first-loss" if mark else ""}"><th scope="row">{side.assembly.ratio:.2f}×</th><td>{side.assembly.shape}</td><td>{side.milliseconds:,.0f}</td>'
             f"<td>{errors}</td><td>{marked_html(side.text, first.text)}{chips_of_faults(side)}</td></tr>"
@@ -205,9 +212,10 @@ def sweep_html(sweep: Sweep | None) -> str:
     if not lost and first.report is not None:
         whole = len(sweep.sides) == sweep.total
         lost = "No slot that the full model says is lost at any ratio." if whole else "No slot that the full model says was lost so far."
+    measure = "slot errors" if first.report else "ROUGE-L against the full model"
     return (
         f'<div class="modtf-swept"><p aria-live="polite">{lost}</p><table class="modtf-table modtf-sweep"><thead><tr><th scope="col">ratio</th><th scope="col">layers</th>'
-        f'<th scope="col">ms</th><th scope="col">slot errors</th><th scope="col" style="text-align:left">text</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        f'<th scope="col">ms</th><th scope="col">{measure}</th><th scope="col" style="text-align:left">text</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
         f'<p class="modtf-note">{sweep.strategy.replace("_", " ")}; one run each, by {_ENGINES[first.engine]}; marked: what the full model did not write there</p></div>'
     )
 

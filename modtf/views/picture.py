@@ -15,6 +15,7 @@ from modtf.mapping import Assembly, Mapping, Path, merge, split, start_indices, 
 
 _STACKS = ("encoder", "decoder")
 _JOINT_WIDTH = 10  # pixels, as in style.css
+_BLANK = "\u00a0"  # an empty description would leave the former one on the button
 
 
 class Picture:
@@ -52,15 +53,15 @@ class Picture:
             for i, block in enumerate(self.blocks[stack]):
                 g = widths.get(i, 0)
                 if g == 1:
-                    _show(block, "", f"{stack} layer {i}: an original layer", ("modtf-block", "modtf-g1"))
+                    _show(block, _BLANK, f"{stack} layer {i}: an original layer", ("modtf-block", "modtf-g1"))
                 elif g:
                     words = f"{stack} m({g}, {i // g}): one modularized layer for original layers {i} to {i + g - 1}; click to split it"
                     _show(block, f"{g}", words, ("modtf-block", "modtf-module", f"modtf-g{g}"))
                 else:
-                    _show(block, "", "", ("modtf-block", "modtf-gone"))
+                    _show(block, _BLANK, "", ("modtf-block", "modtf-gone"))
             for i, joint in enumerate(self.joints[stack], start=1):
                 words = f"{stack}: merge what meets between layers {i - 1} and {i}" if i in widths else ""
-                _show(joint, "+" if i in widths else "", words, ("modtf-joint",) if i in widths else ("modtf-joint", "modtf-gone"))
+                _show(joint, "+" if i in widths else _BLANK, words, ("modtf-joint",) if i in widths else ("modtf-joint", "modtf-gone"))
 
     def _button(self, stack: str, kind: str, layer: int) -> Any:
         button = widgets.Button()

@@ -27,6 +27,7 @@ class Side:
     tokens: int
     engine: str
     remembered: bool = False  # text and times are from an earlier request of this session
+    cut: bool = False  # it had not come to its end when it had as many tokens as are allowed
 
     @property
     def milliseconds(self) -> float:
@@ -124,6 +125,9 @@ class State:
     """All that a view draws. ``result`` may be of an earlier request than ``request``: then ``current`` is false."""
 
     generation: int = 0
+    assembly: Assembly | None = None  # what the controls say, whatever is wrong with the text
+    strategy: str | None = None  # that builds it; None where it was built by hand
+    size: Size | None = None  # of it
     request: Request | None = None
     result: Result | None = None
     busy: bool = False  # texts are being written
