@@ -14,7 +14,7 @@ import ipywidgets as widgets
 from modtf.mapping import Assembly, Mapping, Path, merge, split, start_indices, write_path
 
 _STACKS = ("encoder", "decoder")
-_JOINT_WIDTH = 10  # pixels, as in style.css
+_JOINT_WIDTH, _BORDERS = 10, 2  # pixels, as in style.css
 _BLANK = "\u00a0"  # an empty description would leave the former one on the button
 
 
@@ -32,9 +32,10 @@ class Picture:
         #: the joint before each layer but the first
         self.joints = {stack: [self._button(stack, "joint", i) for i in range(1, depths[stack])] for stack in _STACKS}
         self.labels = {stack: widgets.HTML() for stack in _STACKS}
-        # A block of g layers takes the place of g blocks and of the joints between them.
+        # A block of g layers takes the place of g blocks, with their borders, and of the joints between them.
         widths = "".join(
-            f".modtf .modtf-stack > .modtf-g{g} {{ flex: {g} 1 {(g - 1) * _JOINT_WIDTH}px; }}\n" for g in range(1, max(depths.values()) + 1)
+            f".modtf .modtf-stack > .modtf-g{g} {{ flex: {g} 1 {(g - 1) * _JOINT_WIDTH + g * _BORDERS}px; }}\n"
+            for g in range(1, max(depths.values()) + 1)
         )
         self.widget = widgets.VBox([widgets.HTML(f"<style>{widths}</style>"), *(self._row(stack) for stack in _STACKS)])
         self.draw(mapping.original)
