@@ -122,11 +122,11 @@ class Controller:
 
     def race(self) -> int:
         """Write the present text by both models and replay how it came, token by token."""
-        return self._start("race", self._race, race=None)
+        return self._start("race", self._race)
 
     def sweep(self, strategy: str) -> int:
         """Write the present source by every assembly of a strategy."""
-        return self._start("sweep", self._sweep, sweep=None, strategy=strategy)
+        return self._start("sweep", self._sweep, strategy=strategy)
 
     def measure(self, examples: int) -> int:
         """Measure the present assembly on so many of the bundled MRs, against the full model's texts for them."""
@@ -208,17 +208,16 @@ class Controller:
             raise ModtfError("the text is empty; write something for the model to work on")
         return Request(write_mr(mr) if mr else source, mr, strategy, assembly)
 
-    def _start(self, kind: str, work: Callable[..., None], race: Any = True, sweep: Any = True, **options: Any) -> int:
-        """Begin a job on the present request; ``race`` and ``sweep`` None clear what stands there."""
+    def _start(self, kind: str, work: Callable[..., None], **options: Any) -> int:
+        """Begin a job on the present request; the former race or sweep gives way to a new one."""
         with self._changed:
-            fresh = {name: None for name, value in (("race", race), ("sweep", sweep)) if value is None}
             if self.state.request is None or self.state.problem:
                 self._pending = False
                 words = "correct the input above first" if self.state.problem else "write a text above first"
                 self._wish(busy=False, job=Job(kind, running=False, problem=words))
             else:
                 self._begin((work, options))
-                self._wish(busy=not self.state.current, job=Job(kind), **fresh)
+                self._wish(busy=not self.state.current, job=Job(kind), **({kind: None} if kind in ("race", "sweep") else {}))
             return self.state.generation
 
     def _begin(self, job: tuple[Callable[..., None], dict[str, Any]] | None) -> None:
