@@ -38,7 +38,7 @@ import transformers
 import modtf
 from modtf.decoding import GENERATE, LOOP, decode
 from modtf.errors import ModtfError
-from modtf.evaluation import Latency, Size, measure_quality, size_of, write_texts
+from modtf.evaluation import Latency, Size, in_turns, measure_quality, size_of, write_texts
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel, modularize
 from modtf.pocket import bundled_examples
@@ -257,18 +257,6 @@ def latencies(
         | ({"ctranslate2": {precision: speeds(assembly, precision) for precision in compiled[assembly]}} if compiled else {})
         for assembly in chosen
     }
-
-
-def in_turns(runs: dict[Any, Callable[[], Any]], repeats: int) -> dict[Any, list[float]]:
-    """Milliseconds of repeated runs, after one each that warms up."""
-    times: dict[Any, list[float]] = {key: [] for key in runs}
-    for turn in range(repeats + 1):
-        for key, run in runs.items():
-            started = time.perf_counter()
-            run()
-            if turn:
-                times[key].append(1000 * (time.perf_counter() - started))
-    return times
 
 
 def spread(sources: Sequence[str], number: int) -> list[str]:

@@ -6,11 +6,11 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from modtf.decoding import decode
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
 from modtf.tasks.e2e import Example, write_mr
@@ -53,11 +53,10 @@ def _count(model: PreTrainedModel, parameters: Iterable[torch.Tensor]) -> Size:
 
 @dataclass(frozen=True)
 class Latency:
-    """Times of repeated runs of the same work, in milliseconds, the tokens that one run wrote (all rows together), and by which engine."""
+    """Times of repeated runs of the same work, in milliseconds, and the tokens that one run wrote (all rows together)."""
 
     times_ms: tuple[float, ...]
     tokens: int
-    engine: str = ""
 
     @property
     def median_ms(self) -> float:
@@ -73,38 +72,19 @@ class Latency:
         return 1000 * self.tokens / self.median_ms
 
 
-def measure_latency(
-    models: Sequence[PreTrainedModel],
-    encoded: dict[str, torch.Tensor],
-    repeats: int = 5,
-    max_new_tokens: int = 64,
-    exactly: int | None = None,
-    engine: str | None = None,
-) -> list[Latency]:
-    """Time greedy decoding by several models, in turns so that all meet the same machine, after a warm-up each.
+def in_turns(runs: dict[Any, Callable[[], Any]], repeats: int) -> dict[Any, list[float]]:
+    """Milliseconds of each of the runs, so often repeated, after one each that warms up.
 
-    ``encoded`` holds ``input_ids`` and ``attention_mask`` (batch, source). With ``exactly`` every row gets so many tokens
-    whatever the model says: the fair way to compare models that write texts of different length. ``engine`` is that of
-    :func:`modtf.decoding.decode`.
+    They take turns, so that all meet the same machine. What runs on a GPU must wait for its end itself, as decoding does.
     """
-    times: list[list[float]] = [[] for _ in models]
-    tokens, engines = [0] * len(models), [""] * len(models)
+    times: dict[Any, list[float]] = {key: [] for key in runs}
     for turn in range(repeats + 1):
-        for i, model in enumerate(models):
-            started = seconds_now(model)
-            written, engines[i] = decode(
-                model,
-                encoded["input_ids"],
-                encoded["attention_mask"],
-                max_new_tokens=exactly or max_new_tokens,
-                exactly=exactly is not None,
-                engine=engine,
-            )
-            if turn:  # the first turn warms up
-                times[i].append(1000 * (seconds_now(model) - started))
-            pad = model.generation_config.pad_token_id
-            tokens[i] = int((written[:, 1:] != pad).sum()) if pad is not None else written[:, 1:].numel()
-    return [Latency(tuple(t), n, who) for t, n, who in zip(times, tokens, engines, strict=True)]
+        for key, run in runs.items():
+            started = time.perf_counter()
+            run()
+            if turn:
+                times[key].append(1000 * (time.perf_counter() - started))
+    return times
 
 
 def seconds_now(model: PreTrainedModel) -> float:
