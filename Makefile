@@ -12,13 +12,16 @@ COLAB := .venv-colab
 TORCH := 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-colab lint format notebooks benchmark pocket wheel constraints clean
+.PHONY: help demo lab test test-colab lint format notebooks benchmark pocket wheel constraints clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/demo.stamp  ## open the explorer in a browser
 	$(BIN)/modtf demo $(ARGS)
+
+lab: $(VENV)/demo.stamp  ## open the course in JupyterLab
+	$(BIN)/jupyter lab $(ARGS) notebooks/0_quickstart.ipynb
 
 test: $(VENV)/dev.stamp  ## run all tests
 	$(BIN)/python -m pytest $(ARGS)
@@ -36,13 +39,9 @@ format: $(VENV)/dev.stamp  ## format the code and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Content decides, not file times: each notebook is written anew from its .py source, then run. Widget state is not stored:
-# it is large, and stale as soon as the page is opened.
-notebooks: $(VENV)/dev.stamp  ## run the notebooks and store their outputs
-	@set -e; for source in $(wildcard notebooks/*.py); do \
-		$(BIN)/jupytext --to ipynb "$$source"; \
-		$(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.store_widget_state=False "$${source%.py}.ipynb"; \
-	done
+# Content decides, not file times: each notebook is written anew from its .py source, then run. ARGS='2 3' builds some.
+notebooks: $(VENV)/dev.stamp  ## run the notebooks and store their outputs (needs Chromium for the figures)
+	$(BIN)/python notebooks/build.py $(ARGS)
 
 # The folder of the E2E CSV files (CONTRIBUTING.md says which).
 DATA ?= $(MODTF_E2E_DIR)

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.utils import logging
 
 from modtf.architectures import Architecture, architecture_of, set_depths, stacks_of
 from modtf.decoding import GENERATE, LOOP, decode
@@ -518,9 +519,25 @@ def load(name: str | Path) -> ModularModel:
     """Load a modular model: ``"pocket"`` (bundled, needs no network), a folder, or a hub id."""
     from modtf.data import bundled
 
-    modular = ModularModel.from_pretrained(bundled("pocket") if name == "pocket" else name)
+    if name == "pocket":
+        with _quietly():
+            modular = ModularModel.from_pretrained(bundled("pocket"))
+    else:
+        modular = ModularModel.from_pretrained(name)
     modular.source = "pocket" if name == "pocket" else _absolute_if_folder(str(name))
     return modular
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the progress bar, which is on the page for longer than the loading takes."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def forward_shared(model: PreTrainedModel, inputs: dict[str, Any]) -> Seq2SeqLMOutput:

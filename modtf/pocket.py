@@ -188,7 +188,7 @@ def _arguments(output: str | Path, steps: int, learning_rate: float, seed: int, 
     return {
         "output_dir": str(output), "max_steps": steps, "per_device_train_batch_size": 1, "learning_rate": learning_rate,
         "warmup_steps": min(100, steps // 10), "lr_scheduler_type": "linear", "max_grad_norm": 1.0, "seed": seed,
-        "use_cpu": cpu, "ddp_backend": "gloo" if cpu and "LOCAL_RANK" in os.environ else None, "bf16": _fast_bf16() if bf16 is None else bf16,
+        "use_cpu": cpu, "ddp_backend": "gloo" if cpu and "LOCAL_RANK" in os.environ else None, "bf16": fast_bf16() if bf16 is None else bf16,
         "logging_steps": 50, "save_steps": max(steps // 20, 1), "save_total_limit": 1, "remove_unused_columns": False,
         "report_to": "tensorboard" if importlib.util.find_spec("tensorboard") else "none", "dataloader_pin_memory": not cpu,
     }  # fmt: skip
@@ -220,7 +220,7 @@ def _step_of(checkpoint: str | Path | None) -> int:
     return int(str(checkpoint).rpartition("-")[2]) if checkpoint else 0
 
 
-def _fast_bf16() -> bool:
+def fast_bf16() -> bool:
     """Whether bfloat16 autocast is faster than float32 here: on GPUs that have it, and on CPUs that multiply in it."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()

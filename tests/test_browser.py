@@ -97,6 +97,11 @@ NOTEBOOK = {
 def lab(folder: Path) -> Iterator[str]:
     """The address of a notebook with two explorers, in JupyterLab as it comes."""
     (folder / "explorers.ipynb").write_text(json.dumps(NOTEBOOK))
+    yield from in_lab(folder, "explorers.ipynb")
+
+
+def in_lab(folder: Path, notebook: str, **environment: str) -> Iterator[str]:
+    """The address of a notebook in JupyterLab, started in ``folder`` with nobody's settings but those given."""
     own = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
     token = secrets.token_hex(16)
     options = [
@@ -108,8 +113,8 @@ def lab(folder: Path) -> Iterator[str]:
         "--ServerApp.answer_yes=True",
     ]
     command = [sys.executable, "-m", "jupyter", "lab", *options]
-    for said in started(command, folder, r"http://127\.0\.0\.1:\d+/lab\?token=", JUPYTER_PREFER_ENV_PATH="1", **own):
-        yield said.replace("/lab?", "/lab/tree/explorers.ipynb?") + token
+    for said in started(command, folder, r"http://127\.0\.0\.1:\d+/lab\?token=", JUPYTER_PREFER_ENV_PATH="1", **own, **environment):
+        yield said.replace("/lab?", f"/lab/tree/{notebook}?") + token
 
 
 @pytest.fixture(scope="module")
@@ -215,17 +220,17 @@ def test_no_request_without_its_token_is_answered(address: str) -> None:
 def test_the_slider_brings_new_text_quality_and_speed(page: Page) -> None:
     page.settled()
     first = page.read()
-    assert "The Vaults" in first["full"] and "✓ name" in first["chips"]
+    assert "The Plough" in first["full"] and "✓ name" in first["chips"]
     assert "2.00×" in first["title"] and re.fullmatch(r"\d+\.\d\d×", first["speed"]) and "23.1 MB" in first["table"]
     source = page.root.get_by_label("the same as text").input_value()
     modular = modtf.load("pocket")
     ratios = modular.mapping.ratios()
     at_two = ratios.index(2)
-    # The nearest position of the slider where this model's text is another one.
+    # The nearest position of the slider where this model's text is another one, and not the full model's.
     steps, expected = next(
         (steps, text)
         for steps in sorted(range(-at_two, len(ratios) - at_two), key=abs)
-        if (text := modular.generate(source, ratio=ratios[at_two + steps])) != first["small"]
+        if (text := modular.generate(source, ratio=ratios[at_two + steps])) not in (first["small"], first["full"])
     )
     page.slide("ratio", steps)
     page.shows(f"{ratios[at_two + steps]:.2f}×")
@@ -438,7 +443,7 @@ def test_explorers_beside_each_other_do_not_meet(page: Page, browser: Any, addre
         tab.goto(address)
         other = Page(tab, "voila")
     other.settled()
-    assert "The Vaults" in other.read()["full"] and "2.00×" in other.read()["title"]
+    assert "The Plough" in other.read()["full"] and "2.00×" in other.read()["title"]
     other.slide("ratio", 2)
     page.button("measure this assembly").click()
     other.shows("2.40×")
@@ -449,3 +454,69 @@ def test_explorers_beside_each_other_do_not_meet(page: Page, browser: Any, addre
     if tab is not None:
         tab.goto("about:blank")
         tab.context.close()
+
+
+# -- the course, in JupyterLab ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """JupyterLab's address, with a %s for the name of a notebook; it shows cells that are out of sight too."""
+    folder = tmp_path_factory.mktemp("course")
+    for name in ("0_quickstart.ipynb", "4_assembly.ipynb"):
+        shutil.copy(ROOT / "notebooks" / name, folder)
+    settings = folder / "settings" / "@jupyterlab" / "notebook-extension"
+    settings.mkdir(parents=True)
+    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+    yield from in_lab(folder, "%s", JUPYTERLAB_SETTINGS_DIR=str(folder / "settings"))
+
+
+@pytest.fixture
+def run_all(course: str, browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A notebook of the course, opened, all of its cells run."""
+    tab = browser.new_page(viewport={"width": 1300, "height": 1000})
+    tab.set_default_timeout(SECONDS * 1000)
+    tab.goto(course % request.param + "&reset")  # or the notebook that was open before comes back
+    tab.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+    cells = sum(
+        cell["cell_type"] == "code" for cell in json.loads((ROOT / "notebooks" / request.param).read_text(encoding="utf-8"))["cells"]
+    )
+    tab.get_by_role("menuitem", name="Run", exact=True).click()
+    tab.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    # Numbers that were stored go away when their cell is queued, so these are of this run.
+    tab.locator(".jp-CodeCell").last.get_by_text(f"[{cells}]:").wait_for()
+    tab.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+    yield tab
+    tab.screenshot(path=PICTURES / f"{request.param.removesuffix('.ipynb')}.png")
+    tab.goto("about:blank")
+    tab.close()
+
+
+@pytest.mark.parametrize("run_all", ["0_quickstart.ipynb"], indirect=True)
+def test_quickstart_runs_and_slides(run_all: Any) -> None:
+    page = Page(run_all, "lab")
+    before = page.settled()
+    full, small = page.read()["full"], page.read()["small"]
+    page.slide("ratio", 30)  # to the right end
+    page.settled(before)
+    page.shows("6.00×")
+    assert page.read()["full"] == full and "cheap" in small
+    assert page.read()["shape"] == "2-2" and "cheap" not in page.read()["small"]  # what 6x forgets
+    assert run_all.get_by_text("✗ Exercise 0.1, not yet").count() == 1
+    assert run_all.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count() == 0
+
+
+@pytest.mark.parametrize("run_all", ["4_assembly.ipynb"], indirect=True)
+def test_assembly_runs_and_slides(run_all: Any) -> None:
+    text = run_all.locator(".widget-html .course-text")
+    figure = run_all.locator(".modtf-curve iframe").content_frame.locator(".gtitle")
+    text.wait_for()
+    assert "2.00x, size_first: 6-6" in figure.text_content()
+    assert "cheap" in text.inner_text()
+    handle = run_all.locator(".widget-hslider:has(label:text-is('ratio'))").locator(".noUi-handle, .ui-slider-handle")
+    handle.focus()
+    for _ in range(12):
+        handle.press("ArrowRight")
+    figure.get_by_text("6.00x, size_first: 2-2").wait_for()
+    run_all.wait_for_function("!document.querySelector('.widget-html .course-text').innerText.includes('cheap')")  # what 6x forgets
+    assert text.inner_text().startswith("The Plough is a pub")

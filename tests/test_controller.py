@@ -546,7 +546,7 @@ def test_fields_follow_each_other(explorer: Explorer) -> None:
 def test_a_wrong_mr_is_said_and_fields_stay(explorer: Explorer) -> None:
     explorer.source.value = "name[Aromi], area[<b>moon</b>]"
     assert "area[&lt;b&gt;moon&lt;/b&gt;] is unknown" in explorer.problem.value
-    assert explorer.slots["name"].value == "The Vaults"
+    assert explorer.slots["name"].value == "The Plough"
     explorer.source.value = "name[Aromi]"
     assert explorer.problem.value == ""
 

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "modtf"
 # A room is a module or a sub-package; it may import itself and the rooms that stand before it.
 ROOMS = (
     "errors", "data", "mapping", "strategies", "architectures", "layers", "decoding", "modular", "replacing", "distillation",
-    "trainer", "tasks", "evaluation", "pocket", "views", "cli",
+    "trainer", "tasks", "evaluation", "pocket", "views", "course", "cli",
 )  # fmt: skip
 # These depend on less than their place allows: a task knows nothing of models, and integers need no tensors.
 ONLY = {"tasks": {"errors"}}

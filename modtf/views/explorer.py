@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
-from transformers.utils import logging
 
 from modtf.errors import ModtfError
 from modtf.mapping import Assembly, path_lengths
@@ -29,8 +28,9 @@ from modtf.views.figures import CURVE_CLASS, figure_html, frame_html, quality_cu
 from modtf.views.picture import Picture
 from modtf.views.state import Row, State
 
+#: Said in full down to 3x; the smallest assemblies forget the price.
 _FIRST_MR = (
-    "name[The Vaults], eatType[pub], food[French], priceRange[£20-25], customer rating[5 out of 5], area[riverside], near[Café Adriatic]"
+    "name[The Plough], eatType[pub], food[Chinese], priceRange[cheap], customer rating[5 out of 5], area[city centre], near[Café Rouge]"
 )
 _FIRST_RATIO = 2.0
 _NOT_SAID = "(not said)"
@@ -51,18 +51,7 @@ def explore(modular: ModularModel | None = None, *, folder: str | Path = ".") ->
     """
     if modular is not None and not isinstance(modular, ModularModel):
         raise ModtfError(f"a {type(modular).__name__} cannot be explored; give it modularized layers first: modtf.modularize(model, ...)")
-    return Explorer(_load_quietly() if modular is None else modular, folder).widget
-
-
-def _load_quietly() -> ModularModel:
-    """Pocket, without the progress bar that would stay above the page."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        return load("pocket")
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+    return Explorer(load("pocket") if modular is None else modular, folder).widget
 
 
 class Explorer:

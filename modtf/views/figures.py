@@ -20,6 +20,8 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
+from modtf.mapping import Path, start_indices
+
 #: Okabe and Ito's palette: told apart by all kinds of colour vision, on white and on black. Shape and dash say it again.
 _LOOKS = {
     "size_first": {"name": "size first", "color": "#3b8fd0", "symbol": "circle", "dash": "solid", "size": 7},
@@ -27,6 +29,7 @@ _LOOKS = {
 }
 _MINE = {"name": "measured here", "color": "#8a8a8a", "symbol": "star", "dash": "", "size": 13}
 _HERE = "#cc4e94"
+_COLORWAY = ("#3b8fd0", "#e07b1a", "#cc4e94", "#2a9d74", "#8a8a8a", "#b8860b")
 _AGAINST = {"speed_up": "speed-up, measured (×)", "ratio": "compression ratio (×)"}
 _GRID = "rgba(128,128,128,0.25)"
 
@@ -78,11 +81,48 @@ def quality_curve(
     figure.update_xaxes(title={"text": _AGAINST[against], "standoff": 6}, gridcolor=_GRID, zeroline=False, ticksuffix="×", nticks=7)
     figure.update_yaxes(gridcolor=_GRID, zeroline=False)
     figure.update_yaxes(rangemode="tozero", row=1, col=2)
-    if kept := [
-        row["bleu_kept"] for row in [*(row for row in rows if row["trained"]), *mine]
-    ]:  # a point of BLEU is noise: it must not fill the figure
+    if kept := [row["bleu_kept"] for row in [*(row for row in rows if row["trained"]), *mine]]:  # a point of BLEU must not fill the figure
         figure.update_yaxes(range=[min(90, min(kept) - 2), max(102, max(kept) + 1)], row=1, col=1)
     return figure
+
+
+#: Modules by granularity, darker the more layers they stand for; originals are hollow.
+_BLOCKS = ("#b9d7ee", "#8bbde2", "#5fa3d5", "#3b8fd0", "#2a6ea3", "#1b4b70")
+
+
+def paths_figure(paths: dict[str, Path], title: str = "") -> go.Figure:
+    """Paths as rows of blocks over the original layers: ``{"encoder": (1, 1, 2, 2, 6)}``. A block says m(g, j), or the original layer's number."""
+    figure = go.Figure()
+    blocks = [(row, g, start) for row, path in paths.items() for g, start in zip(path, start_indices(path), strict=True)]
+    for g in sorted({g for _, g, _ in blocks}):
+        rows, starts = zip(*((row, start) for row, granularity, start in blocks if granularity == g), strict=True)
+        color = "rgba(255,255,255,0)" if g == 1 else _BLOCKS[min(g - 2, len(_BLOCKS) - 1)]
+        figure.add_bar(
+            orientation="h", y=rows, x=[g] * len(rows), base=starts, width=0.76,
+            text=[str(start) if g == 1 else f"m({g}, {start // g})" for start in starts], textposition="inside", insidetextanchor="middle", textangle=0,
+            constraintext="none", textfont={"color": "white" if g > 1 and color in _BLOCKS[3:] else "#222222" if g > 1 else None},
+            marker={"color": color, "line": {"color": "#888888", "width": 1.5}}, hovertemplate="%{text}<extra></extra>",
+        )  # fmt: skip
+    depth = max(map(sum, paths.values()))
+    figure.update_layout(template="plotly_white", title=title, barmode="overlay", height=120 + 34 * len(paths), showlegend=False)
+    figure.update_xaxes(
+        title="original layers",
+        tickvals=[i + 0.5 for i in range(depth)],
+        ticktext=list(range(depth)),
+        range=[-0.1, depth + 0.1],
+        showgrid=False,
+        zeroline=False,
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return figure
+
+
+def described(figure: go.Figure, alt: str, **layout: Any) -> go.Figure:
+    """The figure as the notebooks show it, with ``alt`` for those who cannot see it, and further settings of its layout."""
+    figure.update_layout(
+        meta={"alt": alt}, colorway=_COLORWAY, font={"size": 13}, margin={"l": 60, "r": 20, "t": 50, "b": 50}, paper_bgcolor="white", plot_bgcolor="white"
+    )  # fmt: skip
+    return figure.update_layout(**layout)
 
 
 #: The element that holds frame and figure; the frame finds it from where it stands, so several explorers do not meet.

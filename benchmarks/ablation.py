@@ -1,0 +1,129 @@
+"""What each loss and each replacing schedule adds: short trainings of pocket's modules that differ in nothing else.
+
+    python benchmarks/ablation.py    # writes data/ablation.json; about 1.5 hours on one core, and goes on where it was stopped
+
+Each run begins with untrained modules of granularity 2 and 6, sees the same batches of the bundled texts (the original's own, so no
+data are needed), and is scored along the way at 2x and 6x on bundled inputs. The notebooks show the outcome.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import platform
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import modtf
+from modtf.architectures import set_attention
+from modtf.evaluation import measure_quality
+from modtf.pocket import bundled_examples, fast_bf16, use_cpu_well
+from modtf.tasks.batches import TaskBatches, only_batch
+from modtf.trainer import MuonWithAdamW
+
+OUTPUT = Path(__file__).parents[1] / "data" / "ablation.json"
+GRANULARITIES, RATIOS = (2, 6), (2, 6)
+STEPS, BATCH_SIZE, LEARNING_RATE = 400, 32, 5e-3
+MEASURE_EVERY, INPUTS = 100, 100
+#: Fifteen combinations of losses take an hour with one seed; the schedules' two seeds show how much a seed changes.
+SEEDS = {"schedule": (0, 1), "losses": (0,)}
+
+#: Weights of the losses where they are on: those of the bundled kit, attention maps as light as hidden states.
+WEIGHTS = {"labels": 1.0, "logits": 1.0, "hidden": 0.2, "attention": 0.2}
+
+#: For replacing alone (labels, no teacher). A share of mixtures of 1 is BERT-of-Theseus' way.
+SCHEDULES: dict[str, dict[str, float]] = {
+    "rising from none to all": {"mixtures": 1, "whole": 0, "replacing_probability": 0, "full_at": 1, "coarse_at": 0},
+    "rising from half to all": {"mixtures": 1, "whole": 0, "replacing_probability": 0.5, "full_at": 0.5, "coarse_at": 0},
+    "all, from the first step": {"mixtures": 1, "whole": 0, "replacing_probability": 1, "coarse_at": 0},
+    "rising, fine before coarse": {"mixtures": 1, "whole": 0, "replacing_probability": 0.5, "full_at": 0.5, "coarse_at": 0.5},
+    "modtf's own": {},
+}
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    torch.set_num_threads(1)
+    use_cpu_well(1)
+    transformers.logging.disable_progress_bar()
+    combinations = [names for count in range(1, 5) for names in itertools.combinations(WEIGHTS, count)]
+    schedules = [(name, {**options, **_only("labels")}) for name, options in SCHEDULES.items()]
+    losses = [(list(names), {f"{loss}_weight": WEIGHTS[loss] * (loss in names) for loss in WEIGHTS}) for names in combinations]
+    plan = [
+        {"kind": kind, "name": name, "seed": seed, "options": options}
+        for kind, runs in (("schedule", schedules), ("losses", losses))
+        for seed in SEEDS[kind]
+        for name, options in runs
+    ]
+    done = json.loads(OUTPUT.read_text())["runs"] if OUTPUT.exists() else []
+    for wanted in plan:
+        if all(any(run[key] != wanted[key] for key in ("kind", "name", "seed")) for run in done):
+            done.append(wanted | train(wanted["seed"], wanted["options"]))
+            print(json.dumps(done[-1]), flush=True)
+            write(done)
+
+
+def _only(name: str) -> dict[str, float]:
+    return {f"{loss}_weight": float(loss == name) for loss in WEIGHTS}
+
+
+def train(seed: int, options: dict[str, float]) -> dict[str, Any]:
+    """Train new modules; scores along the way and the seconds that training took."""
+    pocket = modtf.load("pocket")
+    original = pocket.assemble()
+    set_attention(original, "eager")
+    modular = modtf.modularize(original, GRANULARITIES, tokenizer=pocket.tokenizer)
+    inputs = bundled_examples("evaluation")[:INPUTS]
+    scores: list[dict[str, Any]] = []
+    measuring = 0.0
+
+    def measure(step: int) -> None:
+        nonlocal measuring
+        begun = time.perf_counter()
+        for ratio in RATIOS:
+            quality = measure_quality(modular, modular.choose(ratio), inputs)
+            scores.append({"step": step, "ratio": ratio} | {name: round(value, 2) for name, value in asdict(quality).items()})
+        modular.train()
+        measuring += time.perf_counter() - begun
+
+    class Measuring(transformers.TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step % MEASURE_EVERY == 0:
+                measure(state.global_step)
+
+    with tempfile.TemporaryDirectory() as folder:
+        args = modtf.ModularTrainingArguments(
+            output_dir=folder, max_steps=STEPS, per_device_train_batch_size=1, learning_rate=LEARNING_RATE, warmup_steps=STEPS // 20, seed=seed,
+            lr_scheduler_type="linear", use_cpu=True, bf16=fast_bf16(), report_to="none", save_strategy="no", logging_strategy="no",
+            remove_unused_columns=False, dataloader_pin_memory=False, disable_tqdm=True, **options,
+        )  # fmt: skip
+        trainer = modtf.ModularTrainer(
+            modular, args, whole_batches=True, data_collator=only_batch, callbacks=[Measuring()],
+            train_dataset=TaskBatches(bundled_examples("pairs"), modular.tokenizer, STEPS, BATCH_SIZE, seed),
+            optimizers=(MuonWithAdamW(modular, LEARNING_RATE, LEARNING_RATE / 5), None),
+        )  # fmt: skip
+        measure(0)
+        before, begun = measuring, time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - begun - (measuring - before)
+    return {"scores": scores, "seconds": round(seconds)}
+
+
+def write(runs: list[dict[str, Any]]) -> None:
+    made = {
+        "made_by": "benchmarks/ablation.py",
+        "machine": f"{platform.machine()}, torch {torch.__version__}, transformers {transformers.__version__}, bf16: {fast_bf16()}",
+        "steps": STEPS, "batch_size": BATCH_SIZE, "granularities": GRANULARITIES, "inputs": INPUTS, "weights": WEIGHTS, "runs": runs,
+    }  # fmt: skip
+    OUTPUT.write_text(json.dumps(made, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Score two published systems and people on the 2017 test set, and texts that leave something out or turn it around on purpose.
+
+    python benchmarks/published.py --data <folder of the E2E CSV files>    # writes data/published.json, in a few minutes
+
+The folder needs system-outputs/tgen.tsv and slug.tsv too: what TGen and Slug wrote in the E2E NLG challenge (columns MR and output). Notebook 5
+shows the outcome. Only what is measured is written, none of the texts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sacrebleu
+import torch
+import transformers
+
+import modtf
+from modtf.errors import ModtfError
+from modtf.evaluation import write_texts
+from modtf.tasks.e2e import MR, SLOTS, Example, parse_mr, read_folder, write_mr
+from modtf.tasks.scores import score
+from modtf.tasks.slots import check
+
+OUTPUT = Path(__file__).parents[1] / "data" / "published.json"
+SYSTEMS = {"tgen": "TGen", "slug": "Slug"}
+SOURCE = (
+    "References: E2E NLG, 2017 (Novikova, Dušek, Rieser, 2017). Systems: outputs of the E2E NLG challenge (Dušek, Novikova, Rieser, 2020): TGen, its "
+    "baseline (Dušek, Jurčíček, 2016), and Slug, its winner (Juraska, Karagiannis, Bowden, Walker, 2018). 'pocket' is the bundled original. Texts "
+    "with something dropped, turned around or not told are made from these by benchmarks/published.py; no system wrote them so."
+)
+RATIOS = (2, 4, 6)
+#: Times that the inputs are drawn anew, with replacement.
+DRAWS = 2000
+#: What Slug, TGen and people call it; "not" and "a" before it are what turning it around is about.
+_FAMILY_FRIENDLY = re.compile(r"(not )?(a )?((?:kids?|child|children|family|families)[- ]*friendly)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=os.environ.get("MODTF_E2E_DIR", "e2e"))
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    examples = read_folder(options.data, "test")
+    texts = {name: read_outputs(options.data / "system-outputs" / f"{file}.tsv", examples) for file, name in SYSTEMS.items()}
+    several = [i for i, example in enumerate(examples) if len(example.references) > 1]
+    others = [Example(examples[i].mr, examples[i].references[1:]) for i in several]
+    first = [examples[i].references[0] for i in several]
+    made = {
+        "made_by": "benchmarks/published.py",
+        "machine": f"torch {torch.__version__}, transformers {transformers.__version__}",
+        "source": SOURCE,
+        "examples": len(examples),
+        "rows": [
+            *(row(name, examples, written) for name, written in texts.items()),
+            row("Slug, last sentence dropped", examples, [without_last_sentence(text) for text in texts["Slug"]]),
+            row("Slug, family friendliness turned around", examples, [turned_around(text) for text in texts["Slug"]]),
+            *rows_with_hidden_slots(examples),
+        ],
+        # One text of a person against those of the others, so the systems once more without that reference.
+        "against_others": {
+            "examples": len(others),
+            "rows": [row("people", others, first), *(row(name, others, [written[i] for i in several]) for name, written in texts.items())],
+        },
+        "people_leave_out": people_leave_out(examples),
+        # How much of the table's differences the choice of inputs could make, which the table itself does not say.
+        "draws": DRAWS,
+        "against_1x": differences_from_1x(examples),
+    }
+    options.output.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_outputs(path: Path, examples: Sequence[Example]) -> list[str]:
+    """A system's texts, in the order of the examples."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            written = {write_mr(parse_mr(line["MR"])): line["output"] for line in csv.DictReader(file, delimiter="\t")}
+        return [written[write_mr(example.mr)] for example in examples]
+    except (OSError, KeyError) as error:
+        raise ModtfError(
+            f"{path} cannot be used: {error!r}. It needs the columns MR and output, and a line for each MR of the test set"
+        ) from error
+
+
+def row(system: str, examples: Sequence[Example], texts: Sequence[str], **more: Any) -> dict[str, Any]:
+    scores = score([example.mr for example in examples], texts, [example.references for example in examples])
+    words = sum(len(text.split()) for text in texts) / len(texts)
+    made = {"system": system, **more, **{name: round(value, 2) for name, value in asdict(scores).items()}, "words": round(words, 1)}
+    print(made, flush=True)
+    return made
+
+
+def rows_with_hidden_slots(examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """The bundled original as it is, and never told one of the slots: fluent texts that all leave out the same thing."""
+    pocket = modtf.load("pocket")
+
+    def texts_without(hidden: str | None) -> list[str]:
+        told: list[MR] = [{slot: value for slot, value in example.mr.items() if slot != hidden} for example in examples]
+        return write_texts(pocket, pocket.mapping.original, [write_mr(mr) for mr in told])
+
+    return [
+        row("pocket", examples, texts_without(None)),
+        *(row(f"pocket, never told {slot}", examples, texts_without(slot), hidden=slot) for slot in SLOTS if slot != "name"),
+    ]
+
+
+def without_last_sentence(text: str) -> str:
+    """Texts of one sentence stay as they are."""
+    sentences = re.split(r"(?<=[.!?])\s+", text)
+    return " ".join(sentences[:-1] or sentences)
+
+
+def turned_around(text: str) -> str:
+    """Whether families are welcome, said the other way round."""
+    return _FAMILY_FRIENDLY.sub(lambda found: ("" if found[1] else "not ") + (found[2] or "") + found[3], text)
+
+
+def people_leave_out(examples: Sequence[Example]) -> dict[str, float]:
+    """For each slot the share, in percent, of people's texts that do not say it where the MR has it."""
+    asked, missed = Counter[str](), Counter[str]()
+    for example in examples:
+        for text in example.references:
+            asked.update(example.mr.keys())
+            missed.update(check(example.mr, text).missed)
+    return {slot: round(100 * missed[slot] / asked[slot], 1) for slot in SLOTS}
+
+
+def differences_from_1x(examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """BLEU and SER of the bundled assemblies less the original's, each with the 95 % interval of a paired bootstrap over the inputs."""
+    pocket = modtf.load("pocket")
+    sources = [write_mr(example.mr) for example in examples]
+    slots = np.array([len(example.mr) for example in examples])
+    draws = np.random.default_rng(0).integers(len(examples), size=(DRAWS, len(examples)))
+    all_once = np.arange(len(examples))[None]
+
+    def measure(ratio: float) -> dict[str, Any]:
+        """The scores of all inputs, then those of each draw."""
+        texts = write_texts(pocket, pocket.choose(ratio), sources)
+        counts = np.array([bleu_counts(text, example.references) for text, example in zip(texts, examples, strict=True)])
+        errors = np.array([check(example.mr, text).errors for text, example in zip(texts, examples, strict=True)])
+        return {
+            "bleu": np.concatenate([bleu_of(counts[rows].sum(1)) for rows in (all_once, draws)]),
+            "ser": np.concatenate([100 * errors[rows].sum(1) / slots[rows].sum(1) for rows in (all_once, draws)]),
+        }
+
+    original, rows = measure(1), []
+    for ratio in RATIOS:
+        made: dict[str, Any] = {"ratio": ratio}
+        for name, values in measure(ratio).items():
+            less = values - original[name]
+            made |= {name: round(float(less[0]), 2), f"{name}_interval": np.percentile(less[1:], [2.5, 97.5]).round(2).tolist()}
+        print(made, flush=True)
+        rows.append(made)
+    return rows
+
+
+def bleu_counts(text: str, references: Sequence[str]) -> list[int]:
+    """What BLEU adds up over texts: n-grams found and n-grams there are (n from 1 to 4), the text's length and that of the nearest reference."""
+    one = sacrebleu.sentence_bleu(text, list(references), lowercase=True)
+    return [*one.counts, *one.totals, one.sys_len, one.ref_len]
+
+
+def bleu_of(sums: np.ndarray) -> np.ndarray:
+    """BLEU from sums (draws, 10) of :func:`bleu_counts`."""
+    found, there, length, wanted = sums[:, :4], sums[:, 4:8], sums[:, 8], sums[:, 9]
+    return 100 * np.exp(np.minimum(0, 1 - wanted / length) + np.log(found / there).mean(1))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ModtfError as error:
+        sys.exit(str(error))

@@ -1,0 +1,106 @@
+"""What the notebooks of the course share: guesses, checks of exercises, and controls that draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import ipywidgets as widgets
+import plotly.graph_objects as go
+
+from modtf.errors import ModtfError
+from modtf.views.figures import CURVE_CLASS, described, figure_html, frame_html
+from modtf.views.markup import problem_html
+
+_BAR = 40
+
+
+def reveal(what: str, guess: float | None, measured: float) -> None:
+    """Print a guess beside what came out, as two bars."""
+    try:
+        guess = None if guess is None else float(guess)
+    except (TypeError, ValueError):
+        print(f"(Your guess is {guess!r}; write a plain number, such as 40, in the cell above.)")
+        guess = None
+    longest = max(abs(measured), abs(guess or 0)) or 1
+
+    def line(name: str, value: float) -> str:
+        number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return f"  {name:<10} {'█' * round(_BAR * abs(value) / longest):<{_BAR}} {number}"
+
+    print(what)
+    print("  your guess (none: write one into the cell above, before you look)" if guess is None else line("your guess", guess))
+    print(line("measured", measured))
+
+
+@contextmanager
+def check(exercise: str) -> Iterator[None]:
+    """Say in words whether an exercise is solved: the first assertion within that fails is what is still wrong.
+
+    Nothing is raised, so that a notebook with open exercises runs to its end.
+    """
+    try:
+        yield
+    except AssertionError as error:
+        print(f"✗ Exercise {exercise}, not yet: {error}")
+    except ModtfError as error:
+        print(f"✗ Exercise {exercise}, not yet. modtf says: {error}")
+    except Exception as error:  # whatever a learner's code does
+        print(f"✗ Exercise {exercise}, not yet: your code raised {type(error).__name__}: {error}")
+    else:
+        print(f"✓ Exercise {exercise}: that is right.")
+
+
+class Canvas:
+    """A place on the page whose content changes while a cell runs, or as controls move; ``widget`` is what to display."""
+
+    def __init__(self, title: str = "figure") -> None:
+        self._title = title
+        self._words, self._figure = widgets.HTML(), widgets.HTML()
+        self.widget = widgets.VBox([self._words, self._figure])
+        self.widget.add_class(CURVE_CLASS)
+
+    def draw(self, figure: go.Figure | None = None, words: str = "") -> None:
+        """Show HTML text and a plotly figure in place of what was there."""
+        if figure is not None and len(self.widget.children) == 2:  # the frame that draws figures stays; it is heavy
+            height = (figure.layout.height or 400) + 6
+            self.widget.children = (self._words, widgets.HTML(frame_html(self._title, height)), self._figure)
+        self._words.value = words
+        if figure is not None:
+            margin = figure.layout.margin.to_plotly_json()  # what the figure says itself stays
+            shown = described(
+                go.Figure(figure), "", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)"
+            )  # on the page's own background
+            self._figure.value = figure_html(shown.update_layout(margin=margin))
+
+
+def play(draw: Callable[..., go.Figure | str | tuple[go.Figure, str]], **controls: widgets.Widget) -> widgets.Widget:
+    """Controls, and below them what ``draw`` makes of their values, each under its name: a plotly figure, HTML text, or both.
+
+    It is drawn anew after each move. A :class:`ModtfError` is shown in words.
+    """
+    canvas, problem = Canvas(), widgets.HTML()
+    for control in controls.values():
+        if hasattr(control, "continuous_update"):
+            control.continuous_update = False  # drawn when the hand lets go
+        control.style.description_width = "initial"
+        control.layout.width = "min(100%, 560px)"
+
+    def redraw(_: object = None) -> None:
+        try:
+            made = draw(**{name: control.value for name, control in controls.items()})
+        except ModtfError as error:
+            problem.value = problem_html(str(error))
+            return
+        problem.value = ""
+        if isinstance(made, tuple):
+            canvas.draw(*made)
+        elif isinstance(made, go.Figure):
+            canvas.draw(made)
+        else:
+            canvas.draw(words=made)
+
+    for control in controls.values():
+        control.observe(redraw, "value")
+    redraw()
+    return widgets.VBox([*controls.values(), problem, canvas.widget])

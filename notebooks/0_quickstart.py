@@ -1,0 +1,225 @@
+# %% [markdown]
+# # 0 · Quickstart
+# <!-- header -->
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/0_quickstart.ipynb) · runs in 0.5 minute on two CPU cores · about 15 minutes to work through
+#
+# [index](README.md) · [glossary](README.md#glossary) · [1 · Layer mapping →](1_layer_mapping.ipynb)
+# <!-- end of header -->
+#
+# *One model, trained once, that you can slide to any size. What does it lose on the way?*
+#
+# **You will be able to**
+# - open the explorer and slide a model from 1x to 6x;
+# - let any size write, in one line of Python;
+# - say what a small model forgets first, and in which number one sees it.
+#
+# **You need** nothing but curiosity. (It helps to have heard that a transformer consists of layers.)
+
+# %% tags=["install"]
+import importlib.util
+
+if importlib.util.find_spec("modtf") is None:  # on Colab; nothing that is there gets upgraded
+    get_ipython().run_line_magic("pip", "install --quiet git+https://github.com/modtf/modtf")
+
+# %% [markdown]
+# ## Three cells to the explorer
+#
+# `pocket` is a small T5 that comes with the package: 12 encoder and 12 decoder layers, which turn facts about a restaurant into a description. Beside its original layers it has
+# **modularized layers**, each of which has learned to do the work of 2, 3, 4 or 6 originals.
+
+# %%
+import modtf
+
+modular = modtf.load("pocket")
+
+# %%
+modtf.explore(modular)
+
+# %% [markdown]
+# ![The explorer: sliders for the ratio, both stacks as blocks, the full model's text beside the small one's with differing words marked, speed, and the measured curve](../docs/explorer.png)
+#
+# *What the cell above shows when you run it.* Try this first:
+#
+# 1. **Slide the ratio** to 6x and back. Both texts change in your hand. Watch the chips below them: each is a fact, said or missed.
+# 2. Press **sweep**: one input, written at every ratio. Where is the first fact lost?
+# 3. Change the strategy to **speed first**. Which stack shrinks now?
+# 4. **Click a block** to split it, or between two blocks to merge them: you just built a model by hand.
+# 5. Choose other facts. (`pocket` is small and knows names like those that it was trained with, such as The Plough, The Golden Fox or Chez Marie. Give it Luigi, and even the full model stumbles.)
+#
+# ## The same in Python
+#
+# The ratio counts layers: 24 layers in place of 24 are 1x, 4 in place of 24 are 6x.
+
+# %% tags=["nbval-check-output"]
+facts = "name[The Plough], eatType[pub], food[Chinese], priceRange[cheap], customer rating[5 out of 5], area[city centre], near[Café Rouge]"
+for ratio in (1, 2, 3, 6):
+    print(f"{ratio}x  {modular.choose(ratio)}\n    {modular.generate(facts, ratio=ratio)}\n")
+
+# %% [markdown]
+# Read the last one again: it is fluent, and it is not true to the facts. **The price is gone.** A *slot* is one kind of fact (name, food, price …), and a slot matcher finds which of them a text says:
+
+# %% tags=["nbval-check-output"]
+from modtf.tasks.e2e import parse_mr
+from modtf.tasks.slots import check
+
+for ratio in (1, 2, 3, 6):
+    report = check(parse_mr(facts), modular.generate(facts, ratio=ratio))
+    print(f"{ratio}x  said {len(report.said)} of 7 facts, missed: {', '.join(report.missed) or 'none'}")
+
+# %% [markdown]
+# One text is an anecdote. What do 100 inputs say?
+
+# %%
+from collections import Counter
+
+from modtf.evaluation import write_texts
+from modtf.pocket import bundled_examples
+from modtf.tasks.e2e import write_mr
+
+examples = bundled_examples("evaluation")[:100]
+for ratio in (1, 6):
+    texts = write_texts(modular, modular.choose(ratio), [write_mr(example.mr) for example in examples])
+    missed = Counter(slot for example, text in zip(examples, texts, strict=True) for slot in check(example.mr, text).missed)
+    print(f"{ratio}x misses:", ", ".join(f"{slot} {count} times" for slot, count in missed.most_common()))
+
+# %% [markdown]
+# The price is the weak spot of the full model already, and it is what a small one loses first.
+#
+# ## How much is kept?
+#
+# The bundled table holds the scores of each size on the 630 inputs of a public test set (E2E NLG, 2017), against what people wrote for them:
+#
+# - **BLEU** counts the words and word groups that a text shares with people's texts: 0 to 100, high is good;
+# - **SER**, the slot error rate, is the share of facts that a text misses, gets wrong, repeats or adds: low is good.
+#
+# Before you look: **of the full model's BLEU, how many percent does 6x keep?** Write your guess into the cell and run it. And the slot errors: how many times as many?
+
+# %%
+guess_bleu = None  # percent of the full model's BLEU that 6x keeps
+guess_errors = None  # 6x has how many times as many slot errors as the full model
+
+# %% tags=["nbval-check-output"]
+import json
+
+from modtf import course
+from modtf.data import bundled
+
+rows = [row for row in json.loads(bundled("table.json").read_text())["rows"] if row["trained"]]
+full, small = (next(row for row in rows if row["strategy"] == "size_first" and row["wanted_ratio"] == ratio) for ratio in (1, 6))
+course.reveal("BLEU that 6x keeps (%)", guess_bleu, 100 * small["bleu"] / full["bleu"])
+course.reveal("slot errors of 6x, times those of 1x", guess_errors, small["ser"] / full["ser"])
+
+# %%
+from modtf.views.figures import described, quality_curve
+
+described(
+    quality_curve(rows, against="ratio"),
+    "Two panels over the compression ratio from 1 to 6, a line for each strategy. Left: the BLEU kept stays at about 100 percent everywhere. Right: the slot error rate is "
+    f"{full['ser']} percent at 1x and stays near it while the decoder has three layers or more; with two, as at 6x, it is {small['ser']} percent.",
+    template="plotly_white",
+    height=360,
+    margin={"l": 50, "r": 20, "t": 50, "b": 100},
+)
+
+# %% [markdown]
+# **This is the figure to remember.** Both panels show the same models on the same texts. By BLEU nothing is lost at all: a sixth of the layers shares as many words with people's texts as the full model. The slot
+# errors tell the other half of the story: they rise where the decoder has two layers left. (Size first shrinks both stacks alike and gets there at 6x; speed first takes layers from the decoder first, and is there before 2x.) Whoever looks at one number
+# sees one half.
+#
+# ### Exercise 0.1
+# Describe a restaurant of your own, with at least six facts. (Take name and place nearby from those above; the explorer shows what the other slots can say.) The goal: 6x says
+# **everything**, once.
+
+# %% tags=["exercise"]
+my_facts = None  # for example "name[...], eatType[pub], food[...]"
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# Which kind of fact does 6x lose most? Choose your six without it. If it says another fact twice, leave that one out.
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# my_facts = "name[The Golden Fox], eatType[restaurant], food[Italian], area[city centre], familyFriendly[yes], near[The Bakers]"
+# ```
+# </details>
+
+# %% tags=["check", "nbval-check-output"]
+with course.check("0.1"):
+    assert my_facts is not None, "my_facts is still None; write a text such as name[The Golden Fox], eatType[pub], food[Thai]"
+    assert len(parse_mr(my_facts)) >= 6, f"you gave {len(parse_mr(my_facts))} facts; at least six are wanted"
+    text = modular.generate(my_facts, ratio=6)
+    report = check(parse_mr(my_facts), text)
+    faults = [f"{slot} is {kind}" for kind in ("missed", "wrong", "repeated", "added") for slot in getattr(report, kind)]
+    assert not faults, f"6x wrote {text!r}: {', '.join(faults)}"
+
+# %% [markdown]
+# ### Exercise 0.2
+# Find the **highest** ratio at which the `facts` of above are written without a slot error (nothing missed, nothing made up), with the strategy `speed_first`. All ratios are in
+# `modular.mapping.ratios()`; use a loop, or the explorer's sweep.
+
+# %% tags=["exercise"]
+highest = None
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# `check(parse_mr(facts), text).errors` counts what a text misses, gets wrong, repeats and adds. `modular.generate(facts, ratio=…, strategy="speed_first")` writes the text.
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# highest = max(
+#     ratio
+#     for ratio in modular.mapping.ratios()
+#     if check(parse_mr(facts), modular.generate(facts, ratio=ratio, strategy="speed_first")).errors == 0
+# )
+# ```
+# </details>
+
+# %% tags=["check", "nbval-check-output"]
+with course.check("0.2"):
+    assert highest is not None, "highest is still None"
+    written = {ratio: modular.generate(facts, ratio=ratio, strategy="speed_first") for ratio in {highest, *modular.mapping.ratios()}}
+    reports = {ratio: check(parse_mr(facts), text) for ratio, text in written.items()}
+    faults = [f"{slot} is {kind}" for kind in ("missed", "wrong", "repeated", "added") for slot in getattr(reports[highest], kind)]
+    assert not faults, f"at {highest:.2f}x it writes {written[highest]!r}: {', '.join(faults)}"
+    layers = {ratio: modular.choose(ratio, "speed_first").layers for ratio in reports if not reports[ratio].errors}
+    assert layers[highest] == min(layers.values()), f"at {highest:.2f}x there is no error, but neither is there at a higher ratio"
+
+# %% [markdown]
+# ## Take it away
+#
+# An assembly is an ordinary Hugging Face model. Saved, it loads without modtf:
+#
+# ```python
+# modular.export("pocket-3x", modular.choose(ratio=3))   # with its tokenizer
+#
+# from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+# small = AutoModelForSeq2SeqLM.from_pretrained("pocket-3x")
+# ```
+#
+# ## Where to go from here
+#
+# - *How does one layer stand for six?* [1](1_layer_mapping.ipynb) says which, [2](2_module_replacement.ipynb) and [3](3_distillation.ipynb) how it learns that.
+# - *How is a model assembled, and where does the time go?* [4](4_assembly.ipynb).
+# - *Can I trust these numbers?* [5](5_quality_and_speed.ipynb).
+# - *I have a model of my own.* [6](6_your_own_model.ipynb).
+#
+# > **In the paper** (Zhou, Le Bras, Choi, Findings of ACL 2023): models of any ratio from 1.1x to 6x after one training phase, for T5-base and T5-large. Its results are on other
+# > tasks and models than ours; what is shown here was measured on `pocket`.
+#
+# ## In five lines
+#
+# 1. `modtf.load("pocket")` and `modtf.explore(modular)`: a model with a slider.
+# 2. The ratio counts layers, 4 in place of 24 at 6x; each size shares its weights with the full model.
+# 3. `modular.generate(facts, ratio=6)` writes, `modular.export` saves a plain Hugging Face model.
+# 4. Small models stay fluent; what they lose are facts, here most often the price.
+# 5. BLEU does not show that, the slot error rate does.
+#
+# <!-- footer -->
+# [index](README.md) · [glossary](README.md#glossary) · [1 · Layer mapping →](1_layer_mapping.ipynb)
+# <!-- end of footer -->

@@ -1,0 +1,113 @@
+"""What the notebooks share: guesses, checks of exercises, controls that draw."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from typing import Any
+
+import ipywidgets as widgets
+import plotly.graph_objects as go
+import pytest
+
+import modtf
+from modtf import course
+from modtf.views.figures import described, paths_figure
+
+
+def test_a_guess_stands_beside_what_was_measured(capsys: pytest.CaptureFixture) -> None:
+    course.reveal("BLEU", 40, 80)
+    name, guess, measured = capsys.readouterr().out.splitlines()
+    assert name == "BLEU"
+    assert guess.split()[-1] == "40" and measured.split()[-1] == "80"
+    assert 2 * guess.count("█") == measured.count("█") > 0
+
+
+@pytest.mark.parametrize(("measured", "written"), [(85264, "85,264"), (3.8624, "3.86"), (0.0, "0"), (-2, "-2")])
+def test_without_a_guess_one_is_asked_for(measured: float, written: str, capsys: pytest.CaptureFixture) -> None:
+    course.reveal("assemblies", None, measured)
+    _, guess, line = capsys.readouterr().out.splitlines()
+    assert "write one" in guess and line.split()[-1] == written
+
+
+def test_checks_say_what_is_wrong_and_raise_nothing(capsys: pytest.CaptureFixture) -> None:
+    def run(work: Any) -> str:
+        with course.check("1.1"):
+            work()
+        return capsys.readouterr().out
+
+    def wrong() -> None:
+        raise AssertionError("that is three, not four")
+
+    assert run(lambda: None) == "✓ Exercise 1.1: that is right.\n"
+    assert run(wrong) == "✗ Exercise 1.1, not yet: that is three, not four\n"
+    assert (
+        run(lambda: None + 1)
+        == "✗ Exercise 1.1, not yet: your code raised TypeError: unsupported operand type(s) for +: 'NoneType' and 'int'\n"
+    )  # type: ignore[operator]
+    assert run(lambda: modtf.Assembly.parse("?")).startswith("✗ Exercise 1.1, not yet. modtf says: '?' is not an assembly")
+
+
+def test_an_interrupted_check_stops() -> None:
+    with pytest.raises(KeyboardInterrupt), course.check("1.1"):
+        raise KeyboardInterrupt
+
+
+def drawn(box: Any) -> tuple[str, dict[str, Any] | None, str]:
+    """Words, figure and problem below the controls."""
+    problem, canvas = box.children[-2:]
+    figure = re.search(r"<div class=\"modtf-figure\" hidden>(.*)</div>", canvas.children[-1].value)
+    return canvas.children[0].value, json.loads(unescape(figure[1])) if figure else None, problem.value
+
+
+def test_play_draws_what_controls_say() -> None:
+    slider = widgets.IntSlider(value=2, min=1, max=3)
+    box = course.play(lambda g: f"<b>{g}</b>", g=slider)
+    assert drawn(box) == ("<b>2</b>", None, "")
+    slider.value = 3
+    assert drawn(box) == ("<b>3</b>", None, "")
+    assert slider.continuous_update is False
+
+
+def test_play_draws_figures_in_one_frame() -> None:
+    slider = widgets.IntSlider(value=2, min=2, max=6)
+    box = course.play(lambda g: (paths_figure({"stack": (g,)}, f"of {g}"), f"<p>{g}</p>"), g=slider)
+    frame = box.children[-1].children[1]
+    for g in (2, 5):
+        slider.value = g
+        words, figure, _ = drawn(box)
+        assert words == f"<p>{g}</p>" and figure is not None
+        assert figure["layout"]["title"]["text"] == f"of {g}"
+        assert figure["layout"]["paper_bgcolor"] == "rgba(0,0,0,0)"  # dark pages too
+    assert box.children[-1].children[1] is frame and "<iframe" in frame.value
+
+
+def test_play_says_what_cannot_be_drawn_and_goes_on() -> None:
+    def draw(text: str) -> str:
+        return str(modtf.Assembly.parse(text))
+
+    field = widgets.Text(value="encoder 1 | decoder 1")
+    box = course.play(draw, text=field)
+    field.value = "<b>"
+    words, _, problem = drawn(box)
+    assert words == "encoder 1 | decoder 1" and "is not an assembly" in problem and "<b>" not in problem
+    field.value = "encoder 2 | decoder 2"
+    assert drawn(box) == ("encoder 2 | decoder 2", None, "")
+
+
+def test_blocks_lie_where_their_layers_are() -> None:
+    figure = paths_figure({"encoder": (1, 1, 2, 2, 6), "decoder": (6, 6)})
+    blocks = {
+        (row, start): (width, text) for bar in figure.data for row, start, width, text in zip(bar.y, bar.base, bar.x, bar.text, strict=True)
+    }
+    assert blocks == {
+        ("encoder", 0): (1, "0"), ("encoder", 1): (1, "1"), ("encoder", 2): (2, "m(2, 1)"), ("encoder", 4): (2, "m(2, 2)"), ("encoder", 6): (6, "m(6, 1)"),
+        ("decoder", 0): (6, "m(6, 0)"), ("decoder", 6): (6, "m(6, 1)"),
+    }  # fmt: skip
+
+
+def test_a_description_travels_with_its_figure() -> None:
+    figure = described(go.Figure(go.Bar(y=[1])), "One bar.", height=200)
+    assert json.loads(figure.to_json())["layout"]["meta"]["alt"] == "One bar."
+    assert figure.layout.height == 200

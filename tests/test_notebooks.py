@@ -1,0 +1,239 @@
+"""The course: the notebooks run, are what their sources say, and can be read, linked and solved."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import jupytext
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "notebooks"
+SOURCES = sorted(FOLDER.glob("[0-9]_*.py"))
+#: What the course may take on two cores; a busy machine may have more.
+SECONDS_EACH = float(os.environ.get("MODTF_NOTEBOOK_SECONDS", 180))
+SECONDS_TOGETHER = 5 * SECONDS_EACH
+#: Kernels as a test wants them: no network, one thread, no bars of progress, figures without an image engine.
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PLOTLY_RENDERER": "plotly_mimetype",
+}  # fmt: skip
+
+_spec = importlib.util.spec_from_file_location("build", FOLDER / "build.py")
+assert _spec and _spec.loader
+build: Any = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(build)
+
+of_each = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+taken: dict[str, float] = {}
+
+
+def stored(source: Path) -> Any:
+    return nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+
+
+def tags(cell: Any) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def text_of(cell: Any) -> str:
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+def test_the_course_is_whole() -> None:
+    assert [source.stem for source in SOURCES] == [
+        "0_quickstart", "1_layer_mapping", "2_module_replacement", "3_distillation", "4_assembly", "5_quality_and_speed", "6_your_own_model",
+    ]  # fmt: skip
+
+
+# -- running ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@of_each
+def test_runs_and_gives_what_is_stored(source: Path, tmp_path: Path) -> None:
+    """Under nbval, from top to bottom; cells tagged nbval-check-output give what is stored."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval-lax",
+        "--nbval-current-env",
+        "--nbval-cell-timeout=600",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "--tb=short",
+    ]
+    begun = time.perf_counter()
+    try:
+        run = subprocess.run(
+            [*command, str(source.with_suffix(".ipynb"))], cwd=FOLDER, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, timeout=SECONDS_EACH, check=False
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        pytest.fail(f"{source.stem} did not end within {SECONDS_EACH:.0f} seconds: {(error.output or b'').decode()[-2000:]}")
+    taken[source.stem] = time.perf_counter() - begun
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    assert re.search(rf"\b{sum(cell.cell_type == 'code' for cell in stored(source).cells)} passed", run.stdout), run.stdout[-500:]
+
+
+@pytest.mark.slow
+def test_the_course_keeps_to_its_time() -> None:
+    if len(taken) < len(SOURCES):
+        pytest.skip("not all notebooks were run")
+    print({name: round(seconds) for name, seconds in taken.items()})
+    assert sum(taken.values()) < SECONDS_TOGETHER
+
+
+@pytest.mark.slow
+@of_each
+def test_solutions_pass_their_checks(source: Path) -> None:
+    """Every exercise replaced by its solution; what takes long is left out, so no check may need it."""
+    notebook = stored(source)
+    solutions = iter(
+        re.findall(r"<summary>Solution</summary>\s*```python\n(.*?)```", "\n".join(cell.source for cell in notebook.cells), re.DOTALL)
+    )
+    for cell in notebook.cells:
+        if "exercise" in tags(cell):
+            cell.source = next(solutions)
+    notebook.cells = [cell for cell in notebook.cells if "long" not in tags(cell)]
+    os.environ.update(ENVIRONMENT)  # for the kernel
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}).execute()
+    said = [text_of(cell) for cell in notebook.cells if "check" in tags(cell)]
+    assert said and all(re.fullmatch(r"✓ Exercise \d\.\d: that is right\.\n", text) for text in said), said
+
+
+# -- what is stored --------------------------------------------------------------------------------------------------------
+
+
+@of_each
+def test_source_and_notebook_hold_the_same_cells(source: Path) -> None:
+    def cells(notebook: Any) -> list[tuple[str, str, list[str]]]:
+        return [(cell.cell_type, cell.source, tags(cell)) for cell in notebook.cells]
+
+    assert cells(jupytext.read(source, fmt="py:percent")) == cells(stored(source)), "run `make notebooks`"
+
+
+@of_each
+def test_every_cell_has_run_without_error(source: Path) -> None:
+    notebook = stored(source)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), "run `make notebooks`"
+    for cell in code:
+        for output in cell.outputs:
+            assert output.output_type != "error"
+            assert not (output.output_type == "stream" and output.name == "stderr"), output.text
+    assert "widgets" not in notebook.metadata
+
+
+@of_each
+def test_stored_files_are_small_and_know_no_machine(source: Path) -> None:
+    text = source.with_suffix(".ipynb").read_text(encoding="utf-8")
+    assert len(text.encode()) < 1_000_000
+    assert "widget-view+json" not in text and "widget-state" not in text
+    assert not re.findall(r"(?:/(?:home|root|tmp|work|Users)/[\w.-]+)", text)
+
+
+@of_each
+def test_figures_can_be_seen_anywhere_and_by_anybody(source: Path) -> None:
+    """A picture for pages that run nothing, words for people who do not see it."""
+    outputs = [output for cell in stored(source).cells if cell.cell_type == "code" for output in cell.outputs]
+    figures = [output for output in outputs if "application/vnd.plotly.v1+json" in output.get("data", {})]
+    assert figures
+    for output in figures:
+        assert output.data["image/png"]
+        assert len(output.metadata["image/png"]["alt"].split()) >= 8
+
+
+# -- form ------------------------------------------------------------------------------------------------------------------
+
+
+@of_each
+def test_frame_is_what_the_builder_writes(source: Path) -> None:
+    """Badge, links and the cell that installs come from one place: pyproject.toml's address and the order of the files."""
+    notebook = jupytext.read(source, fmt="py:percent")
+    before = [cell.source for cell in notebook.cells]
+    build.write_frame(notebook, source, build.minutes_of(notebook) * 60)
+    assert [cell.source for cell in notebook.cells] == before, "run `make notebooks`"
+    assert (
+        f"colab.research.google.com/github/{build.REPOSITORY.removeprefix('https://github.com/')}/blob/main/notebooks/{source.stem}.ipynb"
+        in before[0]
+    )
+
+
+@of_each
+def test_has_what_a_learner_needs(source: Path) -> None:
+    notebook = stored(source)
+    words = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    for needed in ("**You will be able to**", "**You need**", "**In the paper**", "figure to remember", "## In five lines"):
+        assert needed in words, needed
+    assert len(re.findall(r"^\d\. ", words.partition("## In five lines")[2], re.MULTILINE)) == 5
+    guesses = set(re.findall(r"^(guess_\w+) = None", code, re.MULTILINE))
+    assert guesses and guesses == set(re.findall(r"course\.reveal\([^\n]*?(guess_\w+)", code))
+
+
+@of_each
+def test_exercises_have_hint_solution_and_check(source: Path) -> None:
+    cells = stored(source).cells
+    places = [i for i, cell in enumerate(cells) if "exercise" in tags(cell)]
+    assert 2 <= len(places) <= 4
+    for number, i in enumerate(places, start=1):
+        name = f"{source.stem[0]}.{number}"
+        task, _, help_, check = cells[i - 1 : i + 3]
+        assert f"### Exercise {name}" in task.source
+        assert "<summary>Hint" in help_.source and help_.source.count("<summary>Solution</summary>") == 1
+        assert {"check", "nbval-check-output"} <= set(tags(check)) and f'course.check("{name}")' in check.source
+        assert re.match(rf"✗ Exercise {name}, not yet[:.]", text_of(check)), "the stub must not pass, and its check says why in words"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", FOLDER / "README.md", *(s.with_suffix(".ipynb") for s in SOURCES)],
+    ids=lambda page: page.name,
+)
+def test_links_resolve(page: Path) -> None:
+    def markdown(path: Path) -> str:
+        if path.suffix == ".md":
+            return path.read_text(encoding="utf-8")
+        return "\n\n".join(
+            cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
+            for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+            if cell["cell_type"] == "markdown"
+        )
+
+    def anchors(path: Path) -> set[str]:
+        headings = re.findall(r"^#+ (.+)$", markdown(path), re.MULTILINE)
+        return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+    own = {
+        f"{build.REPOSITORY}/blob/main/",
+        build.REPOSITORY.replace("https://github.com", "https://colab.research.google.com/github") + "/blob/main/",
+    }
+    for target in re.findall(r"\]\(([^)\s]+)\)", markdown(page)):
+        here = next((target.removeprefix(prefix) for prefix in own if target.startswith(prefix)), None)
+        if here is None and re.match(r"[a-z]+:", target):
+            continue  # elsewhere; not looked up
+        name, _, anchor = (here or target).partition("#")
+        path = ((ROOT if here else page.parent) / unquote(name)).resolve() if name else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), target
+
+
+def test_index_lists_every_notebook(tmp_path: Path) -> None:
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(.+?)\]\((\w+)\.ipynb\) \| ([\d.]+) minutes? \| (\d+) minutes \| (\d) \|", text, re.MULTILINE)
+    assert [(name, stem, int(exercises)) for name, stem, _, _, exercises in rows] == [
+        (build.title(source), source.stem, build.exercises_of(jupytext.read(source, fmt="py:percent"))) for source in SOURCES
+    ]
