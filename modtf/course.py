@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html import escape
+from typing import Any
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
+from IPython.display import display
 
 from modtf.errors import ModtfError
 from modtf.views.figures import CURVE_CLASS, described, figure_html, frame_html
@@ -15,22 +19,31 @@ from modtf.views.markup import problem_html
 _BAR = 40
 
 
-def reveal(what: str, guess: float | None, measured: float) -> None:
-    """Print a guess beside what came out, as two bars."""
-    try:
-        guess = None if guess is None else float(guess)
-    except (TypeError, ValueError):
-        print(f"(Your guess is {guess!r}; write a plain number, such as 40, in the cell above.)")
-        guess = None
-    longest = max(abs(measured), abs(guess or 0)) or 1
+def reveal(what: str, guess: Any, measured: float) -> None:
+    """Show a guess beside what came out, as two bars; folded where there is no guess yet, so that one can still make it."""
+    number = _number(guess)
+    longest = max(abs(measured), abs(number or 0)) or 1
 
     def line(name: str, value: float) -> str:
-        number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-        return f"  {name:<10} {'█' * round(_BAR * abs(value) / longest):<{_BAR}} {number}"
+        shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return f"  {name:<10} {'█' * round(_BAR * abs(value) / longest):<{_BAR}} {shown}"
 
-    print(what)
-    print("  your guess (none: write one into the cell above, before you look)" if guess is None else line("your guess", guess))
-    print(line("measured", measured))
+    if guess is not None and number is None:
+        yours = f"  your guess {guess!r} is not a number; write digits only, such as 40 or 12000"
+    else:
+        yours = "  your guess (none yet)" if number is None else line("your guess", number)
+    text = "\n".join((what, yours, line("measured", measured)))
+    title = escape(what) if number is not None else f"{escape(what)}: write your guess into the cell above and run it, then open this"
+    html = f"<details{' open' if number is not None else ''}><summary>{title}</summary><pre>{escape(text)}</pre></details>"
+    display({"text/plain": text, "text/html": html}, raw=True)
+
+
+def _number(guess: Any) -> float | None:
+    try:
+        number = float(guess)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 @contextmanager
@@ -45,6 +58,8 @@ def check(exercise: str) -> Iterator[None]:
         print(f"✗ Exercise {exercise}, not yet: {error}")
     except ModtfError as error:
         print(f"✗ Exercise {exercise}, not yet. modtf says: {error}")
+    except NameError as error:
+        print(f"✗ Exercise {exercise}, not yet: {error}. Was a cell above not run? (In the menu: run all above the selected cell.)")
     except Exception as error:  # whatever a learner's code does
         print(f"✗ Exercise {exercise}, not yet: your code raised {type(error).__name__}: {error}")
     else:
@@ -90,9 +105,11 @@ def play(draw: Callable[..., go.Figure | str | tuple[go.Figure, str]], **control
         try:
             made = draw(**{name: control.value for name, control in controls.items()})
         except ModtfError as error:
-            problem.value = problem_html(str(error))
+            problem.value = f'<div style="border-left: 4px solid #cc4e94; padding: 2px 10px">{problem_html(str(error))}</div>'
+            canvas.widget.layout.visibility = "hidden"  # it is of other values
             return
         problem.value = ""
+        canvas.widget.layout.visibility = "visible"
         if isinstance(made, tuple):
             canvas.draw(*made)
         elif isinstance(made, go.Figure):

@@ -122,6 +122,12 @@ class ModularTrainer(BatchTrainer):
             raise ModtfError(f"ModularTrainingArguments are needed, not {type(args).__name__}")
         if args.label_smoothing_factor:
             raise ModtfError("label_smoothing_factor has no effect here: the original's probabilities (logits_weight) smooth the labels")
+        halves = {weight.dtype for weight in model.parameters() if weight.requires_grad and weight.dtype in (torch.float16, torch.bfloat16)}
+        if halves:
+            raise ModtfError(
+                f"the banks are in {str(halves.pop()).removeprefix('torch.')}, in which an optimizer's small steps are rounded away; load the original with "
+                "from_pretrained(..., dtype=torch.float32) before modularizing it (bf16=True still computes in bfloat16)"
+            )
         self.whole_batches = whole_batches
         if args.attention_weight > 0:
             set_attention(model.model, "eager")

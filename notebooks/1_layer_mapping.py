@@ -20,7 +20,9 @@
 import importlib.util
 
 if importlib.util.find_spec("modtf") is None:  # on Colab; nothing that is there gets upgraded
-    get_ipython().run_line_magic("pip", "install --quiet git+https://github.com/modtf/modtf")
+    get_ipython().run_line_magic("pip", "install --quiet https://github.com/modtf/modtf/archive/refs/heads/main.zip")
+    if importlib.util.find_spec("modtf") is None:
+        print("modtf could not be installed. Is there a network? The stored outputs can be read without.")
 
 # %%
 import json
@@ -81,7 +83,11 @@ def module(g: int, j: int):
 described(module(3, 1), "A row of original layers 0 to 11, in which the block m(3, 1) takes the place of layers 3, 4 and 5.")
 
 # %%
-course.play(module, g=widgets.SelectionSlider(options=[2, 3, 4, 6], value=3), j=widgets.IntSlider(value=1, min=0, max=5))
+course.play(
+    module,
+    g=widgets.SelectionSlider(options=[2, 3, 4, 6], value=3, description="g"),
+    j=widgets.IntSlider(value=1, min=0, max=5, description="j"),
+)
 
 # %% [markdown]
 # > **In the paper** (abstract and figure 1): t_i is the i-th original layer, m_ij the j-th modularized layer of granularity i. The paper counts from one, we count from
@@ -92,7 +98,8 @@ course.play(module, g=widgets.SelectionSlider(options=[2, 3, 4, 6], value=3), j=
 
 
 # %% tags=["exercise"]
-def covers(g: int, j: int) -> range: ...  # your code in place of the dots
+def covers(g: int, j: int) -> range:
+    return None  # your code in place of this line
 
 
 # %% [markdown]
@@ -111,7 +118,7 @@ def covers(g: int, j: int) -> range: ...  # your code in place of the dots
 
 # %% tags=["check", "nbval-check-output"]
 with course.check("1.1"):
-    assert covers(3, 1) is not None, "covers(3, 1) gives nothing back yet; `return` a range in place of the dots"
+    assert covers(3, 1) is not None, "covers(3, 1) gives nothing back yet; `return` a range in place of None"
     assert list(covers(3, 1)) == [3, 4, 5], f"covers(3, 1) gives {list(covers(3, 1))}; look at the figure: which columns does m(3, 1) span?"
     assert list(covers(6, 0)) == [0, 1, 2, 3, 4, 5], f"covers(6, 0) gives {list(covers(6, 0))}; it should be the first six layers"
     for g in (2, 3, 4, 6):
@@ -142,7 +149,7 @@ for encoder in [(1, 1, 2, 2, 6), (2, 2, 2), (1, 2, 3, 6), (2, 2, 2, 1, 5)]:
         print("✗", error)
 
 # %% [markdown]
-# Now build one by hand. Write granularities, separated by spaces or commas; `2x3` is 2·2·2.
+# Now build one by hand. Write granularities, separated by spaces or commas, and press Enter; `2x3` is 2·2·2.
 
 
 # %%
@@ -202,7 +209,8 @@ described(
 
 
 # %% tags=["exercise"]
-def count_paths(depth: int, granularities: tuple[int, ...]) -> int: ...
+def count_paths(depth: int, granularities: tuple[int, ...]) -> int:
+    return None  # your code in place of this line
 
 
 # %% [markdown]
@@ -290,12 +298,19 @@ table = json.loads(bundled("table.json").read_text())
 rows = [row for row in table["rows"] if row["trained"] and row["strategy"] == "size_first"]
 whole = rows[0]["parameters"]
 figure = go.Figure()
-for name, values in {
-    "layers": [row["ratio"] for row in rows],
-    "parameters and bytes": [whole / row["parameters"] for row in rows],
-    "time (measured)": [row["speed_up"] for row in rows],
-}.items():
-    figure.add_scatter(x=[row["ratio"] for row in rows], y=values, name=name, mode="lines+markers")
+for name, values, dash, symbol in (
+    ("layers", [row["ratio"] for row in rows], "solid", "circle"),
+    ("parameters and bytes", [whole / row["parameters"] for row in rows], "dot", "square"),
+    ("time (measured)", [row["speed_up"] for row in rows], "dash", "diamond"),
+):
+    figure.add_scatter(
+        x=[row["ratio"] for row in rows],
+        y=values,
+        name=name,
+        mode="lines+markers",
+        line={"dash": dash},
+        marker={"symbol": symbol, "size": 8},
+    )
 figure.update_layout(template="plotly_white", title="Three ratios of each assembly (pocket, size first)", height=380)
 figure.update_xaxes(title="ratio of layers")
 figure.update_yaxes(title="times less", rangemode="tozero")
@@ -315,7 +330,8 @@ described(
 
 
 # %% tags=["exercise"]
-def times_fewer(encoder: int, decoder: int) -> float: ...
+def times_fewer(encoder: int, decoder: int) -> float:
+    return None  # your code in place of this line
 
 
 # %% [markdown]

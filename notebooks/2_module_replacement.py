@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 2 · Module replacement
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/2_module_replacement.ipynb) · runs in 1.5 minutes on two CPU cores · about 30 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/2_module_replacement.ipynb) · runs in 2 minutes on two CPU cores · about 35 minutes to work through
 #
 # [← 1 · Layer mapping](1_layer_mapping.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [3 · Distillation →](3_distillation.ipynb)
 # <!-- end of header -->
@@ -20,7 +20,9 @@
 import importlib.util
 
 if importlib.util.find_spec("modtf") is None:  # on Colab; nothing that is there gets upgraded
-    get_ipython().run_line_magic("pip", "install --quiet git+https://github.com/modtf/modtf")
+    get_ipython().run_line_magic("pip", "install --quiet https://github.com/modtf/modtf/archive/refs/heads/main.zip")
+    if importlib.util.find_spec("modtf") is None:
+        print("modtf could not be installed. Is there a network? The stored outputs can be read without.")
 
 # %%
 import inspect
@@ -100,9 +102,16 @@ with pocket.using(pocket.choose(ratio=2)):
 # %%
 guess_untrained = None  # BLEU of the new 2x model against the original's texts, 0 to 100
 
+
 # %%
-set_attention(original, "eager")  # for texts as short as these, plain attention is the fastest on a CPU
-modular = modtf.modularize(original, granularities=(2,), tokenizer=pocket.tokenizer)
+def new_modules() -> modtf.ModularModel:
+    """The original with untrained modules of granularity 2."""
+    original = pocket.assemble()
+    set_attention(original, "eager")  # for texts as short as these, plain attention is the fastest on a CPU
+    return modtf.modularize(original, granularities=(2,), tokenizer=pocket.tokenizer)
+
+
+modular = new_modules()
 mapping = modular.mapping
 two = modular.choose(ratio=2)
 inputs = bundled_examples("evaluation")[:40]  # MRs, each with the text that the original wrote for it
@@ -140,7 +149,7 @@ modular.eval()
 figure = go.Figure()
 damage = {stack: [loss_of(one_pair(stack, j)) for j in range(6)] for stack in ("encoder", "decoder")}
 for stack, losses in damage.items():
-    figure.add_bar(name=stack, x=[f"m(2, {j})" for j in range(6)], y=losses)
+    figure.add_bar(name=stack, x=[f"m(2, {j})" for j in range(6)], y=losses, marker_pattern_shape="/" if stack == "decoder" else "")
 whole = loss_of(mapping.original)
 figure.add_hline(whole, line_dash="dot", annotation_text="original", annotation_position="top right")
 figure.update_layout(template="plotly_white", title="One untrained module at a time", height=330)
@@ -169,7 +178,8 @@ print(f"all twelve modules at once: {loss_of(two):.2f}")
 
 
 # %% tags=["exercise"]
-def draw_path(rng: random.Random, p: float, depth: int, g: int) -> tuple[int, ...]: ...
+def draw_path(rng: random.Random, p: float, depth: int, g: int) -> tuple[int, ...]:
+    return None  # your code in place of this line
 
 
 # %% [markdown]
@@ -219,7 +229,7 @@ with course.check("2.1"):
 # %% tags=["nbval-check-output"]
 STEPS = 200
 schedule = modtf.ReplacingSchedule(mapping, STEPS, mixtures=1, whole=0)  # mixtures only, as BERT-of-Theseus
-for step in (1, 50, 100, 199):
+for step in (1, STEPS // 4, STEPS // 2, STEPS - 1):
     print(f"step {step:3}: p = {schedule.replacing_probability(step):.2f}  {schedule.draw(step)}")
 
 
@@ -237,14 +247,14 @@ def history(probability: float, full_at: float, coarse_at: float, mixtures: floa
     )
     columns = [[g for g in assembly.decoder for _ in range(g)] for assembly in drawn]
     layers = [list(row) for row in zip(*columns, strict=True)]
-    shades = ["#ffffff", "#cfe3f3", "#9cc7e6", "#5fa3d5", "#1b4b70"]  # of granularity 1, 2, 3, 4, 6
+    shades = ["#ffffff", "#9cc7e6", "#5fa3d5", "#2a6ea3", "#12324d"]  # of granularity 1, 2, 3, 4, 6
     places = [1, 2, 3, 4, 6]
     indexed = [[places.index(g) for g in row] for row in layers]
     figure = go.Figure(
         go.Heatmap(
             z=indexed, zmin=-0.5, zmax=4.5, text=layers, hovertemplate="step %{x}, layer %{y}: granularity %{text}<extra></extra>",
             colorscale=[[(i + k) / 5, shade] for i, shade in enumerate(shades) for k in (0, 1)],
-            colorbar={"tickvals": [0, 1, 2, 3, 4], "ticktext": ["original", "2", "3", "4", "6"], "title": "granularity"},
+            colorbar={"tickvals": [0, 1, 2, 3, 4], "ticktext": ["original", "2", "3", "4", "6"], "title": "granularity", "outlinewidth": 1},
         )
     )  # fmt: skip
     figure.update_layout(template="plotly_white", title="What stands in the place of each of the decoder's layers", height=360)
@@ -302,7 +312,8 @@ course.play(one_step, step=widgets.IntSlider(value=40, min=0, max=STEPS - 1, des
 
 
 # %% tags=["exercise"]
-def probability(step: int, steps: int, start: float, full_at: float) -> float: ...
+def probability(step: int, steps: int, start: float, full_at: float) -> float:
+    return None  # your code in place of this line
 
 
 # %% [markdown]
@@ -342,6 +353,7 @@ with course.check("2.2"):
 guess_trained = None  # BLEU of 2x after 200 steps
 
 # %% tags=["long"]
+modular = new_modules()  # whoever runs this cell again begins anew
 batches = TaskBatches(pairs, modular.tokenizer, STEPS, batch_size=16)
 banks = [parameter for parameter in modular.parameters() if parameter.requires_grad]
 optimizer = torch.optim.AdamW(banks, lr=2e-3)
@@ -392,7 +404,7 @@ described(
 )
 
 # %% tags=["long"]
-course.reveal("BLEU of 2x after 200 steps of replacing", guess_trained, curve[-1]["bleu"])
+course.reveal(f"BLEU of 2x after {STEPS} steps of replacing", guess_trained, curve[-1]["bleu"])
 print("\nMR:           ", write_mr(example.mr))
 print("original:     ", modular.generate(write_mr(example.mr), ratio=1))
 print("2x, trained:  ", modular.generate(write_mr(example.mr), ratio=2))
@@ -420,7 +432,7 @@ course.reveal("BLEU of 1.2x", guess_between, next(row["BLEU"] for row in between
 # (1x is the original itself, against its own texts: BLEU 100 by definition. Its slot errors are those of the original.)
 #
 # More layers, yet no better: look at the column from top to bottom. Our explanation: in the second half of this training p was 1, so *only* the fully replaced model was practised. The modules have got used to each other, and strangers
-# among them (the originals!) disturb. (Test it: give `full_at=1` and `probability=0.3` to the schedule, and train again.) **A path works as well as it was practised.** One training for all sizes has to keep drawing all kinds of paths to its end, and that is what the schedule of the bundled kit does: `mixtures`,
+# among them (the originals!) disturb. (Test it: give `full_at=1` and `probability=0.3` to the schedule above, and run that cell and the training again.) **A path works as well as it was practised.** One training for all sizes has to keep drawing all kinds of paths to its end, and that is what the schedule of the bundled kit does: `mixtures`,
 # `whole` and the strategies' own assemblies, all the time.
 #
 # ## Schedules compared
@@ -477,7 +489,8 @@ print(shown.unstack().to_string())
 
 
 # %% tags=["exercise"]
-def share_replaced(assembly: modtf.Assembly) -> float: ...
+def share_replaced(assembly: modtf.Assembly) -> float:
+    return None  # your code in place of this line
 
 
 # %% [markdown]

@@ -21,7 +21,9 @@
 import importlib.util
 
 if importlib.util.find_spec("modtf") is None:  # on Colab; nothing that is there gets upgraded
-    get_ipython().run_line_magic("pip", "install --quiet git+https://github.com/modtf/modtf")
+    get_ipython().run_line_magic("pip", "install --quiet https://github.com/modtf/modtf/archive/refs/heads/main.zip")
+    if importlib.util.find_spec("modtf") is None:
+        print("modtf could not be installed. Is there a network? The stored outputs can be read without.")
 
 # %%
 import gc
@@ -54,6 +56,7 @@ from transformers import (
     TrainerCallback,
     set_seed,
 )
+from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 import modtf
@@ -86,20 +89,20 @@ BF16 = GPU and torch.cuda.get_device_capability() >= (8, 0)  # older GPUs, such 
 SOURCE = "small"  # or "small-bart"; with a GPU and a network "t5-base", "bart-base"
 REPOSITORY = None  # "your-name/your-banks", and they are uploaded at the end
 SCRATCH = tempfile.TemporaryDirectory(prefix="modtf-")  # goes away with this session
-FOLDER = Path(SCRATCH.name)  # Path("my-model") keeps what is made here
+FOLDER = Path(SCRATCH.name) if SOURCE.startswith("small") else Path("my-model")  # where all that is made here is kept
 
 
 @dataclass(frozen=True)
 class Settings:
     model: str  # a name on the hub, or a folder
-    dataset: str  # the same
+    dataset: str  # a name on the hub, or a folder with train.jsonl and validation.jsonl
     source: str  # column of what goes in
     target: str  # column of what should come out
     longest: int  # tokens of a source; longer ones are left out
     batch_size: int  # texts on the device at once
     accumulation: int  # such batches for one step
     granularities: tuple[int, ...]
-    tuning_steps: int
+    tuning_steps: int  # 0 where the model is fine-tuned already
     tuning_rate: float
     kit_steps: int
     kit_rate: float
@@ -127,10 +130,15 @@ RECORDS = {
         "facebook/bart-base", **dialogues, granularities=(2, 3),
         tuning_steps=2_300, tuning_rate=5e-5, kit_steps=10_000, kit_rate=1e-4,
     ),
+    # "mine": Settings("your-model", "your-folder", source="...", target="...", longest=384, batch_size=8, accumulation=2,
+    #     granularities=(2, 3), tuning_steps=0, tuning_rate=0, kit_steps=10_000, kit_rate=3e-4),
 }  # fmt: skip
 settings = RECORDS[SOURCE]
 
 # %% [markdown]
+# **In a hurry, with a model of your own?** Fill in the record `"mine"`, set `SOURCE = "mine"`, run all, and go to the trial (*What it costs: time*): it says how many hours your training would take here. On Colab the
+# folder `my-model` is gone when the machine is; let `FOLDER` lie in your Drive (`/content/drive/MyDrive/...`) before you train for hours. What was done is then found again: the cells below go on where they were stopped.
+#
 # ## A hub on this disk
 #
 # `from_pretrained` and `load_dataset` take a folder as well as a name on the hub. So we put into folders what the hub would give us: a T5 and a BART of 6 + 6 layers
@@ -187,7 +195,8 @@ print("out:", row[settings.target])
 
 
 # %% tags=["exercise"]
-def model_input(row: dict) -> dict: ...
+def model_input(row: dict) -> dict:
+    return None  # your code in place of this line
 
 
 # %% [markdown]
@@ -258,7 +267,8 @@ references = [[text] for text in chosen[settings.target]]
 
 
 # %% tags=["exercise"]
-def memory_gb(original: int, banks: int) -> float: ...
+def memory_gb(original: int, banks: int) -> float:
+    return None  # your code in place of this line
 
 
 # %% [markdown]
@@ -383,7 +393,7 @@ course.play(
 # %% [markdown]
 # Now the **activations**: what the forward pass keeps until the backward pass has used it. They grow with the batch, and depend on the assembly that a step draws. We
 # count every tensor that autograd keeps in the student's pass, on meta again: T5-base, texts of 384 tokens in and 64 out, for a whole-grain assembly and for one in which
-# only the first two layers of each stack are replaced. (The teacher's pass is not counted: it runs without a backward pass.) *Gradient checkpointing* keeps only what goes
+# only the first two layers of each stack are replaced. (The teacher's pass is not counted: it runs without a backward pass. And attention is counted with its maps, as eager attention keeps them; a GPU's fused attention keeps less, so this is the most.) *Gradient checkpointing* keeps only what goes
 # into each modularized layer, and computes the rest a second time.
 
 
@@ -474,7 +484,8 @@ class Stopwatch(TrainerCallback):
         self.ends.append(time.perf_counter())
 
 
-trial = modtf.modularize(AutoModelForSeq2SeqLM.from_pretrained(settings.model), settings.granularities, tokenizer=tokenizer)
+trial = AutoModelForSeq2SeqLM.from_pretrained(settings.model, dtype=torch.float32)  # whatever it was stored in
+trial = modtf.modularize(trial, settings.granularities, tokenizer=tokenizer)
 stopwatch = Stopwatch()
 modtf.ModularTrainer(
     trial,
@@ -484,6 +495,9 @@ modtf.ModularTrainer(
     callbacks=[stopwatch],
 ).train()
 del trial
+gc.collect()  # on a GPU its memory is wanted
+if GPU:
+    print(f"memory, at most: {torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
 
 # %%
 steps_ms = [1000 * (end - start) for start, end in pairwise(stopwatch.ends)]
@@ -499,16 +513,19 @@ print(f"{settings.kit_steps:,} steps: about {minutes:.1f} minutes here")
 
 # %% tags=["long"]
 set_seed(0)
-original = AutoModelForSeq2SeqLM.from_pretrained(settings.model).to(DEVICE)
-tuner = Seq2SeqTrainer(
-    model=original,
-    args=arguments(Seq2SeqTrainingArguments, "tuning", settings.tuning_steps, settings.tuning_rate),
-    train_dataset=train,
-    data_collator=collator(original),
-)
-tuner.train()
-for part in (original, tokenizer):
-    part.save_pretrained(FOLDER / "original")
+tuned = FOLDER / "original"
+original = AutoModelForSeq2SeqLM.from_pretrained(tuned if tuned.exists() else settings.model, dtype=torch.float32).to(DEVICE)
+if settings.tuning_steps and not tuned.exists():
+    tuner = Seq2SeqTrainer(
+        model=original,
+        args=arguments(Seq2SeqTrainingArguments, "tuning", settings.tuning_steps, settings.tuning_rate),
+        train_dataset=train,
+        data_collator=collator(original),
+    )
+    tuner.train()
+    del tuner
+    for part in (original, tokenizer):
+        part.save_pretrained(tuned)
 
 # %% [markdown]
 # ## Banks
@@ -516,7 +533,6 @@ for part in (original, tokenizer):
 # One line. From now on the original is frozen; its weights will not change any more.
 
 # %% tags=["long"]
-del tuner
 gc.collect()  # on a GPU, the trainer's moments would take the banks' place
 modular = modtf.modularize(original, settings.granularities, tokenizer=tokenizer)
 print(f"{modular.mapping.count_assemblies():,} assemblies, up to {modular.mapping.maximum_ratio:g}x")
@@ -535,7 +551,8 @@ for source, text, (reference,) in list(zip(sources, full, references, strict=Tru
 
 
 # %% tags=["exercise"]
-def careful_kit(original): ...
+def careful_kit(original):
+    return None  # your code in place of this line
 
 
 # %% [markdown]
@@ -609,7 +626,7 @@ for (strategy, assembly), scores in before.items():
 # ## Training the banks
 #
 # `ModularTrainer` is transformers' `Seq2SeqTrainer`. Each step draws an assembly ([notebook 2](2_module_replacement.ipynb)), and the original, inside the same model, is
-# the teacher. Checkpoints hold banks only; after an interruption, `trainer.train(resume_from_checkpoint=True)` goes on where it was.
+# the teacher. Checkpoints hold banks only; after an interruption, run the cells again: the training goes on from the last checkpoint.
 
 # %% tags=["long"]
 set_seed(0)
@@ -619,7 +636,8 @@ trainer = modtf.ModularTrainer(
     train_dataset=train,
     data_collator=collator(original),
 )
-result = trainer.train()
+(FOLDER / "training").mkdir(exist_ok=True)
+result = trainer.train(resume_from_checkpoint=get_last_checkpoint(FOLDER / "training"))  # None the first time
 print(f"{settings.kit_steps:,} steps in {result.metrics['train_runtime'] / 60:.1f} minutes; the trial said {minutes:.1f}")
 
 # %% tags=["long"]
@@ -718,11 +736,11 @@ print(pd.DataFrame(table).to_string(index=False))
 #
 # ## Keep it
 #
-# `save_pretrained` writes the banks and what they belong to: a *pointer* to the original, where it can be loaded from its hub name unchanged, or else a *copy*. Ours was
-# fine-tuned here, so it is copied. Loaded again, the model writes the same:
+# `save_pretrained` writes the banks and what they belong to: a *pointer* to the original (its name on the hub, or its folder), or a *copy* of it. A pointer is small, but one to a folder breaks when the folder moves. We
+# want to upload, so we copy. Loaded again, the model writes the same:
 
 # %% tags=["long"]
-modular.save_pretrained(FOLDER / "kit")
+modular.save_pretrained(FOLDER / "kit", copy_original=True)
 files = [path for path in sorted((FOLDER / "kit").rglob("*")) if path.is_file()]
 for path in files:
     print(f"{path.stat().st_size / 1e6:7.2f} MB  {path.relative_to(FOLDER)}")
@@ -776,19 +794,22 @@ else:
 # import torch
 # from datasets import load_dataset
 # from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq
+# from transformers.trainer_utils import get_last_checkpoint
 #
 # import modtf
 #
 # name, dataset, source, target, prefix, output, steps = sys.argv[1:]
 # gpu = torch.cuda.is_available()
 # args = modtf.ModularTrainingArguments(
-#     output_dir=f"{output}/training", max_steps=int(steps), warmup_steps=int(steps) // 10, learning_rate=3e-4,
-#     per_device_train_batch_size=8, labels_weight=0, logits_weight=1, hidden_weight=0.2, attention_weight=0, report_to="none",
+#     output_dir=f"{output}/training", max_steps=int(steps), warmup_steps=int(steps) // 10, learning_rate=3e-4,  # BART: 1e-4
+#     per_device_train_batch_size=8, gradient_accumulation_steps=2, save_total_limit=2, report_to="none",
+#     bf16=gpu and torch.cuda.get_device_capability() >= (8, 0),
+#     labels_weight=0, logits_weight=1, hidden_weight=0.2, attention_weight=0,
 #     use_cpu=not gpu, dataloader_pin_memory=gpu, ddp_backend="gloo" if not gpu and "LOCAL_RANK" in os.environ else None,
 # )
 # tokenizer = AutoTokenizer.from_pretrained(name)
-# original = AutoModelForSeq2SeqLM.from_pretrained(name)
-# modular = modtf.modularize(original, granularities=(2, 3), tokenizer=tokenizer)
+# original = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
+# modular = modtf.modularize(original, tokenizer=tokenizer)  # granularities=(2, 3) needs less memory
 # with args.main_process_first():  # one process prepares the data, the others find it done
 #     rows = load_dataset(dataset, split="train")
 #     rows = rows.map(
@@ -797,12 +818,14 @@ else:
 #     )
 # collator = DataCollatorForSeq2Seq(tokenizer, original, pad_to_multiple_of=8)
 # trainer = modtf.ModularTrainer(modular, args, train_dataset=rows, data_collator=collator)
-# trainer.train()
+# os.makedirs(args.output_dir, exist_ok=True)
+# trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir))  # goes on where it was stopped
 # if trainer.is_world_process_zero():
 #     modular.save_pretrained(output, copy_original=True)
 # ```
 #
-# and start it in one of these ways; the folder `original` is what this notebook saved after fine-tuning:
+# and start it in one of these ways. `original` is the folder that this notebook saved after fine-tuning, or a fine-tuned model of yours; in place of the dataset's name a folder with `train.jsonl` will do. On
+# a machine with several GPUs the first way wants `CUDA_VISIBLE_DEVICES=0` before it.
 #
 # ```sh
 # python train_kit.py original knkarthick/dialogsum dialogue summary "summarize: " my-banks 10000
@@ -827,6 +850,7 @@ else:
 # | AdamW learns slowly | the loss after the same time | `modtf.trainer.MuonWithAdamW` as `optimizers=(..., None)`: better for `pocket`, each step costs more |
 # | larger batches do not help | how many *different* assemblies were drawn | smaller batches, more steps: there is one assembly in a step |
 # | slow steps on a CPU | how many different shapes the batches have | `pad_to_multiple_of=8` in the collator |
+# | an error about half precision | how the original was stored | `from_pretrained(..., dtype=torch.float32)`; banks learn in float32, and `bf16=True` computes in bfloat16 where the GPU is good at it. Not `fp16=True`: T5 is known to overflow in it |
 # | out of memory | the two tables above | fewer granularities, smaller batches, checkpointing |
 #
 # You are not alone with it: shrinking a T5 from 6 + 6 to 3 + 3 layers and fine-tuning it, without a teacher, has stalled for others too

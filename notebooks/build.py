@@ -37,7 +37,9 @@ WORDS_A_MINUTE, MINUTES_AN_EXERCISE = 200, 5
 INSTALL = f"""import importlib.util
 
 if importlib.util.find_spec("modtf") is None:  # on Colab; nothing that is there gets upgraded
-    get_ipython().run_line_magic("pip", "install --quiet git+{REPOSITORY}")"""
+    get_ipython().run_line_magic("pip", "install --quiet {REPOSITORY}/archive/refs/heads/main.zip")
+    if importlib.util.find_spec("modtf") is None:
+        print("modtf could not be installed. Is there a network? The stored outputs can be read without.")"""
 
 
 def main() -> None:

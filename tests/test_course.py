@@ -16,19 +16,36 @@ from modtf import course
 from modtf.views.figures import described, paths_figure
 
 
-def test_a_guess_stands_beside_what_was_measured(capsys: pytest.CaptureFixture) -> None:
-    course.reveal("BLEU", 40, 80)
-    name, guess, measured = capsys.readouterr().out.splitlines()
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    outputs: list[dict[str, str]] = []
+    monkeypatch.setattr(course, "display", lambda data, raw: outputs.append(data))
+    return outputs
+
+
+@pytest.mark.parametrize("given", [40, "40", 40.0])
+def test_a_guess_stands_beside_what_was_measured(given: Any, shown: list[dict[str, str]]) -> None:
+    course.reveal("BLEU", given, 80)
+    name, guess, measured = shown[0]["text/plain"].splitlines()
     assert name == "BLEU"
     assert guess.split()[-1] == "40" and measured.split()[-1] == "80"
     assert 2 * guess.count("█") == measured.count("█") > 0
+    assert shown[0]["text/html"].startswith("<details open>")
 
 
 @pytest.mark.parametrize(("measured", "written"), [(85264, "85,264"), (3.8624, "3.86"), (0.0, "0"), (-2, "-2")])
-def test_without_a_guess_one_is_asked_for(measured: float, written: str, capsys: pytest.CaptureFixture) -> None:
+def test_without_a_guess_the_result_is_folded(measured: float, written: str, shown: list[dict[str, str]]) -> None:
     course.reveal("assemblies", None, measured)
-    _, guess, line = capsys.readouterr().out.splitlines()
-    assert "write one" in guess and line.split()[-1] == written
+    _, guess, line = shown[0]["text/plain"].splitlines()
+    assert "none yet" in guess and line.split()[-1] == written
+    assert shown[0]["text/html"].startswith("<details><summary>assemblies: write your guess")
+
+
+@pytest.mark.parametrize("guess", ["about 5", (10, 0), float("nan"), "inf", 10**400, "<b>"])
+def test_what_is_no_number_is_no_guess(guess: Any, shown: list[dict[str, str]]) -> None:
+    course.reveal("layers", guess, 24)
+    assert "is not a number; write digits only" in shown[0]["text/plain"]
+    assert shown[0]["text/html"].startswith("<details><summary>") and "<b>" not in shown[0]["text/html"]
 
 
 def test_checks_say_what_is_wrong_and_raise_nothing(capsys: pytest.CaptureFixture) -> None:
@@ -47,6 +64,12 @@ def test_checks_say_what_is_wrong_and_raise_nothing(capsys: pytest.CaptureFixtur
         == "✗ Exercise 1.1, not yet: your code raised TypeError: unsupported operand type(s) for +: 'NoneType' and 'int'\n"
     )  # type: ignore[operator]
     assert run(lambda: modtf.Assembly.parse("?")).startswith("✗ Exercise 1.1, not yet. modtf says: '?' is not an assembly")
+
+
+def test_a_missing_name_is_a_cell_that_was_not_run(capsys: pytest.CaptureFixture) -> None:
+    with course.check("1.1"):
+        covers(3, 1)  # type: ignore[name-defined]  # noqa: F821
+    assert "name 'covers' is not defined. Was a cell above not run?" in capsys.readouterr().out
 
 
 def test_an_interrupted_check_stops() -> None:
@@ -90,10 +113,11 @@ def test_play_says_what_cannot_be_drawn_and_goes_on() -> None:
     field = widgets.Text(value="encoder 1 | decoder 1")
     box = course.play(draw, text=field)
     field.value = "<b>"
-    words, _, problem = drawn(box)
-    assert words == "encoder 1 | decoder 1" and "is not an assembly" in problem and "<b>" not in problem
+    _, _, problem = drawn(box)
+    assert "is not an assembly" in problem and "<b>" not in problem
+    assert box.children[-1].layout.visibility == "hidden", "what is drawn is of other values"
     field.value = "encoder 2 | decoder 2"
-    assert drawn(box) == ("encoder 2 | decoder 2", None, "")
+    assert drawn(box) == ("encoder 2 | decoder 2", None, "") and box.children[-1].layout.visibility == "visible"
 
 
 def test_blocks_lie_where_their_layers_are() -> None:

@@ -564,6 +564,14 @@ def test_the_scheduler_reaches_both_parts(make_modular: Any, tmp_path: Path) -> 
 # -- words for bad input ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_no_banks_in_half_precision(make_model: Any, tmp_path: Path, dtype: torch.dtype) -> None:
+    """As transformers loads a checkpoint that is stored so: the training would run, and learn next to nothing."""
+    halved = modtf.modularize(make_model("t5").to(dtype))
+    with pytest.raises(ModtfError, match=rf"banks are in {str(dtype).removeprefix('torch.')}, .*dtype=torch.float32"):
+        modtf.ModularTrainer(halved, modtf.ModularTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none"))
+
+
 def test_only_modular_models(make_model: Any, tmp_path: Path) -> None:
     with pytest.raises(ModtfError, match=r"a ModularModel is needed, not a T5ForConditionalGeneration; make one with modtf.modularize"):
         ModularTrainer(make_model("t5", 2, 2), arguments(tmp_path))
