@@ -367,16 +367,17 @@ class Explorer:
         if state.assembly is None:
             return
         here, exact = self.controller.measured(state.assembly, state.strategy)
-        rows, mine, quality = self.controller.rows, [], "BLEU kept (% of the full model)"
+        rows, mine, titles = self.controller.rows, [], {}
         if self.against.value == _MODEL:
-            quality = "BLEU against the full model's texts"
+            # Other inputs than the table's, and harder ones: its slot errors are not those of the sentence above.
+            titles = {"quality": "BLEU against the full model's texts", "errors": "slot error rate (%), bundled inputs"}
             rows = [_against_model(row) for row in rows if "bundled" in row]
             mine = [{**row, "bleu_kept": row["bleu"]} for row in self._points]
             same = [row for row in mine if row["assembly"] == state.assembly.to_json()]
             here, exact = (same[0], True) if same else (_against_model(here) if here and "bundled" in here else None, exact)
         key = (self.against.value, here and str(here["assembly"]), exact)
         if key not in self._figures:
-            self._figures[key] = figure_html(quality_curve(rows, here, exact, mine=mine, quality=quality))
+            self._figures[key] = figure_html(quality_curve(rows, here, exact, mine=mine, **titles))
         self.figure.value = self._figures[key]
 
 

@@ -41,13 +41,14 @@ def quality_curve(
     against: str = "speed_up",
     mine: Sequence[dict[str, Any]] = (),
     quality: str = "BLEU kept (% of the full model)",
+    errors: str = "slot error rate (%)",
 ) -> go.Figure:
     """BLEU kept and SER of the trained rows against ``speed_up`` or ``ratio``, a line for each strategy.
 
     ``here`` is the row to highlight, with a hollow mark where it is only the nearest one (``exact`` false); ``mine`` are points of
-    their own, and ``quality`` says what ``bleu_kept`` is. Colours of text are left to the page, so that it reads in light and dark.
+    their own, ``quality`` and ``errors`` say what ``bleu_kept`` and ``ser`` are. Colours of text are left to the page, so that it reads in light and dark.
     """
-    figure = make_subplots(rows=1, cols=2, subplot_titles=(quality, "slot error rate (%)"), horizontal_spacing=0.1)
+    figure = make_subplots(rows=1, cols=2, subplot_titles=(quality, errors), horizontal_spacing=0.1)
     panels = (("bleu_kept", "%{y:.1f} " + quality.partition(" (")[0]), ("ser", "%{y:.1f} % slot errors"))
     lines = [
         (look, sorted((r for r in rows if r["trained"] and r["strategy"] == name), key=lambda r: r["ratio"]))
