@@ -33,7 +33,7 @@ def reveal(what: str, guess: Any, measured: float) -> None:
     else:
         yours = "  your guess (none yet)" if number is None else line("your guess", number)
     text = "\n".join((what, yours, line("measured", measured)))
-    title = escape(what) if number is not None else f"{escape(what)}: write your guess into the cell above and run it, then open this"
+    title = escape(what) if number is not None else f"{escape(what)}: write your guess into its cell, run that and this one; or open this"
     html = f"<details{' open' if number is not None else ''}><summary>{title}</summary><pre>{escape(text)}</pre></details>"
     display({"text/plain": text, "text/html": html}, raw=True)
 
@@ -81,10 +81,12 @@ class Canvas:
             height = (figure.layout.height or 400) + 6
             self.widget.children = (self._words, widgets.HTML(frame_html(self._title, height)), self._figure)
         self._words.value = words
-        if figure is not None:
+        if figure is None:
+            self._figure.value = ""
+        else:
             margin = figure.layout.margin.to_plotly_json()  # what the figure says itself stays
             shown = described(
-                go.Figure(figure), "", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)"
+                go.Figure(figure), (figure.layout.meta or {}).get("alt", ""), paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)"
             )  # on the page's own background
             self._figure.value = figure_html(shown.update_layout(margin=margin))
 

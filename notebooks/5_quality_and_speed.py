@@ -780,7 +780,7 @@ print("\nmeasured on:", table["machine"], "· threads:", table["threads"])
 
 # %% [markdown]
 # The full model in a compiled engine with 8-bit weights takes about as long as the smallest assembly in the loop. Before you compress, look at what runs the model; then
-# do both, since the gains multiply. (8-bit weights change some texts: they, too, need their SER measured.) A speed-up counts against the best that was there before, not
+# do both: most of each gain is left beside the other. (8-bit weights change some texts: they, too, need their SER measured.) A speed-up counts against the best that was there before, not
 # against the slowest engine at hand.
 #
 # ## Play: race, sweep, measure

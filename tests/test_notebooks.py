@@ -61,7 +61,7 @@ def test_the_course_is_whole() -> None:
 
 @pytest.mark.slow
 @of_each
-def test_runs_and_gives_what_is_stored(source: Path, tmp_path: Path) -> None:
+def test_runs_and_gives_what_is_stored(source: Path) -> None:
     """Under nbval, from top to bottom; cells tagged nbval-check-output give what is stored."""
     command = [
         sys.executable,
@@ -97,7 +97,7 @@ def test_the_course_keeps_to_its_time() -> None:
 
 @pytest.mark.slow
 @of_each
-def test_solutions_pass_their_checks(source: Path) -> None:
+def test_solutions_pass_their_checks(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every exercise replaced by its solution; what takes long is left out, so no check may need it."""
     notebook = stored(source)
     solutions = iter(
@@ -107,10 +107,12 @@ def test_solutions_pass_their_checks(source: Path) -> None:
         if "exercise" in tags(cell):
             cell.source = next(solutions)
     notebook.cells = [cell for cell in notebook.cells if "long" not in tags(cell)]
-    os.environ.update(ENVIRONMENT)  # for the kernel
+    for name, value in {**ENVIRONMENT, "JUPYTER_PREFER_ENV_PATH": "1"}.items():  # for the kernel
+        monkeypatch.setenv(name, value)
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}).execute()
     said = [text_of(cell) for cell in notebook.cells if "check" in tags(cell)]
-    assert said and all(re.fullmatch(r"✓ Exercise \d\.\d: that is right\.\n", text) for text in said), said
+    assert next(solutions, None) is None and len(said) == build.exercises_of(stored(source))
+    assert all(re.fullmatch(r"✓ Exercise \d\.\d: that is right\.\n", text) for text in said), said
 
 
 # -- what is stored --------------------------------------------------------------------------------------------------------
@@ -231,7 +233,7 @@ def test_links_resolve(page: Path) -> None:
         assert not anchor or anchor in anchors(path), target
 
 
-def test_index_lists_every_notebook(tmp_path: Path) -> None:
+def test_index_lists_every_notebook() -> None:
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| \[(.+?)\]\((\w+)\.ipynb\) \| ([\d.]+) minutes? \| (\d+) minutes \| (\d) \|", text, re.MULTILINE)
     assert [(name, stem, int(exercises)) for name, stem, _, _, exercises in rows] == [
