@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -726,6 +727,13 @@ def test_other_models_get_a_text_and_no_chips() -> None:
     explorer.controller.measure(30)
     assert "bundled examples" in explorer.controller.wait().job.problem
     explorer.controller.stop()
+
+
+def test_a_program_may_end_while_texts_are_written() -> None:
+    """Its exit must wait for the worker, which is inside of torch: it would abort, and leave a core behind."""
+    code = "import modtf; modtf.explore()"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
+    assert run.returncode == 0, run.stderr
 
 
 # -- the server, before it runs ----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ calls it off.
 
 from __future__ import annotations
 
+import atexit
 import json
 import re
 import statistics
@@ -19,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
+from weakref import ReferenceType, WeakSet, ref
 
 import torch
 from safetensors.torch import load_file
@@ -57,6 +58,14 @@ class _Stale(Exception):
     """A newer wish has come."""
 
 
+def _close_unseen(reference: ReferenceType[Controller]) -> None:
+    """At the program's end, when nobody looks any more: a thread that is inside of torch then would abort the process."""
+    controller = reference()
+    if controller is not None:
+        controller._on_change = lambda state: None
+        controller.close()
+
+
 class Controller:
     """Takes requests and jobs, publishes states.
 
@@ -88,6 +97,7 @@ class Controller:
         self._sizes: dict[Assembly, Size] = {}
         self._banks = list(modular.bank_weights().values())
         self._weights = self._stamp()
+        atexit.register(_close_unseen, ref(self))
 
     # -- asking --------------------------------------------------------------------------------------------------------
 
