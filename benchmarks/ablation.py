@@ -41,9 +41,21 @@ WEIGHTS = {"labels": 1.0, "logits": 1.0, "hidden": 0.2, "attention": 0.2}
 #: For replacing alone (labels, no teacher). A share of mixtures of 1 is BERT-of-Theseus' way.
 SCHEDULES: dict[str, dict[str, float]] = {
     "rising from none to all": {"mixtures": 1, "whole": 0, "replacing_probability": 0, "full_at": 1, "coarse_at": 0},
-    "rising from half to all": {"mixtures": 1, "whole": 0, "replacing_probability": 0.5, "full_at": 0.5, "coarse_at": 0},
+    "rising from half to all": {
+        "mixtures": 1,
+        "whole": 0,
+        "replacing_probability": 0.5,
+        "full_at": 0.5,
+        "coarse_at": 0,
+    },
     "all, from the first step": {"mixtures": 1, "whole": 0, "replacing_probability": 1, "coarse_at": 0},
-    "rising, fine before coarse": {"mixtures": 1, "whole": 0, "replacing_probability": 0.5, "full_at": 0.5, "coarse_at": 0.5},
+    "rising, fine before coarse": {
+        "mixtures": 1,
+        "whole": 0,
+        "replacing_probability": 0.5,
+        "full_at": 0.5,
+        "coarse_at": 0.5,
+    },
     "modtf's own": {},
 }
 
@@ -55,7 +67,9 @@ def main() -> None:
     transformers.logging.disable_progress_bar()
     combinations = [names for count in range(1, 5) for names in itertools.combinations(WEIGHTS, count)]
     schedules = [(name, {**options, **_only("labels")}) for name, options in SCHEDULES.items()]
-    losses = [(list(names), {f"{loss}_weight": WEIGHTS[loss] * (loss in names) for loss in WEIGHTS}) for names in combinations]
+    losses = [
+        (list(names), {f"{loss}_weight": WEIGHTS[loss] * (loss in names) for loss in WEIGHTS}) for names in combinations
+    ]
     plan = [
         {"kind": kind, "name": name, "seed": seed, "options": options}
         for kind, runs in (("schedule", schedules), ("losses", losses))
@@ -89,7 +103,9 @@ def train(seed: int, options: dict[str, float]) -> dict[str, Any]:
         begun = time.perf_counter()
         for ratio in RATIOS:
             quality = measure_quality(modular, modular.choose(ratio), inputs)
-            scores.append({"step": step, "ratio": ratio} | {name: round(value, 2) for name, value in asdict(quality).items()})
+            scores.append(
+                {"step": step, "ratio": ratio} | {name: round(value, 2) for name, value in asdict(quality).items()}
+            )
         modular.train()
         measuring += time.perf_counter() - begun
 

@@ -53,7 +53,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     examples = read_folder(options.data, "test")
-    texts = {name: read_outputs(options.data / "system-outputs" / f"{file}.tsv", examples) for file, name in SYSTEMS.items()}
+    texts = {
+        name: read_outputs(options.data / "system-outputs" / f"{file}.tsv", examples) for file, name in SYSTEMS.items()
+    }
     several = [i for i, example in enumerate(examples) if len(example.references) > 1]
     others = [Example(examples[i].mr, examples[i].references[1:]) for i in several]
     first = [examples[i].references[0] for i in several]
@@ -71,7 +73,10 @@ def main() -> None:
         # One text of a person against those of the others, so the systems once more without that reference.
         "against_others": {
             "examples": len(others),
-            "rows": [row("people", others, first), *(row(name, others, [written[i] for i in several]) for name, written in texts.items())],
+            "rows": [
+                row("people", others, first),
+                *(row(name, others, [written[i] for i in several]) for name, written in texts.items()),
+            ],
         },
         "people_leave_out": people_leave_out(examples),
         # How much of the table's differences the choice of inputs could make, which the table itself does not say.
@@ -96,7 +101,12 @@ def read_outputs(path: Path, examples: Sequence[Example]) -> list[str]:
 def row(system: str, examples: Sequence[Example], texts: Sequence[str], **more: Any) -> dict[str, Any]:
     scores = score([example.mr for example in examples], texts, [example.references for example in examples])
     words = sum(len(text.split()) for text in texts) / len(texts)
-    made = {"system": system, **more, **{name: round(value, 2) for name, value in asdict(scores).items()}, "words": round(words, 1)}
+    made = {
+        "system": system,
+        **more,
+        **{name: round(value, 2) for name, value in asdict(scores).items()},
+        "words": round(words, 1),
+    }
     print(made, flush=True)
     return made
 
@@ -111,7 +121,11 @@ def rows_with_hidden_slots(examples: Sequence[Example]) -> list[dict[str, Any]]:
 
     return [
         row("pocket", examples, texts_without(None)),
-        *(row(f"pocket, never told {slot}", examples, texts_without(slot), hidden=slot) for slot in SLOTS if slot != "name"),
+        *(
+            row(f"pocket, never told {slot}", examples, texts_without(slot), hidden=slot)
+            for slot in SLOTS
+            if slot != "name"
+        ),
     ]
 
 
@@ -147,7 +161,9 @@ def differences_from_1x(examples: Sequence[Example]) -> list[dict[str, Any]]:
     def measure(ratio: float) -> dict[str, Any]:
         """The scores of all inputs, then those of each draw."""
         texts = write_texts(pocket, pocket.choose(ratio), sources)
-        counts = np.array([bleu_counts(text, example.references) for text, example in zip(texts, examples, strict=True)])
+        counts = np.array(
+            [bleu_counts(text, example.references) for text, example in zip(texts, examples, strict=True)]
+        )
         errors = np.array([check(example.mr, text).errors for text, example in zip(texts, examples, strict=True)])
         return {
             "bleu": np.concatenate([bleu_of(counts[rows].sum(1)) for rows in (all_once, draws)]),
@@ -159,7 +175,10 @@ def differences_from_1x(examples: Sequence[Example]) -> list[dict[str, Any]]:
         made: dict[str, Any] = {"ratio": ratio}
         for name, values in measure(ratio).items():
             less = values - original[name]
-            made |= {name: round(float(less[0]), 2), f"{name}_interval": np.percentile(less[1:], [2.5, 97.5]).round(2).tolist()}
+            made |= {
+                name: round(float(less[0]), 2),
+                f"{name}_interval": np.percentile(less[1:], [2.5, 97.5]).round(2).tolist(),
+            }
         print(made, flush=True)
         rows.append(made)
     return rows

@@ -90,7 +90,9 @@ def in_the_browser() -> None:
     assert address is not None
     try:
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
+            browser = playwright.chromium.launch(
+                executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+            )
             page = browser.new_page(viewport={"width": 900, "height": 1400})
             page.goto(address[0])
             page.wait_for_selector(".modtf-card", timeout=120_000)
@@ -111,7 +113,10 @@ def in_the_browser() -> None:
 
             page.wait_for_timeout(2000)
             # From 2x eight steps to 6x; from there eighteen to 1.09x, whose text is not that of the full model, which is remembered.
-            for steps, there, back, name in ((8, "ArrowRight", "ArrowLeft", "6x"), (18, "ArrowLeft", "ArrowRight", "1.09x")):
+            for steps, there, back, name in (
+                (8, "ArrowRight", "ArrowLeft", "6x"),
+                (18, "ArrowLeft", "ArrowRight", "1.09x"),
+            ):
                 for _ in range(steps):
                     press(there)
                 waits = []

@@ -87,12 +87,20 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=40, help="for the latency of one sentence")
     parser.add_argument("--batches", type=int, default=5, help="for the latency of a batch")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--speed-only", action="store_true", help="keep the quality in data/table.json, which must be of the same weights")
+    parser.add_argument(
+        "--speed-only",
+        action="store_true",
+        help="keep the quality in data/table.json, which must be of the same weights",
+    )
     parser.add_argument("--ctranslate2", action="store_true", help="measure CTranslate2 too, where it is installed")
-    parser.add_argument("--output", type=Path, default=TABLE, help="README.md and the model card change with data/table.json only")
+    parser.add_argument(
+        "--output", type=Path, default=TABLE, help="README.md and the model card change with data/table.json only"
+    )
     options = parser.parse_args()
     if options.ctranslate2 and find_spec("ctranslate2") is None:
-        parser.error(f"--ctranslate2 needs a package that modtf does without; install it: {sys.executable} -m pip install ctranslate2")
+        parser.error(
+            f"--ctranslate2 needs a package that modtf does without; install it: {sys.executable} -m pip install ctranslate2"
+        )
     torch.set_num_threads(options.threads)
 
     modular = modtf.load(options.model)
@@ -103,8 +111,12 @@ def main() -> None:
     sources = [write_mr(example.mr) for example in examples]
 
     likeness = measure_likeness(modular, chosen)
-    compiled = {assembly: compile_assembly(modular, assembly, options.threads) for assembly in chosen if options.ctranslate2}
-    same = {assembly: same_texts(modular, assembly, compiled[assembly], spread(sources, COMPARED)) for assembly in compiled}
+    compiled = {
+        assembly: compile_assembly(modular, assembly, options.threads) for assembly in chosen if options.ctranslate2
+    }
+    same = {
+        assembly: same_texts(modular, assembly, compiled[assembly], spread(sources, COMPARED)) for assembly in compiled
+    }
     costs = latencies(modular, chosen, sources, options.sentences, options.batches, compiled)
     for assembly in chosen:
         for precision, share in same.get(assembly, {}).items():
@@ -188,11 +200,17 @@ def known_rows(path: Path, wanted: Wanted) -> tuple[list[dict[str, Any]], int]:
     if not path.exists():
         raise ModtfError(f"{path} is missing, so no quality is known; measure it too: leave out --speed-only")
     table = json.loads(path.read_text())
-    here = [(trained, strategy, ratio, assembly.to_json()) for trained in (True, False) for strategy, ratio, assembly in wanted]
+    here = [
+        (trained, strategy, ratio, assembly.to_json())
+        for trained in (True, False)
+        for strategy, ratio, assembly in wanted
+    ]
     there = [(row["trained"], row["strategy"], row["wanted_ratio"], row["assembly"]) for row in table["rows"]]
     for ours, theirs in zip_longest(here, there):
         if ours != theirs:
-            raise ModtfError(f"{path} is of other assemblies ({theirs} instead of {ours}); measure their quality: leave out --speed-only")
+            raise ModtfError(
+                f"{path} is of other assemblies ({theirs} instead of {ours}); measure their quality: leave out --speed-only"
+            )
     fields = (
         "trained",
         "strategy",
@@ -232,7 +250,10 @@ def latencies(
         tokens = tokenize(modular, texts)
         for assembly, model in models.items():
             for engine in (LOOP, GENERATE):
-                yield (assembly, engine), partial(decode, model, ids, mask, max_new_tokens=TOKENS, exactly=True, engine=engine)
+                yield (
+                    (assembly, engine),
+                    partial(decode, model, ids, mask, max_new_tokens=TOKENS, exactly=True, engine=engine),
+                )
             for precision, translator in compiled.get(assembly, {}).items():
                 limits = {"min_decoding_length": TOKENS, "max_decoding_length": TOKENS}
                 yield (assembly, precision), partial(translator.translate_batch, tokens, beam_size=1, **limits)
@@ -246,7 +267,10 @@ def latencies(
     def speeds(assembly: Assembly, engine: str) -> dict[str, Any]:
         record: dict[str, Any] = {}
         for prefix, times in ("", one), ("batch_", batch):
-            own, full = Latency(tuple(times[assembly, engine]), TOKENS), Latency(tuple(times[modular.mapping.original, engine]), TOKENS)
+            own, full = (
+                Latency(tuple(times[assembly, engine]), TOKENS),
+                Latency(tuple(times[modular.mapping.original, engine]), TOKENS),
+            )
             record[prefix + "latency_ms"] = {"median": round(own.median_ms, 2), "p95": round(own.p95_ms, 2)}
             record[prefix + "speed_up"] = round(full.median_ms / own.median_ms, 2)
         return record
@@ -254,7 +278,11 @@ def latencies(
     return {
         assembly: speeds(assembly, LOOP)
         | {"generate": speeds(assembly, GENERATE)}
-        | ({"ctranslate2": {precision: speeds(assembly, precision) for precision in compiled[assembly]}} if compiled else {})
+        | (
+            {"ctranslate2": {precision: speeds(assembly, precision) for precision in compiled[assembly]}}
+            if compiled
+            else {}
+        )
         for assembly in chosen
     }
 
@@ -281,12 +309,16 @@ def compile_assembly(modular: ModularModel, assembly: Assembly, threads: int) ->
         settings = {name: value for name, value in json.loads(config.read_text()).items() if value is not None}
         config.write_text(json.dumps({"unk_token": modular.tokenizer.pad_token} | settings))
         return {
-            precision: ctranslate2.Translator(converted, device="cpu", compute_type=precision, inter_threads=1, intra_threads=threads)
+            precision: ctranslate2.Translator(
+                converted, device="cpu", compute_type=precision, inter_threads=1, intra_threads=threads
+            )
             for precision in PRECISIONS
         }
 
 
-def same_texts(modular: ModularModel, assembly: Assembly, translators: Translators, sources: Sequence[str]) -> dict[str, float]:
+def same_texts(
+    modular: ModularModel, assembly: Assembly, translators: Translators, sources: Sequence[str]
+) -> dict[str, float]:
     """The shares of greedy texts that are the same as ours where each engine ends them itself."""
     ours, tokens = write_texts(modular, assembly, sources), tokenize(modular, sources)
     shares = {}
@@ -322,8 +354,12 @@ def sizes(modular: ModularModel, assembly: Assembly) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         small.save_pretrained(folder)
         inputs = Path(folder) / "inputs.pt"
-        torch.save(modular.encode(["name[The Vaults], eatType[pub], food[French], near[Café Adriatic]"] * BATCH), inputs)
-        probe = subprocess.run([sys.executable, "-c", MEMORY_PROBE, folder, str(inputs)], capture_output=True, text=True, check=True)
+        torch.save(
+            modular.encode(["name[The Vaults], eatType[pub], food[French], near[Café Adriatic]"] * BATCH), inputs
+        )
+        probe = subprocess.run(
+            [sys.executable, "-c", MEMORY_PROBE, folder, str(inputs)], capture_output=True, text=True, check=True
+        )
     size = size_of(small)
     return {
         "parameters": size.parameters, "parameters_without_embeddings": size.without_embeddings,
@@ -399,7 +435,9 @@ def _grid(lines: Sequence[dict[str, str]]) -> str:
 
 def _times(record: dict[str, Any], prefix: str = "", with_p95: bool = False) -> str:
     times = [record[prefix + "latency_ms"][which] for which in ("median", "p95")[: 1 + with_p95]]
-    return f"{' / '.join(f'{ms:.0f}' if ms >= 100 else f'{ms:.1f}' for ms in times)} ({record[prefix + 'speed_up']:.2f}x)"
+    return (
+        f"{' / '.join(f'{ms:.0f}' if ms >= 100 else f'{ms:.1f}' for ms in times)} ({record[prefix + 'speed_up']:.2f}x)"
+    )
 
 
 def _about_ctranslate2(table: dict[str, Any]) -> str:

@@ -35,7 +35,11 @@ __all__ = [
 ]
 
 # Transformers' trainer loads `datasets` and the explorer loads plotly and ipywidgets: seconds that `import modtf` need not cost.
-_LATE = {"ModularTrainer": "modtf.trainer", "ModularTrainingArguments": "modtf.trainer", "explore": "modtf.views.explorer"}
+_LATE = {
+    "ModularTrainer": "modtf.trainer",
+    "ModularTrainingArguments": "modtf.trainer",
+    "explore": "modtf.views.explorer",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -33,8 +33,14 @@ def reveal(what: str, guess: Any, measured: float) -> None:
     else:
         yours = "  your guess (none yet)" if number is None else line("your guess", number)
     text = "\n".join((what, yours, line("measured", measured)))
-    title = escape(what) if number is not None else f"{escape(what)}: write your guess into its cell, run that and this one; or open this"
-    html = f"<details{' open' if number is not None else ''}><summary>{title}</summary><pre>{escape(text)}</pre></details>"
+    title = (
+        escape(what)
+        if number is not None
+        else f"{escape(what)}: write your guess into its cell, run that and this one; or open this"
+    )
+    html = (
+        f"<details{' open' if number is not None else ''}><summary>{title}</summary><pre>{escape(text)}</pre></details>"
+    )
     display({"text/plain": text, "text/html": html}, raw=True)
 
 
@@ -59,7 +65,9 @@ def check(exercise: str) -> Iterator[None]:
     except ModtfError as error:
         print(f"✗ Exercise {exercise}, not yet. modtf says: {error}")
     except NameError as error:
-        print(f"✗ Exercise {exercise}, not yet: {error}. Was a cell above not run? (In the menu: run all above the selected cell.)")
+        print(
+            f"✗ Exercise {exercise}, not yet: {error}. Was a cell above not run? (In the menu: run all above the selected cell.)"
+        )
     except Exception as error:  # whatever a learner's code does
         print(f"✗ Exercise {exercise}, not yet: your code raised {type(error).__name__}: {error}")
     else:
@@ -86,7 +94,10 @@ class Canvas:
         else:
             margin = figure.layout.margin.to_plotly_json()  # what the figure says itself stays
             shown = described(
-                go.Figure(figure), (figure.layout.meta or {}).get("alt", ""), paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)"
+                go.Figure(figure),
+                (figure.layout.meta or {}).get("alt", ""),
+                paper_bgcolor="rgba(0,0,0,0)",
+                plot_bgcolor="rgba(0,0,0,0)",
             )  # on the page's own background
             self._figure.value = figure_html(shown.update_layout(margin=margin))
 
@@ -107,7 +118,9 @@ def play(draw: Callable[..., go.Figure | str | tuple[go.Figure, str]], **control
         try:
             made = draw(**{name: control.value for name, control in controls.items()})
         except ModtfError as error:
-            problem.value = f'<div style="border-left: 4px solid #cc4e94; padding: 2px 10px">{problem_html(str(error))}</div>'
+            problem.value = (
+                f'<div style="border-left: 4px solid #cc4e94; padding: 2px 10px">{problem_html(str(error))}</div>'
+            )
             canvas.widget.layout.visibility = "hidden"  # it is of other values
             return
         problem.value = ""

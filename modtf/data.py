@@ -13,4 +13,6 @@ def bundled(name: str) -> Path:
     for root in (package / "data", package.parent / "data"):
         if (root / name).exists():
             return root / name
-    raise ModtfError(f"the bundled {name!r} is missing (looked in {package / 'data'} and {package.parent / 'data'}); install modtf again")
+    raise ModtfError(
+        f"the bundled {name!r} is missing (looked in {package / 'data'} and {package.parent / 'data'}); install modtf again"
+    )

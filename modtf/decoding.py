@@ -68,13 +68,22 @@ def decode(
             with torch.inference_mode():
                 return _loop(model, input_ids, attention_mask, max_new_tokens, exactly, watch), LOOP
         if engine == LOOP:
-            raise ModtfError(f"the greedy loop cannot be used: {reason}; leave the engine open, or ask for {GENERATE!r}")
-    options: dict[str, Any] = {"return_dict_in_generate": False} | ({"min_new_tokens": max_new_tokens} if exactly else {})
+            raise ModtfError(
+                f"the greedy loop cannot be used: {reason}; leave the engine open, or ask for {GENERATE!r}"
+            )
+    options: dict[str, Any] = {"return_dict_in_generate": False} | (
+        {"min_new_tokens": max_new_tokens} if exactly else {}
+    )
     if watch is not None:
         options["stopping_criteria"] = StoppingCriteriaList([_Watched(watch)])
     with torch.inference_mode():
         tokens = model.generate(
-            input_ids=input_ids, attention_mask=attention_mask, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, **options
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            **options,
         )
     return tokens, GENERATE
 
@@ -84,7 +93,9 @@ class _Watched(StoppingCriteria):
         self.watch = watch
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        return torch.full((input_ids.shape[0],), bool(self.watch(input_ids[:, -1])), dtype=torch.bool, device=input_ids.device)
+        return torch.full(
+            (input_ids.shape[0],), bool(self.watch(input_ids[:, -1])), dtype=torch.bool, device=input_ids.device
+        )
 
 
 def obstacle(model: PreTrainedModel, max_new_tokens: int = 1) -> str:
@@ -100,9 +111,16 @@ def obstacle(model: PreTrainedModel, max_new_tokens: int = 1) -> str:
     modules = [model, getattr(model, model.base_model_prefix, decoder), *decoder.modules(), head]
     for module in modules:
         kind = type(module)
-        if kind.__name__ not in family.kinds and not kind.__module__.endswith(("modules.activation", "transformers.activations")):
+        if kind.__name__ not in family.kinds and not kind.__module__.endswith(
+            ("modules.activation", "transformers.activations")
+        ):
             return f"the model holds a module of another kind ({kind.__name__})"
-        if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__ or "_hf_hook" in module.__dict__:
+        if (
+            module._forward_hooks
+            or module._forward_pre_hooks
+            or "forward" in module.__dict__
+            or "_hf_hook" in module.__dict__
+        ):
             return f"a {kind.__name__} has a hook, or a forward of its own, which the loop would not call"
         if module.training:
             return f"a {kind.__name__} is in training mode, where dropout draws"
@@ -146,7 +164,9 @@ class Projection(NamedTuple):
     bias: Tensor | None
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        return torch.mm(x, self.weight, out=out) if self.bias is None else torch.addmm(self.bias, x, self.weight, out=out)
+        return (
+            torch.mm(x, self.weight, out=out) if self.bias is None else torch.addmm(self.bias, x, self.weight, out=out)
+        )
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
         """``residual`` plus the projection of ``x``, in place."""
@@ -184,10 +204,16 @@ def _project(*linears: Any, scale: Tensor | float = 1.0, heads: int = 0) -> Proj
 
 
 def _t5_layer(block: Any) -> Layer:
-    own, cross, feed_forward = block.layer[0].SelfAttention, block.layer[1].EncDecAttention, block.layer[2].DenseReluDense
+    own, cross, feed_forward = (
+        block.layer[0].SelfAttention,
+        block.layer[1].EncDecAttention,
+        block.layer[2].DenseReluDense,
+    )
     # T5's norm divides by the root of the mean square, the loop by the length: the root of d_model is the difference.
     norms = [part.layer_norm.weight * part.layer_norm.weight.numel() ** 0.5 for part in block.layer]
-    inner = [linear for name, linear in feed_forward.named_children() if name.startswith("wi")]  # wi, or wi_0 and wi_1 where gated
+    inner = [
+        linear for name, linear in feed_forward.named_children() if name.startswith("wi")
+    ]  # wi, or wi_0 and wi_1 where gated
     return Layer(
         qkv=_project(own.q, own.k, own.v, scale=norms[0], heads=own.n_heads),
         output=_project(own.o),
@@ -227,7 +253,10 @@ def _remembered(parameters: Iterable[Tensor], make: Callable[[], Any]) -> Any:
     parameters = list(parameters)
     # Fused optimizers and writes to ``.data`` change weights without counting up their version, so their norms are looked at, too.
     norms = torch.stack(torch._foreach_norm(parameters)).tolist()
-    stamp = [(None if p.is_inference() else p._version, p.data_ptr(), norm) for p, norm in zip(parameters, norms, strict=True)]
+    stamp = [
+        (None if p.is_inference() else p._version, p.data_ptr(), norm)
+        for p, norm in zip(parameters, norms, strict=True)
+    ]
     known = _laid_out.get(parameters[0])
     if known is None or known[0] != stamp:
         known = _laid_out[parameters[0]] = (stamp, make())
@@ -297,7 +326,9 @@ class _Bart:
 
     def embed(self, tokens: Tensor, position: int) -> Tensor:
         positions = self.decoder.embed_positions
-        return self.decoder.layernorm_embedding(self.decoder.embed_tokens(tokens) + positions.weight[position + positions.offset])
+        return self.decoder.layernorm_embedding(
+            self.decoder.embed_tokens(tokens) + positions.weight[position + positions.offset]
+        )
 
     def before(self, x: Tensor) -> Tensor:
         return x
@@ -313,7 +344,9 @@ _FAMILIES: dict[str, Any] = {"t5": _T5, "bart": _Bart}
 # -- the loop --------------------------------------------------------------------------------------------------------------
 
 
-def _loop(model: Any, input_ids: Tensor, attention_mask: Tensor, length: int, exactly: bool, watch: Watch | None) -> Tensor:
+def _loop(
+    model: Any, input_ids: Tensor, attention_mask: Tensor, length: int, exactly: bool, watch: Watch | None
+) -> Tensor:
     family = _FAMILIES[model.config.model_type](model, length)
     layers, before, after, scaling = family.layers, family.before, family.after, family.scaling
     batch, heads = input_ids.shape[0], family.heads

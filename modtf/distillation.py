@@ -12,7 +12,9 @@ import torch
 from torch.nn import functional
 
 
-def logits_loss(student: torch.Tensor, teacher: torch.Tensor, keep: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+def logits_loss(
+    student: torch.Tensor, teacher: torch.Tensor, keep: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
     """Kullback-Leibler divergence KL(teacher ‖ student) a token, times temperature² (Hinton, Vinyals, Dean, 2015, section 2).
 
     ``student`` and ``teacher`` are logits (batch, target, vocabulary); ``keep`` (batch, target) is true where a token counts.
@@ -35,11 +37,16 @@ def hidden_loss(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor]
     return torch.stack(losses).mean()
 
 
-def attention_loss(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], keep: torch.Tensor) -> torch.Tensor:
+def attention_loss(
+    student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], keep: torch.Tensor
+) -> torch.Tensor:
     """Squared distance between attention maps, summed over the keys; mean over queries, heads and pairs.
 
     Maps are (batch, heads, query, key); ``keep`` (batch, query) is true where a query counts. A squared error instead of KL, which
     is infinite where dropout has set a probability to zero.
     """
-    losses = [(s.float() - t.float()).square().sum(-1).transpose(1, 2)[keep].mean() for s, t in zip(student, teacher, strict=True)]
+    losses = [
+        (s.float() - t.float()).square().sum(-1).transpose(1, 2)[keep].mean()
+        for s, t in zip(student, teacher, strict=True)
+    ]
     return torch.stack(losses).mean()

@@ -41,7 +41,10 @@ def size_of_assembly(modular: ModularModel, assembly: Assembly) -> Size:
     every = {id(p) for stack in modular.stacks for p in stack.parameters()}
     outside = [p for p in modular.model.parameters() if id(p) not in every]
     paths = zip(modular.stacks, (assembly.encoder, assembly.decoder), strict=True)
-    return _count(modular.model, [*outside, *(p for stack, path in paths for layer in stack.layers(path) for p in layer.parameters())])
+    return _count(
+        modular.model,
+        [*outside, *(p for stack, path in paths for layer in stack.layers(path) for p in layer.parameters())],
+    )
 
 
 def _count(model: PreTrainedModel, parameters: Iterable[torch.Tensor]) -> Size:

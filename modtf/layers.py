@@ -38,7 +38,9 @@ def clone_module(module: nn.Module, replaced: dict[int, Any]) -> nn.Module:
         state[name] = OrderedDict()
     state["_parameters"] = dict(module._parameters)
     state["_buffers"] = dict(module._buffers)
-    state["_modules"] = {name: child if child is None else clone_module(child, replaced) for name, child in module._modules.items()}
+    state["_modules"] = {
+        name: child if child is None else clone_module(child, replaced) for name, child in module._modules.items()
+    }
     return clone
 
 
@@ -59,7 +61,10 @@ class ModularStack(nn.Module):
         """The layers of a path: originals where g = 1, else m(g, start / g)."""
         starts = (end - g for g, end in zip(path, boundaries(path), strict=True))
         banks: Any = self.banks
-        return [self.originals[start] if g == 1 else banks[str(g)][start // g] for g, start in zip(path, starts, strict=True)]
+        return [
+            self.originals[start] if g == 1 else banks[str(g)][start // g]
+            for g, start in zip(path, starts, strict=True)
+        ]
 
     def __iter__(self) -> Iterator[nn.Module]:
         return iter(self.layers(self.path))
@@ -68,7 +73,9 @@ class ModularStack(nn.Module):
         return len(self.path)
 
     def forward(self, *_: Any) -> None:
-        raise NotImplementedError("a ModularStack is iterated by its encoder or decoder, which calls the layers one by one")
+        raise NotImplementedError(
+            "a ModularStack is iterated by its encoder or decoder, which calls the layers one by one"
+        )
 
 
 def new_bank(originals: nn.ModuleList, g: int, architecture: Architecture) -> nn.ModuleList:
@@ -120,10 +127,16 @@ def record(layers: Iterable[nn.Module], architecture: Architecture, attentions: 
         for layer in layers:
             handles.append(layer.register_forward_hook(keep(recording.hidden, 0)))
             if attentions:
-                handles.append(layer.get_submodule(architecture.self_attention).register_forward_hook(keep(recording.self_attention, -1)))
+                handles.append(
+                    layer.get_submodule(architecture.self_attention).register_forward_hook(
+                        keep(recording.self_attention, -1)
+                    )
+                )
                 if _has(layer, architecture.cross_attention):
                     handles.append(
-                        layer.get_submodule(architecture.cross_attention).register_forward_hook(keep(recording.cross_attention, -1))
+                        layer.get_submodule(architecture.cross_attention).register_forward_hook(
+                            keep(recording.cross_attention, -1)
+                        )
                     )
         yield recording
     finally:

@@ -34,7 +34,9 @@ def check_granularities(granularities: Iterable[int], depth: int, stack: str) ->
     wrong = [g for g in chosen if type(g) is not int or g not in divisors(depth)]
     if wrong:
         possible = ", ".join(map(str, divisors(depth))) or "none (the stack has one layer)"
-        raise ModtfError(f"granularity {wrong[0]} does not divide the {stack}'s {depth} layers; possible are {possible}")
+        raise ModtfError(
+            f"granularity {wrong[0]} does not divide the {stack}'s {depth} layers; possible are {possible}"
+        )
     return chosen
 
 
@@ -45,7 +47,9 @@ def check_path(path: Iterable[int], depth: int, granularities: Iterable[int], st
     start = 0
     for g in path:
         if g not in known:
-            raise ModtfError(f"the {stack} has no granularity {g}; it has {', '.join(map(str, known))} (1 is an original layer)")
+            raise ModtfError(
+                f"the {stack} has no granularity {g}; it has {', '.join(map(str, known))} (1 is an original layer)"
+            )
         if start % g:
             raise ModtfError(
                 f"in the {stack}'s path {write_path(path)} granularity {g} starts at layer {start}; "
@@ -159,7 +163,9 @@ class Mapping:
     def __post_init__(self) -> None:
         for stack in ("encoder", "decoder"):
             name = f"{stack}_granularities"
-            object.__setattr__(self, name, check_granularities(getattr(self, name), getattr(self, f"{stack}_depth"), stack))
+            object.__setattr__(
+                self, name, check_granularities(getattr(self, name), getattr(self, f"{stack}_depth"), stack)
+            )
 
     @property
     def layers(self) -> int:
@@ -195,7 +201,9 @@ class Mapping:
 
     def count_assemblies(self) -> int:
         """How many different assemblies exist."""
-        return _count_paths(self.encoder_depth, self.encoder_granularities) * _count_paths(self.decoder_depth, self.decoder_granularities)
+        return _count_paths(self.encoder_depth, self.encoder_granularities) * _count_paths(
+            self.decoder_depth, self.decoder_granularities
+        )
 
 
 @cache
@@ -253,7 +261,11 @@ class Assembly:
     @classmethod
     def from_json(cls, data: Any) -> Assembly:
         """Inverse of :meth:`to_json`; raises :class:`ModtfError` for anything else."""
-        paths: list[Any] = [data.get(stack) for stack in ("encoder", "decoder")] if isinstance(data, dict) and len(data) == 2 else [None]
+        paths: list[Any] = (
+            [data.get(stack) for stack in ("encoder", "decoder")]
+            if isinstance(data, dict) and len(data) == 2
+            else [None]
+        )
         if not all(isinstance(path, list) and path and all(type(g) is int and g > 0 for g in path) for path in paths):
             raise ModtfError(f'{data!r} is not an assembly; write {{"encoder": [6, 6], "decoder": [2, 2, 2, 6]}}')
         return cls(tuple(paths[0]), tuple(paths[1]))
@@ -270,6 +282,8 @@ def parse_path(text: str) -> Path:
     for part in re.split(r"[·.,\s]+", text.strip()):
         match = re.fullmatch(r"([1-9]\d{0,3})(?:[x×]([1-9]\d{0,3}))?", part)
         if not match:
-            raise ModtfError(f"{text.strip()!r} is not a path: {part!r} is not a granularity; write for example 2·2·6 or 2x2,6")
+            raise ModtfError(
+                f"{text.strip()!r} is not a path: {part!r} is not a granularity; write for example 2·2·6 or 2x2,6"
+            )
         path += [int(match[1])] * int(match[2] or 1)
     return tuple(path)

@@ -57,19 +57,26 @@ def modularize(
     encoder, decoder = stacks_of(original)
     layers = [getattr(stack, architecture.layers) for stack in (encoder, decoder)]
     if any(isinstance(stack_layers, ModularStack) for stack_layers in layers):
-        raise ModtfError("this model is modular already; load the original again, or use the modular model that holds it")
+        raise ModtfError(
+            "this model is modular already; load the original again, or use the modular model that holds it"
+        )
     for_encoder = None if granularities is None else tuple(granularities)
     chosen = (for_encoder, for_encoder if decoder_granularities is None else tuple(decoder_granularities))
     mapping = Mapping(
         len(layers[0]),
         len(layers[1]),
         *(
-            default_granularities(len(stack_layers)) if wanted is None else check_granularities(wanted, len(stack_layers), name)
+            default_granularities(len(stack_layers))
+            if wanted is None
+            else check_granularities(wanted, len(stack_layers), name)
             for stack_layers, wanted, name in zip(layers, chosen, ("encoder", "decoder"), strict=True)
         ),
     )
     wanted_of = (mapping.encoder_granularities, mapping.decoder_granularities)
-    banks = [{g: new_bank(of_stack, g, architecture) for g in wanted} for of_stack, wanted in zip(layers, wanted_of, strict=True)]
+    banks = [
+        {g: new_bank(of_stack, g, architecture) for g in wanted}
+        for of_stack, wanted in zip(layers, wanted_of, strict=True)
+    ]
     original.requires_grad_(False)  # nothing fails from here on: a model is modular or as it was
     for stack, of_stack, of_banks in zip((encoder, decoder), layers, banks, strict=True):
         setattr(stack, architecture.layers, ModularStack(of_stack, of_banks))
@@ -86,7 +93,9 @@ class ModularModel(nn.Module):
 
     main_input_name = "input_ids"
 
-    def __init__(self, model: PreTrainedModel, mapping: Mapping, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, mapping: Mapping, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.mapping = mapping
@@ -123,7 +132,11 @@ class ModularModel(nn.Module):
         """The original's tokenizer; raises :class:`ModtfError` where there is none."""
         name = self.model.name_or_path
         # In a folder without one, AutoTokenizer would make up an empty tokenizer of the model's family.
-        if self._tokenizer is None and name and (not Path(name).is_dir() or (Path(name) / "tokenizer_config.json").is_file()):
+        if (
+            self._tokenizer is None
+            and name
+            and (not Path(name).is_dir() or (Path(name) / "tokenizer_config.json").is_file())
+        ):
             try:
                 self._tokenizer = AutoTokenizer.from_pretrained(name)
             except (OSError, ValueError) as error:
@@ -151,17 +164,23 @@ class ModularModel(nn.Module):
         self._assembled.clear()  # their buffers would stay on the old device
         return super()._apply(*args, **kwargs)
 
-    def activation_checkpointing_enable(self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any) -> None:
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> None:
         """Recompute the banks' activations in the backward pass; non-reentrant unless asked otherwise, since most inputs need no gradient."""
         model: Any = self.model
-        enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)  # its name before transformers 5.23
+        enable = getattr(
+            model, "activation_checkpointing_enable", model.gradient_checkpointing_enable
+        )  # its name before transformers 5.23
         enable({"use_reentrant": False, **(activation_checkpointing_kwargs or {})}, **options)
 
     def activation_checkpointing_disable(self) -> None:
         model: Any = self.model
         getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any) -> None:
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> None:
         """The older name, which Trainer calls before transformers 5.23."""
         self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
 
@@ -211,7 +230,9 @@ class ModularModel(nn.Module):
 
     # -- assembling ----------------------------------------------------------------------------------------------------
 
-    def choose(self, ratio: float | None = None, strategy: str = "size_first", assembly: Assembly | str | None = None) -> Assembly:
+    def choose(
+        self, ratio: float | None = None, strategy: str = "size_first", assembly: Assembly | str | None = None
+    ) -> Assembly:
         """The checked assembly for a ratio and strategy, or the one given (as object or text); the original's by default."""
         if assembly is not None:
             if ratio is not None:
@@ -219,7 +240,9 @@ class ModularModel(nn.Module):
             return self.mapping.check(Assembly.parse(assembly) if isinstance(assembly, str) else assembly)
         return choose(self.mapping, 1.0 if ratio is None else ratio, strategy)
 
-    def assemble(self, ratio: float | None = None, strategy: str = "size_first", assembly: Assembly | str | None = None) -> PreTrainedModel:
+    def assemble(
+        self, ratio: float | None = None, strategy: str = "size_first", assembly: Assembly | str | None = None
+    ) -> PreTrainedModel:
         """An ordinary ``T5ForConditionalGeneration`` / ``BartForConditionalGeneration`` of the chosen layers.
 
         It shares every weight with this model (no bytes are copied), has its own modules and configuration, and is
@@ -233,7 +256,9 @@ class ModularModel(nn.Module):
                 replaced[id(owner.config)] = copy.deepcopy(owner.config)
         replaced[id(self.model.generation_config)] = copy.deepcopy(self.model.generation_config)
         for modular_stack, path in zip(self.stacks, (assembly.encoder, assembly.decoder), strict=True):
-            replaced[id(modular_stack)] = nn.ModuleList(clone_module(layer, replaced) for layer in modular_stack.layers(path))
+            replaced[id(modular_stack)] = nn.ModuleList(
+                clone_module(layer, replaced) for layer in modular_stack.layers(path)
+            )
         small: Any = clone_module(self.model, replaced)
         set_depths(small, self.architecture, len(assembly.encoder), len(assembly.decoder))
         for stack in stacks_of(small):
@@ -293,15 +318,23 @@ class ModularModel(nn.Module):
         options = {"do_sample": False, "num_beams": 1} | limit | generate_options
         model = self.assembled(chosen)
         beyond = [
-            name for name, value in options.items() if name != "max_new_tokens" and value != {"do_sample": False, "num_beams": 1}.get(name)
+            name
+            for name, value in options.items()
+            if name != "max_new_tokens" and value != {"do_sample": False, "num_beams": 1}.get(name)
         ]
         if engine not in (None, LOOP, GENERATE):
             raise ModtfError(f"engine {engine!r} is unknown; possible are {LOOP!r} and {GENERATE!r}")
         if engine == LOOP and beyond:
-            raise ModtfError(f"the greedy loop takes max_new_tokens only, not {', '.join(beyond)}; leave the engine open")
+            raise ModtfError(
+                f"the greedy loop takes max_new_tokens only, not {', '.join(beyond)}; leave the engine open"
+            )
         if not beyond and options["max_new_tokens"] is not None:
             tokens, _ = decode(
-                model, encoded["input_ids"], encoded["attention_mask"], max_new_tokens=options["max_new_tokens"], engine=engine
+                model,
+                encoded["input_ids"],
+                encoded["attention_mask"],
+                max_new_tokens=options["max_new_tokens"],
+                engine=engine,
             )
         else:
             with torch.inference_mode():
@@ -346,7 +379,9 @@ class ModularModel(nn.Module):
             if not (self.architecture.position_bias and key.startswith(self.architecture.position_bias))
         }
 
-    def save_pretrained(self, folder: str | Path, *, copy_original: bool | None = None, dtype: torch.dtype | None = None) -> None:
+    def save_pretrained(
+        self, folder: str | Path, *, copy_original: bool | None = None, dtype: torch.dtype | None = None
+    ) -> None:
         """Write the banks and a pointer to the original (its hub id or folder), or a copy of it, as safetensors.
 
         ``copy_original`` defaults to pointing where the original can be loaded from as it is, and to copying otherwise (made or
@@ -357,7 +392,9 @@ class ModularModel(nn.Module):
         name = self.model.name_or_path
         fingerprint = fingerprint_of(self.original_weights())
         if copy_original is None:
-            lacks_tokenizer = self._tokenizer is not None and Path(name).is_dir() and not (Path(name) / _TOKENIZER).is_file()
+            lacks_tokenizer = (
+                self._tokenizer is not None and Path(name).is_dir() and not (Path(name) / _TOKENIZER).is_file()
+            )
             copy_original = not name or self._is_copy or lacks_tokenizer or not _holds_original(name, fingerprint)
         if copy_original:
             with suppress(ModtfError):  # there may be none
@@ -365,7 +402,9 @@ class ModularModel(nn.Module):
             fingerprint = fingerprint_of(self.original_weights(), dtype)
             self._save(Path(folder), {"copy": f"original-{fingerprint[:12]}"}, fingerprint, dtype)
         elif not name:
-            raise ModtfError("the original was made in memory, so there is nothing to point to; save with copy_original=True")
+            raise ModtfError(
+                "the original was made in memory, so there is nothing to point to; save with copy_original=True"
+            )
         else:
             self._save(Path(folder), {"pointer": _absolute_if_folder(name)}, fingerprint, dtype)
 
@@ -406,7 +445,9 @@ class ModularModel(nn.Module):
                     files.insert(0, copied)
                 elif copied and self._tokenizer is not None and not (folder / copied / _TOKENIZER).exists():
                     self._tokenizer.save_pretrained(temporary / copied)
-                    joining = sorted((path.name for path in (temporary / copied).iterdir()), key=lambda name: name == _TOKENIZER)
+                    joining = sorted(
+                        (path.name for path in (temporary / copied).iterdir()), key=lambda name: name == _TOKENIZER
+                    )
                     files = [f"{copied}/{name}" for name in joining] + files
                 (temporary / INDEX).write_text(json.dumps(index, indent=2) + "\n")
                 for name in files:
@@ -414,7 +455,9 @@ class ModularModel(nn.Module):
                     os.replace(temporary / name, folder / name)
                 placed.clear()  # the index is in place: what it names must stay
         except BaseException as error:
-            for name in set(placed) - _files_of(_index_or_nothing(folder)):  # interrupted after the index came: all is in place
+            for name in set(placed) - _files_of(
+                _index_or_nothing(folder)
+            ):  # interrupted after the index came: all is in place
                 _remove(folder / name)
             if not isinstance(error, (OSError, SafetensorError)):
                 raise
@@ -462,7 +505,10 @@ class ModularModel(nn.Module):
                 tokenizer = AutoTokenizer.from_pretrained(source)
         _check_fingerprint(folder, index, dict(original.named_parameters()))
         modular = modularize(
-            original, index["encoder"]["granularities"], decoder_granularities=index["decoder"]["granularities"], tokenizer=tokenizer
+            original,
+            index["encoder"]["granularities"],
+            decoder_granularities=index["decoder"]["granularities"],
+            tokenizer=tokenizer,
         )
         modular._is_copy = "copy" in index["original"]
         modular.load_banks(folder)
@@ -498,7 +544,9 @@ class ModularModel(nn.Module):
         try:
             saved = load_file(path)
         except (OSError, SafetensorError) as error:
-            raise ModtfError(f"the banks {path} are missing or cut off ({error}); copy the whole folder again, or save again") from error
+            raise ModtfError(
+                f"the banks {path} are missing or cut off ({error}); copy the whole folder again, or save again"
+            ) from error
         _check_fingerprint(folder, index, self.original_weights())
         own = self.bank_weights()
         unlike = sorted(own.keys() ^ saved.keys()) or [key for key in own if own[key].shape != saved[key].shape]
@@ -664,17 +712,23 @@ def _read_index(folder: Path) -> dict[str, Any]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModtfError(f"{folder} holds no {INDEX}, so it is not a modular model; give a folder that save_pretrained wrote") from None
+        raise ModtfError(
+            f"{folder} holds no {INDEX}, so it is not a modular model; give a folder that save_pretrained wrote"
+        ) from None
     except (OSError, ValueError) as error:
         raise ModtfError(f"{path} cannot be read: {error}; copy the folder again, or save again") from error
     if isinstance(index, dict) and index.get("format") != _FORMAT:
         raise ModtfError(f"{folder} has format {index.get('format')}; this modtf reads {_FORMAT}: upgrade modtf")
-    missing = {"encoder", "decoder", "banks", "original", "fingerprint"} - (index.keys() if isinstance(index, dict) else set())
+    missing = {"encoder", "decoder", "banks", "original", "fingerprint"} - (
+        index.keys() if isinstance(index, dict) else set()
+    )
     if missing:
         raise ModtfError(f"{path} lacks {', '.join(sorted(missing))}; copy the folder again, or save again")
     if not _is_index(index):
         raise ModtfError(f"{path} holds values of the wrong kind; copy the folder again, or save again")
     outside = [name for name in _files_of(index) if Path(name).name != name]
     if outside:
-        raise ModtfError(f"{path} names {outside[0]!r}, which is not a file beside it; copy the folder again, or save again")
+        raise ModtfError(
+            f"{path} names {outside[0]!r}, which is not a file beside it; copy the folder again, or save again"
+        )
     return index

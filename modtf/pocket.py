@@ -18,7 +18,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    Seq2SeqTrainingArguments,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from modtf.data import bundled
 from modtf.errors import ModtfError
@@ -52,7 +58,11 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int = 2000) -> PreTra
     tokenizer.add_tokens(slots)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", model_max_length=256, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        model_max_length=256,
+        clean_up_tokenization_spaces=False,
     )
 
 
@@ -93,7 +103,9 @@ def train_original(
     args = Seq2SeqTrainingArguments(**_arguments(output, steps, learning_rate, seed, bf16))
     batches = TaskBatches(examples, tokenizer, steps * args.world_size, batch_size // args.world_size, seed)
     optimizer = MuonWithAdamW(model, learning_rate, adamw_lr=3e-3)
-    trainer = BatchTrainer(model=model, args=args, train_dataset=batches, data_collator=only_batch, optimizers=(optimizer, None))
+    trainer = BatchTrainer(
+        model=model, args=args, train_dataset=batches, data_collator=only_batch, optimizers=(optimizer, None)
+    )
     checkpoint = _last_checkpoint(output)
     trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.is_world_process_zero():
@@ -135,19 +147,27 @@ def train_kit(
         modular.save_pretrained(output, copy_original=True)
 
 
-def load_t5(folder: str | Path, family: type[T5ForConditionalGeneration] = T5ForConditionalGeneration, **config: Any) -> Any:
+def load_t5(
+    folder: str | Path, family: type[T5ForConditionalGeneration] = T5ForConditionalGeneration, **config: Any
+) -> Any:
     """A trained original, ready to be trained further or modularized; raises :class:`ModtfError` where its files are damaged."""
     try:
         # Eager attention is the fastest for short texts on a CPU.
         return family.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **config)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModtfError(f"the model in {folder} could not be loaded: {error}. Copy the whole folder again, or train it again") from error
+        raise ModtfError(
+            f"the model in {folder} could not be loaded: {error}. Copy the whole folder again, or train it again"
+        ) from error
 
 
-def write_pairs(modular: ModularModel, mrs: Sequence[MR], path: str | Path, progress: Callable[[int], None] = lambda done: None) -> None:
+def write_pairs(
+    modular: ModularModel, mrs: Sequence[MR], path: str | Path, progress: Callable[[int], None] = lambda done: None
+) -> None:
     """Let the original write a text for each MR; JSON lines ``{"mr": ..., "ref": ...}``, as data to train on without the real data."""
     texts = write_texts(modular, modular.mapping.original, [write_mr(mr) for mr in mrs], progress=progress)
-    lines = [json.dumps({"mr": write_mr(mr), "ref": text}, ensure_ascii=False) for mr, text in zip(mrs, texts, strict=True)]
+    lines = [
+        json.dumps({"mr": write_mr(mr), "ref": text}, ensure_ascii=False) for mr, text in zip(mrs, texts, strict=True)
+    ]
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

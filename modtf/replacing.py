@@ -45,7 +45,9 @@ class ReplacingSchedule:
 
     def __post_init__(self) -> None:
         if self.mapping.maximum_ratio == 1:
-            raise ModtfError("the model has no modularized layers, so nothing can be replaced; modularize it with granularities")
+            raise ModtfError(
+                "the model has no modularized layers, so nothing can be replaced; modularize it with granularities"
+            )
         if self.steps < 1:
             raise ModtfError(f"a schedule of {self.steps} steps was asked for; at least 1 is needed")
         for name in ("probability", "full_at", "coarse_at", "mixtures", "whole"):
@@ -53,7 +55,9 @@ class ReplacingSchedule:
             if not 0 <= value <= 1:
                 raise ModtfError(f"{name} is {value}; possible are values from 0 to 1")
         if self.mixtures + self.whole > 1:
-            raise ModtfError(f"mixtures and whole are shares of all steps, but {self.mixtures} + {self.whole} is more than 1; lower one")
+            raise ModtfError(
+                f"mixtures and whole are shares of all steps, but {self.mixtures} + {self.whole} is more than 1; lower one"
+            )
 
     def replacing_probability(self, step: int) -> float:
         """p at a step, from ``probability`` up to 1."""
@@ -76,7 +80,9 @@ class ReplacingSchedule:
             kind = rng.random()
             if kind < self.mixtures:
                 p = self.replacing_probability(step)
-                drawn = Assembly(*(self._mixture(rng, p, depth, granularities, allowed) for depth, granularities in stacks))
+                drawn = Assembly(
+                    *(self._mixture(rng, p, depth, granularities, allowed) for depth, granularities in stacks)
+                )
             elif kind < self.mixtures + self.whole:
                 drawn = Assembly(*(self._whole(rng, depth, granularities, allowed) for depth, granularities in stacks))
             else:
@@ -87,7 +93,12 @@ class ReplacingSchedule:
                 return drawn
         # These options have next to no such draw yet (p is 0, or no strategy uses the finest granularity): replace all by the finest.
         finest = allowed[0]
-        return Assembly(*((finest,) * (depth // finest) if finest in granularities else (1,) * depth for depth, granularities in stacks))
+        return Assembly(
+            *(
+                (finest,) * (depth // finest) if finest in granularities else (1,) * depth
+                for depth, granularities in stacks
+            )
+        )
 
     def _risen(self, step: int, at: float) -> float:
         return 1.0 if at == 0 else min(1.0, step / self.steps / at)

@@ -105,7 +105,9 @@ def _nearest(mapping: Mapping, ratio: float, descent: Descent) -> Assembly:
     maximum = mapping.maximum_ratio
     # A ratio that was rounded for people (1.09, 2.67) may lie a hair outside of what is possible.
     if not 1 - 1e-9 <= ratio <= maximum + 0.005:
-        raise ModtfError(f"ratio {ratio:g} is out of reach; this model can be assembled to ratios from 1 to {maximum:.4g}")
+        raise ModtfError(
+            f"ratio {ratio:g} is out of reach; this model can be assembled to ratios from 1 to {maximum:.4g}"
+        )
     wanted = mapping.layers / ratio
     encoder, decoder = min(descent, key=lambda lengths: (abs(sum(lengths) - wanted), -sum(lengths)))
     return Assembly(

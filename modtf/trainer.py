@@ -36,7 +36,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
         rest = [p for p in trained if id(p) not in chosen]
         self.parts: list[torch.optim.Optimizer] = []
         if matrices:
-            self.parts.append(torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+            self.parts.append(
+                torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+            )
         if rest:
             self.parts.append(torch.optim.AdamW(rest, lr=adamw_lr, betas=(0.9, 0.98), weight_decay=0.0))
         super().__init__([group for part in self.parts for group in part.param_groups], {})
@@ -68,7 +70,9 @@ class BatchTrainer(Seq2SeqTrainer):
         # T5 and BART return plain means: without this, Trainer believes that they divide by the number of accumulated tokens.
         self.model_accepts_loss_kwargs = False
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         outputs = model(**inputs, use_cache=False)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
@@ -91,10 +95,18 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
     attention_weight: float = field(default=1.0, metadata={"help": "self- and cross-attention maps"})
     temperature: float = field(default=1.0, metadata={"help": "of the logits' loss"})
     replacing_probability: float = field(default=0.5, metadata={"help": "of the first step; it rises to 1"})
-    full_at: float = field(default=0.5, metadata={"help": "share of the training after which the replacing probability is 1"})
-    coarse_at: float = field(default=0.1, metadata={"help": "share of the training after which all granularities are drawn"})
-    mixtures: float = field(default=0.1, metadata={"help": "share of steps with random mixtures of originals and modules"})
-    whole: float = field(default=0.6, metadata={"help": "share of steps with one granularity from end to end of a stack"})
+    full_at: float = field(
+        default=0.5, metadata={"help": "share of the training after which the replacing probability is 1"}
+    )
+    coarse_at: float = field(
+        default=0.1, metadata={"help": "share of the training after which all granularities are drawn"}
+    )
+    mixtures: float = field(
+        default=0.1, metadata={"help": "share of steps with random mixtures of originals and modules"}
+    )
+    whole: float = field(
+        default=0.6, metadata={"help": "share of steps with one granularity from end to end of a stack"}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -115,14 +127,24 @@ class ModularTrainer(BatchTrainer):
     resumed training goes on as if it had never stopped.
     """
 
-    def __init__(self, model: ModularModel, args: ModularTrainingArguments, *, whole_batches: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, model: ModularModel, args: ModularTrainingArguments, *, whole_batches: bool = False, **kwargs: Any
+    ) -> None:
         if not isinstance(model, ModularModel):
-            raise ModtfError(f"a ModularModel is needed, not a {type(model).__name__}; make one with modtf.modularize(model)")
+            raise ModtfError(
+                f"a ModularModel is needed, not a {type(model).__name__}; make one with modtf.modularize(model)"
+            )
         if not isinstance(args, ModularTrainingArguments):
             raise ModtfError(f"ModularTrainingArguments are needed, not {type(args).__name__}")
         if args.label_smoothing_factor:
-            raise ModtfError("label_smoothing_factor has no effect here: the original's probabilities (logits_weight) smooth the labels")
-        halves = {weight.dtype for weight in model.parameters() if weight.requires_grad and weight.dtype in (torch.float16, torch.bfloat16)}
+            raise ModtfError(
+                "label_smoothing_factor has no effect here: the original's probabilities (logits_weight) smooth the labels"
+            )
+        halves = {
+            weight.dtype
+            for weight in model.parameters()
+            if weight.requires_grad and weight.dtype in (torch.float16, torch.bfloat16)
+        }
         if halves:
             raise ModtfError(
                 f"the banks are in {str(halves.pop()).removeprefix('torch.')}, in which an optimizer's small steps are rounded away; load the original with "
@@ -156,7 +178,9 @@ class ModularTrainer(BatchTrainer):
             return super()._get_train_sampler(train_dataset)
         return Seq2SeqTrainer._get_train_sampler(self, train_dataset)
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         if not model.training:  # evaluation: the coarsest assembly, the hardest for the banks
             outputs = model(assembly=self.modular.mapping.coarsest, **inputs)
             return (outputs.loss, outputs) if return_outputs else outputs.loss
@@ -168,7 +192,9 @@ class ModularTrainer(BatchTrainer):
         total = torch.stack(list(weighted.values())).sum()
         return (total, outputs) if return_outputs else total
 
-    def losses(self, model: nn.Module, assembly: Assembly, inputs: dict[str, Any]) -> tuple[dict[str, torch.Tensor], Any]:
+    def losses(
+        self, model: nn.Module, assembly: Assembly, inputs: dict[str, Any]
+    ) -> tuple[dict[str, torch.Tensor], Any]:
         """Each loss that has a weight, for one batch on one assembly, and the student's output."""
         a = self.args
         modular = self.modular
@@ -192,7 +218,9 @@ class ModularTrainer(BatchTrainer):
             losses["hidden"] = torch.stack(
                 [
                     hidden_loss(s.hidden, _at_boundaries(t.hidden, path), keep)
-                    for s, t, path, keep in zip(student, teacher, (assembly.encoder, assembly.decoder), (source, target), strict=True)
+                    for s, t, path, keep in zip(
+                        student, teacher, (assembly.encoder, assembly.decoder), (source, target), strict=True
+                    )
                 ]
             ).sum()
         if maps:
@@ -205,7 +233,12 @@ class ModularTrainer(BatchTrainer):
         return losses, outputs
 
     def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None, **options: Any
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: Any = None,
+        **options: Any,
     ) -> Any:
         """As ``Seq2SeqTrainer``; with ``predict_with_generate`` the coarsest assembly writes."""
         if prediction_loss_only or not self.args.predict_with_generate:

@@ -28,7 +28,9 @@ import modtf
 from modtf.pocket import train_tokenizer
 
 torch.set_num_threads(1)
-settings.register_profile("modtf", deadline=None, derandomize=True)  # a busy machine is no failure, and no run differs from the last
+settings.register_profile(
+    "modtf", deadline=None, derandomize=True
+)  # a busy machine is no failure, and no run differs from the last
 settings.load_profile("modtf")
 
 FAMILIES = ("t5", "t5-gated", "bart")

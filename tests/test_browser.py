@@ -37,7 +37,9 @@ SECONDS = 90
 
 if CHROMIUM is None:
     pytest.skip("no Chromium found; the page was not tested. On Debian: apt install chromium", allow_module_level=True)
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed; the page was not tested: pip install playwright")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="Playwright is not installed; the page was not tested: pip install playwright"
+)
 pytest.importorskip("voila", reason="Voila is not installed; the page was not tested: pip install 'modtf[demo]'")
 
 
@@ -45,7 +47,9 @@ def started(command: list[str], folder: Path, said_when_ready: str, **environmen
     """What a server printed once it was ready; it is stopped as Ctrl-C does, and must then end well."""
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment}
     variables.pop("JUPYTER_TOKEN", None)
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, cwd=folder)
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, cwd=folder
+    )
     lines: Queue[str] = Queue()
     threading.Thread(target=lambda: [lines.put(line) for line in server.stdout or []], daemon=True).start()
     said = ""
@@ -113,7 +117,9 @@ def in_lab(folder: Path, notebook: str, **environment: str) -> Iterator[str]:
         "--ServerApp.answer_yes=True",
     ]
     command = [sys.executable, "-m", "jupyter", "lab", *options]
-    for said in started(command, folder, r"http://127\.0\.0\.1:\d+/lab\?token=", JUPYTER_PREFER_ENV_PATH="1", **own, **environment):
+    for said in started(
+        command, folder, r"http://127\.0\.0\.1:\d+/lab\?token=", JUPYTER_PREFER_ENV_PATH="1", **own, **environment
+    ):
         yield said.replace("/lab?", f"/lab/tree/{notebook}?") + token
 
 
@@ -163,7 +169,9 @@ class Page:
         return self.root.get_by_role("button", name=re.compile(rf"^\W*{name}$"))  # an icon is a sign of its own
 
     def slide(self, stack: str, steps: int) -> None:
-        handle = self.root.locator(f".modtf-slider:has(label:text-is('{stack}'))").locator(".noUi-handle, .ui-slider-handle")
+        handle = self.root.locator(f".modtf-slider:has(label:text-is('{stack}'))").locator(
+            ".noUi-handle, .ui-slider-handle"
+        )
         handle.focus()
         for _ in range(abs(steps)):
             handle.press("ArrowRight" if steps > 0 else "ArrowLeft")
@@ -180,7 +188,9 @@ class Page:
 @pytest.fixture(scope="module", params=["voila", "lab"])
 def page(request: pytest.FixtureRequest, browser: Any) -> Iterator[Page]:
     """The explorer by itself and in a notebook: everything below holds in both."""
-    tab = browser.new_page(viewport={"width": 900, "height": 1240} if request.param == "voila" else {"width": 1300, "height": 1240})
+    tab = browser.new_page(
+        viewport={"width": 900, "height": 1240} if request.param == "voila" else {"width": 1300, "height": 1240}
+    )
     tab.set_default_timeout(SECONDS * 1000)
     if request.param == "voila":
         tab.goto(request.getfixturevalue("address"))
@@ -341,7 +351,8 @@ def test_a_sweep_shows_every_ratio(page: Page) -> None:
     rows = table.locator("tbody tr").all_inner_texts()
     assert rows[0].startswith("1.00×") and rows[-1].startswith("6.00×") and page.read()["full"] in rows[0]
     assert re.search(
-        "The first slot that the full model says|No slot that the full model says is lost", page.root.locator(".modtf-swept").inner_text()
+        "The first slot that the full model says|No slot that the full model says is lost",
+        page.root.locator(".modtf-swept").inner_text(),
     )
 
 
@@ -483,7 +494,8 @@ def run_all(course: str, browser: Any, request: pytest.FixtureRequest) -> Iterat
     tab.goto(course % request.param + "&reset")  # or the notebook that was open before comes back
     tab.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
     cells = sum(
-        cell["cell_type"] == "code" for cell in json.loads((ROOT / "notebooks" / request.param).read_text(encoding="utf-8"))["cells"]
+        cell["cell_type"] == "code"
+        for cell in json.loads((ROOT / "notebooks" / request.param).read_text(encoding="utf-8"))["cells"]
     )
     tab.get_by_role("menuitem", name="Run", exact=True).click()
     tab.get_by_role("menuitem", name="Run All Cells", exact=True).click()
@@ -523,5 +535,7 @@ def test_assembly_runs_and_slides(run_all: Any) -> None:
     for _ in range(12):
         handle.press("ArrowRight")
     figure.get_by_text("6.00x, size_first: 2-2").wait_for()
-    run_all.wait_for_function("!document.querySelector('.widget-html .course-text').innerText.includes('cheap')")  # what 6x forgets
+    run_all.wait_for_function(
+        "!document.querySelector('.widget-html .course-text').innerText.includes('cheap')"
+    )  # what 6x forgets
     assert text.inner_text().startswith("The Plough is a pub")

@@ -42,11 +42,16 @@ def run(*arguments: str | Path, fails: bool = False) -> str:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of E2E data, made of what the bundled original wrote."""
     folder = tmp_path_factory.mktemp("e2e")
-    for split, examples in (("train-cleaned", bundled_examples("pairs")[:200]), ("test", bundled_examples("evaluation")[:6])):
+    for split, examples in (
+        ("train-cleaned", bundled_examples("pairs")[:200]),
+        ("test", bundled_examples("evaluation")[:6]),
+    ):
         with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(["mr", "ref"])
-            rows.writerows([write_mr(example.mr), reference] for example in examples for reference in example.references)
+            rows.writerows(
+                [write_mr(example.mr), reference] for example in examples for reference in example.references
+            )
     return folder
 
 
@@ -64,7 +69,10 @@ def test_an_original_goes_on_from_another(data: Path, original: Path, tmp_path: 
     assert not torch.equal(before.shared.weight, after.shared.weight)
     assert (before.shared.weight - after.shared.weight).abs().max() < 0.1, "it began with the other's weights"
     assert after.config.dropout_rate == 0
-    assert AutoTokenizer.from_pretrained(tmp_path / "more").get_vocab() == AutoTokenizer.from_pretrained(original).get_vocab()
+    assert (
+        AutoTokenizer.from_pretrained(tmp_path / "more").get_vocab()
+        == AutoTokenizer.from_pretrained(original).get_vocab()
+    )
 
 
 def test_a_killed_training_goes_on_to_the_same_kit(data: Path, original: Path, tmp_path: Path) -> None:
@@ -73,7 +81,9 @@ def test_a_killed_training_goes_on_to_the_same_kit(data: Path, original: Path, t
                 "--pairs", "10"]  # fmt: skip
 
     run(*arguments("whole"))
-    killed = subprocess.Popen(command(*arguments("killed")), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    killed = subprocess.Popen(
+        command(*arguments("killed")), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 240
     while not (tmp_path / "killed" / "checkpoint-2" / "trainer_state.json").exists():
         assert killed.poll() is None and time.monotonic() < deadline, "no checkpoint to go on from"
@@ -101,24 +111,45 @@ def test_a_damaged_original(data: Path, original: Path, tmp_path: Path) -> None:
     damaged = Path(shutil.copytree(original, tmp_path / "damaged"))
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    assert "could not be loaded" in run("train", "kit", "--data", data, "--original", damaged, "--output", tmp_path / "kit", fails=True)
+    assert "could not be loaded" in run(
+        "train", "kit", "--data", data, "--original", damaged, "--output", tmp_path / "kit", fails=True
+    )
     assert not (tmp_path / "kit").exists()
 
 
 def test_two_processes_train_together(data: Path, original: Path, tmp_path: Path) -> None:
     together = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *command()[1:]]
-    options = ["--data", data, "--original", original, "--output", tmp_path, "--steps", "3", "--batch-size", "8", "--pairs", "10"]
-    done = subprocess.run([*together, "train", "kit", *map(str, options)], env=ENVIRONMENT, capture_output=True, text=True)
+    options = [
+        "--data",
+        data,
+        "--original",
+        original,
+        "--output",
+        tmp_path,
+        "--steps",
+        "3",
+        "--batch-size",
+        "8",
+        "--pairs",
+        "10",
+    ]
+    done = subprocess.run(
+        [*together, "train", "kit", *map(str, options)], env=ENVIRONMENT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "training.json").read_text())["processes"] == 2
-    assert json.loads((tmp_path / "checkpoint-3" / "trainer_state.json").read_text())["epoch"] == 1, "no batch comes twice"
+    assert json.loads((tmp_path / "checkpoint-3" / "trainer_state.json").read_text())["epoch"] == 1, (
+        "no batch comes twice"
+    )
     assert (tmp_path / "checkpoint-3").is_dir() and modtf.load(tmp_path).mapping.maximum_ratio == 6
 
 
 def test_generate_and_evaluate(data: Path, tmp_path: Path) -> None:
     written = run("generate", "--ratio", "3", "name[The Vaults], eatType[pub], food[French]")
     assert "full: 12-12 layers" in written and "assembled: 4-4 layers" in written and "tokens/s" in written
-    table = run("evaluate", "--data", data, "--ratios", "1", "--strategies", "size_first", "--json", tmp_path / "scores.json")
+    table = run(
+        "evaluate", "--data", data, "--ratios", "1", "--strategies", "size_first", "--json", tmp_path / "scores.json"
+    )
     assert "12-12" in table and (tmp_path / "scores.json").exists()
 
 
@@ -140,7 +171,10 @@ def test_export(tmp_path: Path) -> None:
         (["train", "original", "--dropout", "1", "--output", "out"], "dropout 1"),
         (["train", "original", "--begin-with", "/nowhere", "--output", "out"], "/nowhere holds no model"),
         (["train", "kit", "--original", "/nowhere", "--output", "out"], "/nowhere holds no model"),
-        (["train", "kit", "--original", ORIGINAL, "--granularities", "5", "--output", "out"], "granularity 5 does not divide"),
+        (
+            ["train", "kit", "--original", ORIGINAL, "--granularities", "5", "--output", "out"],
+            "granularity 5 does not divide",
+        ),
         (["train", "kit", "--original", ORIGINAL, "--data", "/nowhere", "--output", "out"], "/nowhere"),
         (["train", "original", "--batch-size", "0", "--output", "out"], "--batch-size is 0"),
         (["evaluate", "--json", "no/such/scores.json"], "no folder"),

@@ -131,7 +131,9 @@ def test_the_newest_request_wins(modular: modtf.ModularModel) -> None:
         assert shown.current, "a result of an earlier request was shown"
 
 
-def test_a_request_called_off_while_it_settles_does_not_run(modular: modtf.ModularModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_called_off_while_it_settles_does_not_run(
+    modular: modtf.ModularModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("modtf.views.controller._SETTLE_SECONDS", 0.3)
     controller = Controller(modular)
     ran: list[object] = []
@@ -236,7 +238,9 @@ def test_the_measured_row_is_exact_or_the_nearest(modular: modtf.ModularModel) -
     rows = [row("size_first", exact), row("size_first", other), row("size_first", modular.choose(1.6), trained=False)]
     controller = Controller(modular, {"rows": rows})
     assert controller.measured(exact, "size_first") == (rows[0], True)
-    assert controller.measured(modular.choose(1.6), "size_first") == (rows[0], False), "untrained rows are no measurements of this model"
+    assert controller.measured(modular.choose(1.6), "size_first") == (rows[0], False), (
+        "untrained rows are no measurements of this model"
+    )
     assert controller.measured(modular.choose(3.9, "speed_first"), "speed_first")[0] == rows[1]
 
 
@@ -273,10 +277,18 @@ def test_a_race_replays_what_was_measured(controller: Controller, monkeypatch: p
 
 def test_the_replay_shows_the_leader_first() -> None:
     path = Assembly((1,), (1,))
-    race = Race(Runner(path, "loop", ("a", "a b"), (10.0, 20.0)), Runner(path, "loop", ("a", "a c"), (2.0, 4.0)), 50.0, now_ms=5.0)
+    race = Race(
+        Runner(path, "loop", ("a", "a b"), (10.0, 20.0)),
+        Runner(path, "loop", ("a", "a c"), (2.0, 4.0)),
+        50.0,
+        now_ms=5.0,
+    )
     html = race_html(race)
     assert (
-        "0 tokens · 5 ms" in html and "2 tokens · 4 ms, finished" in html and "50 times slower" in html and 'data-finished="false"' in html
+        "0 tokens · 5 ms" in html
+        and "2 tokens · 4 ms, finished" in html
+        and "50 times slower" in html
+        and 'data-finished="false"' in html
     )
     assert "5.00 times as fast" in race_html(replace(race, now_ms=20.0))
 
@@ -285,7 +297,11 @@ def test_the_replay_shows_the_leader_first() -> None:
 def test_a_move_calls_a_job_off(controller: Controller, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
     listener = Listener()
     controller._on_change = listener
-    {"race": controller.race, "measure": lambda: controller.measure(300), "sweep": lambda: controller.sweep("size_first")}[job]()
+    {
+        "race": controller.race,
+        "measure": lambda: controller.measure(300),
+        "sweep": lambda: controller.sweep("size_first"),
+    }[job]()
     with controller._changed:  # it has begun: there is something to show
         begun = {"race": "race", "measure": "job", "sweep": "sweep"}[job]
         assert controller._changed.wait_for(
@@ -297,7 +313,9 @@ def test_a_move_calls_a_job_off(controller: Controller, job: str, monkeypatch: p
     assert state.job == replace(state.job, kind=job, running=False, note="stopped") and not state.measured_here
     time.sleep(0.3)
     after = [state for state in listener.states if state.generation >= generation]
-    assert all(state.race is None and not state.job.running for state in after), "nothing of what was called off appears later"
+    assert all(state.race is None and not state.job.running for state in after), (
+        "nothing of what was called off appears later"
+    )
 
 
 def test_a_job_on_a_text_that_is_not_there_yet_waits_for_it(controller: Controller) -> None:
@@ -305,7 +323,9 @@ def test_a_job_on_a_text_that_is_not_there_yet_waits_for_it(controller: Controll
     controller.sweep("speed_first")
     state = controller.wait()
     assert state.current and state.result.request.mr == {"name": "Zizzi"}
-    assert [side.assembly.ratio for side in state.sweep.sides] == sorted(side.assembly.ratio for side in state.sweep.sides)
+    assert [side.assembly.ratio for side in state.sweep.sides] == sorted(
+        side.assembly.ratio for side in state.sweep.sides
+    )
     assert state.sweep.sides[0].text == state.result.full.text and state.sweep.source == "name[Zizzi]"
     controller.request(ratio=4)
     assert controller.wait().sweep is not None, "a sweep holds for its source, whatever the slider does"
@@ -322,7 +342,11 @@ def test_a_measurement_reports_progress_and_adds_a_point(controller: Controller)
     assert row["assembly"] == state.request.assembly.to_json() and row["examples"] == 20
     assert 0 <= row["bleu"] <= 100 and row["ser"] >= 0 and row["speed_up"] > 0
     done = [state.job.done for state in listener.states if state.job]
-    assert done == sorted(done) and done[-1] == 40 and {state.job.total for state in listener.states if state.job} <= {0, 40}
+    assert (
+        done == sorted(done)
+        and done[-1] == 40
+        and {state.job.total for state in listener.states if state.job} <= {0, 40}
+    )
     assert any(state.job.seconds_left for state in listener.states if state.job)
 
 
@@ -354,7 +378,12 @@ def test_a_cancelled_job_leaves_text_and_times_to_come(controller: Controller) -
     controller.race()
     controller.cancel()
     state = controller.wait(timed_again=True)
-    assert state.current and state.result.request.mr == {"name": "Zizzi"} and state.result.timed_again and state.job.note == "stopped"
+    assert (
+        state.current
+        and state.result.request.mr == {"name": "Zizzi"}
+        and state.result.timed_again
+        and state.job.note == "stopped"
+    )
     controller.request(ratio=4)
     assert controller.wait().job is None, "what was said of a job is over with the next move"
 
@@ -363,7 +392,11 @@ def test_the_assembly_follows_whatever_is_wrong_with_the_text(modular: modtf.Mod
     controller = Controller(modular)
     controller.request(ratio=4)
     state = controller.state
-    assert state.assembly == modular.choose(4) and state.size == size_of(modular.assembled(state.assembly)) and not state.problem
+    assert (
+        state.assembly == modular.choose(4)
+        and state.size == size_of(modular.assembled(state.assembly))
+        and not state.problem
+    )
     controller.request("nonsense[", assembly=Assembly((2, 2), (4,)))
     assert controller.state.assembly == Assembly((2, 2), (4,)) and controller.state.problem
     controller.request(MR)
@@ -394,7 +427,9 @@ def test_new_weights_make_old_texts_void() -> None:
 
 def test_a_text_that_is_cut_says_so() -> None:
     modular = make_modular()
-    modular.generation_config.eos_token_id = modular.generation_config.exponential_decay_length_penalty = None  # it knows no end
+    modular.generation_config.eos_token_id = modular.generation_config.exponential_decay_length_penalty = (
+        None  # it knows no end
+    )
     modular.generation_config.min_new_tokens = None
     controller = Controller(modular)
     controller.request(MR, ratio=4)
@@ -403,7 +438,9 @@ def test_a_text_that_is_cut_says_so() -> None:
     controller.close()
 
 
-def test_a_checkpoint_is_saved_to_its_end(modular: modtf.ModularModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_is_saved_to_its_end(
+    modular: modtf.ModularModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     export = modular.export
     monkeypatch.setattr(modular, "export", lambda *given: (time.sleep(0.4), export(*given)))
     controller = Controller(modular, folder=tmp_path)
@@ -443,7 +480,9 @@ def test_saving_and_its_problems(modular: modtf.ModularModel, tmp_path: Path) ->
     assert state.job.note == str(tmp_path / "small") and not state.job.problem
     tokenizer = AutoTokenizer.from_pretrained(state.job.note)
     small = AutoModelForSeq2SeqLM.from_pretrained(state.job.note)
-    tokens = small.generate(**tokenizer(state.request.source, return_tensors="pt", return_token_type_ids=False), max_new_tokens=128)
+    tokens = small.generate(
+        **tokenizer(state.request.source, return_tensors="pt", return_token_type_ids=False), max_new_tokens=128
+    )
     assert tokenizer.decode(tokens[0], skip_special_tokens=True) == state.result.small.text
     for name, words in (
         ("small", "not empty"),
@@ -540,7 +579,10 @@ def test_fields_follow_each_other(explorer: Explorer) -> None:
     explorer.slots["near"].value = ""
     assert "food[Thai]" in explorer.source.value and "near[" not in explorer.source.value
     explorer.source.value = "name[Aromi], area[riverside]"
-    assert {slot: field.value for slot, field in explorer.slots.items() if field.value} == {"name": "Aromi", "area": "riverside"}
+    assert {slot: field.value for slot, field in explorer.slots.items() if field.value} == {
+        "name": "Aromi",
+        "area": "riverside",
+    }
     assert explorer.controller.wait().request.mr == {"name": "Aromi", "area": "riverside"}
 
 
@@ -557,22 +599,33 @@ def test_the_slider_has_what_the_strategy_reaches(explorer: Explorer) -> None:
         explorer.strategy.value = strategy
         for _, ratio in explorer.ratio.options:
             assert explorer.controller.modular.choose(ratio, strategy).ratio == ratio
-        assert explorer.controller.state.request.assembly == explorer.controller.modular.choose(explorer.ratio.value, strategy)
+        assert explorer.controller.state.request.assembly == explorer.controller.modular.choose(
+            explorer.ratio.value, strategy
+        )
 
 
 def test_every_control_follows_the_assembly(explorer: Explorer) -> None:
     def shown() -> tuple[Any, ...]:
-        return explorer.ratio.value, explorer.strategy.value, explorer.lengths["encoder"].value, explorer.lengths["decoder"].value
+        return (
+            explorer.ratio.value,
+            explorer.strategy.value,
+            explorer.lengths["encoder"].value,
+            explorer.lengths["decoder"].value,
+        )
 
     explorer.ratio.value = 4.0
     assert shown() == (4.0, "size_first", 1, 1)
     explorer.lengths["encoder"].value = 4
     assert shown() == (8 / 5, None, 4, 1) or shown() == (8 / 5, "speed_first", 4, 1)
     explorer.picture.blocks["decoder"][0].click()
-    assert shown() == (8 / 6, "speed_first", 4, 2) and explorer.controller.state.request.assembly == Assembly((1, 1, 1, 1), (2, 2))
+    assert shown() == (8 / 6, "speed_first", 4, 2) and explorer.controller.state.request.assembly == Assembly(
+        (1, 1, 1, 1), (2, 2)
+    )
     explorer.picture.blocks["decoder"][2].click()
     assert explorer.controller.state.request.assembly == Assembly((1, 1, 1, 1), (2, 1, 1))
-    assert explorer.strategy.value is None or explorer.controller.modular.choose(8 / 7, explorer.strategy.value).decoder == (2, 1, 1)
+    assert explorer.strategy.value is None or explorer.controller.modular.choose(
+        8 / 7, explorer.strategy.value
+    ).decoder == (2, 1, 1)
     explorer.picture.joints["decoder"][1].click()  # between layers 1 and 2
     assert explorer.controller.state.request.assembly == Assembly((1, 1, 1, 1), (4,))
     explorer.ratio.value = 1.0
@@ -592,11 +645,20 @@ def test_impossible_moves_say_why(explorer: Explorer) -> None:
 
 def test_the_picture_draws_what_it_is_given(explorer: Explorer) -> None:
     explorer.picture.draw(Assembly((2, 1, 1), (4,)))
-    blocks = {stack: [b for b in explorer.picture.blocks[stack] if "modtf-gone" not in b._dom_classes] for stack in ("encoder", "decoder")}
-    assert [b.description for b in blocks["encoder"]] == ["2", "\u00a0", "\u00a0"] and [b.description for b in blocks["decoder"]] == ["4"]
+    blocks = {
+        stack: [b for b in explorer.picture.blocks[stack] if "modtf-gone" not in b._dom_classes]
+        for stack in ("encoder", "decoder")
+    }
+    assert [b.description for b in blocks["encoder"]] == ["2", "\u00a0", "\u00a0"] and [
+        b.description for b in blocks["decoder"]
+    ] == ["4"]
     assert "modtf-g4" in blocks["decoder"][0]._dom_classes and "m(4, 0)" in blocks["decoder"][0].tooltip
     assert "original layer" in blocks["encoder"][1].tooltip
-    visible = [i for i, joint in enumerate(explorer.picture.joints["encoder"], start=1) if "modtf-gone" not in joint._dom_classes]
+    visible = [
+        i
+        for i, joint in enumerate(explorer.picture.joints["encoder"], start=1)
+        if "modtf-gone" not in joint._dom_classes
+    ]
     assert visible == [2, 3]
 
 
@@ -632,7 +694,11 @@ def test_a_ratio_off_the_strategys_way_is_on_the_slider(make_modular: Any) -> No
     explorer.ratio.value = 1.0
     explorer.lengths["encoder"].value = 3
     assembly = explorer.controller.state.assembly
-    assert assembly.shape == "3-3" and explorer.ratio.value == pytest.approx(7 / 6) and f"{7 / 6:.2f}×" in dict(explorer.ratio.options)
+    assert (
+        assembly.shape == "3-3"
+        and explorer.ratio.value == pytest.approx(7 / 6)
+        and f"{7 / 6:.2f}×" in dict(explorer.ratio.options)
+    )
     explorer.ratio.value = 1.0
     assert explorer.controller.state.assembly == modular.mapping.original
     explorer.controller.close()
@@ -657,7 +723,9 @@ def test_without_a_text_everything_else_follows() -> None:
     explorer.race_button.click()
     assert "write a text above first" in explorer.race_status.value
     explorer.source.value = "The Mill"
-    assert explorer.controller.wait().result.small.assembly.ratio == 4 and "write a text" not in explorer.race_status.value
+    assert (
+        explorer.controller.wait().result.small.assembly.ratio == 4 and "write a text" not in explorer.race_status.value
+    )
     explorer.controller.close()
 
 

@@ -63,7 +63,9 @@ def test_checks_say_what_is_wrong_and_raise_nothing(capsys: pytest.CaptureFixtur
         run(lambda: None + 1)
         == "✗ Exercise 1.1, not yet: your code raised TypeError: unsupported operand type(s) for +: 'NoneType' and 'int'\n"
     )  # type: ignore[operator]
-    assert run(lambda: modtf.Assembly.parse("?")).startswith("✗ Exercise 1.1, not yet. modtf says: '?' is not an assembly")
+    assert run(lambda: modtf.Assembly.parse("?")).startswith(
+        "✗ Exercise 1.1, not yet. modtf says: '?' is not an assembly"
+    )
 
 
 def test_a_missing_name_is_a_cell_that_was_not_run(capsys: pytest.CaptureFixture) -> None:
@@ -123,7 +125,9 @@ def test_play_says_what_cannot_be_drawn_and_goes_on() -> None:
 def test_blocks_lie_where_their_layers_are() -> None:
     figure = paths_figure({"encoder": (1, 1, 2, 2, 6), "decoder": (6, 6)})
     blocks = {
-        (row, start): (width, text) for bar in figure.data for row, start, width, text in zip(bar.y, bar.base, bar.x, bar.text, strict=True)
+        (row, start): (width, text)
+        for bar in figure.data
+        for row, start, width, text in zip(bar.y, bar.base, bar.x, bar.text, strict=True)
     }
     assert blocks == {
         ("encoder", 0): (1, "0"), ("encoder", 1): (1, "1"), ("encoder", 2): (2, "m(2, 1)"), ("encoder", 4): (2, "m(2, 2)"), ("encoder", 6): (6, "m(6, 1)"),

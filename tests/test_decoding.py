@@ -38,10 +38,19 @@ def assert_same(model: Any, encoded: dict[str, torch.Tensor], **options: Any) ->
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5), seed=st.integers(0, 10**6), data=st.data())
 @settings(max_examples=30)
-def test_random_models_write_the_same_tokens(modular: modtf.ModularModel, lengths: list[int], seed: int, data: Any) -> None:
-    assembly = modular.choose(data.draw(st.sampled_from(modular.mapping.ratios())), data.draw(st.sampled_from(sorted(STRATEGIES))))
+def test_random_models_write_the_same_tokens(
+    modular: modtf.ModularModel, lengths: list[int], seed: int, data: Any
+) -> None:
+    assembly = modular.choose(
+        data.draw(st.sampled_from(modular.mapping.ratios())), data.draw(st.sampled_from(sorted(STRATEGIES)))
+    )
     encoded = sources(lengths, seed, 97, left=data.draw(st.booleans()))
-    assert_same(modular.assembled(assembly), encoded, max_new_tokens=data.draw(st.integers(1, 20)), exactly=data.draw(st.booleans()))
+    assert_same(
+        modular.assembled(assembly),
+        encoded,
+        max_new_tokens=data.draw(st.integers(1, 20)),
+        exactly=data.draw(st.booleans()),
+    )
 
 
 def test_rows_that_end_early_are_padded_alike(modular: modtf.ModularModel) -> None:
@@ -189,16 +198,25 @@ def hooked(module: nn.Module) -> None:
 
 
 CHANGES: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "an adapter": ("Adapter", lambda m: setattr(m.decoder.block[1].layer[1].EncDecAttention, "v", Adapter(16, 16, bias=False))),
+    "an adapter": (
+        "Adapter",
+        lambda m: setattr(m.decoder.block[1].layer[1].EncDecAttention, "v", Adapter(16, 16, bias=False)),
+    ),
     "another norm": ("LayerNorm", lambda m: setattr(m.decoder.block[1].layer[1], "layer_norm", nn.LayerNorm(16))),
     "no part": ("Identity", lambda m: setattr(m.decoder.block[1].layer, "2", nn.Identity())),
     "a subclass": ("Other", lambda m: setattr(m, "__class__", Other)),
     "a hook of a layer": ("hook", lambda m: hooked(m.decoder.block[1].layer[1].EncDecAttention.v)),
     "a hook of the model": ("hook", hooked),
-    "a forward of its own": ("forward of its own", lambda m: setattr(m.decoder.block[0], "forward", m.decoder.block[0].forward)),
+    "a forward of its own": (
+        "forward of its own",
+        lambda m: setattr(m.decoder.block[0], "forward", m.decoder.block[0].forward),
+    ),
     "training": ("training mode", lambda m: m.train()),
     "a part in training": ("training mode", lambda m: m.decoder.block[1].train()),
-    "a bias": ("biases", lambda m: setattr(m.decoder.block[0].layer[0].SelfAttention.q, "bias", nn.Parameter(torch.zeros(16)))),
+    "a bias": (
+        "biases",
+        lambda m: setattr(m.decoder.block[0].layer[0].SelfAttention.q, "bias", nn.Parameter(torch.zeros(16))),
+    ),
     "a bias of the head": ("biases", lambda m: setattr(m.lm_head, "bias", nn.Parameter(torch.zeros(97)))),
     "elsewhere": ("one device", lambda m: m.decoder.to("meta")),
 }

@@ -31,7 +31,9 @@ def maps(seed: int) -> list[torch.Tensor]:
     return [torch.randn(BATCH, 2, LENGTH, 7, generator=generator).softmax(-1) for _ in range(3)]
 
 
-def first(loss: Callable[..., torch.Tensor], student: list[torch.Tensor], teacher: list[torch.Tensor], keep: torch.Tensor) -> torch.Tensor:
+def first(
+    loss: Callable[..., torch.Tensor], student: list[torch.Tensor], teacher: list[torch.Tensor], keep: torch.Tensor
+) -> torch.Tensor:
     return loss(student[0], teacher[0], keep)
 
 
@@ -45,7 +47,9 @@ cases = pytest.mark.parametrize(("loss", "make", "axis"), CASES)
 
 
 @cases
-def test_zero_for_equal_inputs_and_positive_otherwise(loss: Loss, make: Callable[[int], list[torch.Tensor]], axis: int) -> None:
+def test_zero_for_equal_inputs_and_positive_otherwise(
+    loss: Loss, make: Callable[[int], list[torch.Tensor]], axis: int
+) -> None:
     assert loss(make(0), make(0), KEEP).item() == pytest.approx(0, abs=1e-6)
     assert loss(make(0), make(1), KEEP).item() > 0.01
     assert loss(make(0), make(1), KEEP).shape == ()
@@ -115,14 +119,18 @@ def test_logits_by_hand() -> None:
     expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
     assert logits_loss(student, teacher, keep).item() == pytest.approx(expected, abs=1e-6)
     # the other direction would be: 1/2 ln(2/3) + 1/2 ln(2)
-    assert logits_loss(teacher, student, keep).item() == pytest.approx(0.5 * math.log(2 / 3) + 0.5 * math.log(2), abs=1e-6)
+    assert logits_loss(teacher, student, keep).item() == pytest.approx(
+        0.5 * math.log(2 / 3) + 0.5 * math.log(2), abs=1e-6
+    )
 
 
 def test_temperature_by_hand() -> None:
     """At temperature 2 odds of 9 : 1 become 3 : 1, and the loss is multiplied by 4."""
     teacher, student = torch.tensor([[[9.0, 1.0]]]).log(), torch.tensor([[[1.0, 1.0]]]).log()
     expected = 4 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5))
-    assert logits_loss(student, teacher, torch.tensor([[True]]), temperature=2).item() == pytest.approx(expected, abs=1e-6)
+    assert logits_loss(student, teacher, torch.tensor([[True]]), temperature=2).item() == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 def test_logits_are_a_mean_over_tokens() -> None:
@@ -156,7 +164,9 @@ def test_attention_by_hand() -> None:
     assert attention_loss(student, teacher, torch.tensor([[True, True, False]])).item() == pytest.approx(1.25)
 
 
-@pytest.mark.parametrize(("loss", "make"), [(partial(first, logits_loss), logits), (hidden_loss, states), (attention_loss, maps)])
+@pytest.mark.parametrize(
+    ("loss", "make"), [(partial(first, logits_loss), logits), (hidden_loss, states), (attention_loss, maps)]
+)
 def test_half_precision_is_computed_in_float32(loss: Loss, make: Callable[[int], list[torch.Tensor]]) -> None:
     student, teacher = ([t.bfloat16() for t in make(seed)] for seed in (0, 1))
     value = loss(student, teacher, KEEP)

@@ -91,7 +91,9 @@ def test_quality_says_whether_it_is_of_this_very_assembly() -> None:
 
 def test_points_of_ones_own_stand_out_and_are_within_the_axis() -> None:
     mine = [{"ratio": 1.6, "layers": "3-2", "bleu_kept": 71.0, "ser": 3.0, "speed_up": 1.9}]
-    figure = quality_curve(table(), mine=mine, quality="BLEU against the full model's texts", errors="slot error rate (%), bundled inputs")
+    figure = quality_curve(
+        table(), mine=mine, quality="BLEU against the full model's texts", errors="slot error rate (%), bundled inputs"
+    )
     own = [trace for trace in figure.data if trace.name == "measured here"]
     assert [list(trace.y) for trace in own] == [[71.0], [3.0]] and {trace.mode for trace in own} == {"markers"}
     assert own[0].marker.symbol not in {trace.marker.symbol for trace in figure.data if trace.name != "measured here"}

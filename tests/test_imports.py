@@ -62,7 +62,9 @@ def test_every_module_has_a_room() -> None:
     assert not unknown, f"give {sorted(unknown)} a place in ROOMS"
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if room_of(path) not in ROOF], ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if room_of(path) not in ROOF], ids=lambda path: str(path.relative_to(PACKAGE))
+)
 def test_imports_point_up(path: Path) -> None:
     room = room_of(path)
     allowed = {room} | ONLY.get(room, set(ROOMS[: ROOMS.index(room)]))

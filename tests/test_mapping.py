@@ -134,7 +134,15 @@ def test_other_spellings(text: str, expected: Assembly) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "6·6", "encoder 6·6", "encoder | decoder 2", "encoder 0 | decoder 2", "encoder 6·a | decoder 2", "encoder 2xx3 | decoder 2"],
+    [
+        "",
+        "6·6",
+        "encoder 6·6",
+        "encoder | decoder 2",
+        "encoder 0 | decoder 2",
+        "encoder 6·a | decoder 2",
+        "encoder 2xx3 | decoder 2",
+    ],
 )
 def test_text_that_is_no_assembly(text: str) -> None:
     with pytest.raises(ModtfError, match="write for example"):
@@ -153,7 +161,9 @@ def test_json_that_is_no_assembly(data: object) -> None:
 
 def test_granularities_are_checked() -> None:
     assert check_granularities([6, 2, 2], 12, "encoder") == (2, 6)
-    with pytest.raises(ModtfError, match=r"granularity 5 does not divide the decoder's 12 layers; possible are 2, 3, 4, 6, 12"):
+    with pytest.raises(
+        ModtfError, match=r"granularity 5 does not divide the decoder's 12 layers; possible are 2, 3, 4, 6, 12"
+    ):
         check_granularities((2, 5), 12, "decoder")
     with pytest.raises(ModtfError, match="the stack has one layer"):
         check_granularities((2,), 1, "encoder")
@@ -187,7 +197,9 @@ PATHS = [(path, granularities) for depth, granularities in EXAMPLES for path in 
 
 
 @given(st.sampled_from(PATHS), st.data())
-def test_splitting_keeps_the_rest_and_is_finer(example: tuple[tuple[int, ...], tuple[int, ...]], data: st.DataObject) -> None:
+def test_splitting_keeps_the_rest_and_is_finer(
+    example: tuple[tuple[int, ...], tuple[int, ...]], data: st.DataObject
+) -> None:
     path, granularities = example
     layer = data.draw(st.integers(0, sum(path) - 1))
     over = next(g for g, end in zip(path, boundaries(path), strict=True) if layer < end)
@@ -201,7 +213,9 @@ def test_splitting_keeps_the_rest_and_is_finer(example: tuple[tuple[int, ...], t
 
 
 @given(st.sampled_from(PATHS), st.data())
-def test_merging_takes_the_smallest_module_that_joins(example: tuple[tuple[int, ...], tuple[int, ...]], data: st.DataObject) -> None:
+def test_merging_takes_the_smallest_module_that_joins(
+    example: tuple[tuple[int, ...], tuple[int, ...]], data: st.DataObject
+) -> None:
     path, granularities = example
     layer = data.draw(st.sampled_from([0, *boundaries(path)]))
     ends = {0, *boundaries(path)}

@@ -34,7 +34,9 @@ from modtf.strategies import STRATEGIES
 Batch = dict[str, torch.Tensor]
 SIX = list(all_paths(6, (2, 3)))
 RATIOS = (1, 1.2, 1.5, 2, 3)
-CHOICES = [(strategy, ratio) for strategy in sorted(STRATEGIES) for ratio in RATIOS if ratio > 1 or strategy == "size_first"]
+CHOICES = [
+    (strategy, ratio) for strategy in sorted(STRATEGIES) for ratio in RATIOS if ratio > 1 or strategy == "size_first"
+]
 #: At least this many tokens: outputs that stop at once would hide differences.
 GREEDY = {"do_sample": False, "num_beams": 1, "max_new_tokens": 8, "min_new_tokens": 8}
 
@@ -96,25 +98,39 @@ def test_no_weight_is_copied(family: str, modular: modtf.ModularModel) -> None:
         small = modular.assemble(ratio, strategy)
         assert {p.data_ptr() for p in small.parameters()} <= own
         assert {b.data_ptr() for b in small.buffers()} <= own
-        assert {id(p) for p in small.parameters()} <= parameters, "the very same parameters, so training is seen at once"
+        assert {id(p) for p in small.parameters()} <= parameters, (
+            "the very same parameters, so training is seen at once"
+        )
 
 
 def test_which_layers_an_assembly_is_made_of(modular: modtf.ModularModel) -> None:
     small = modular.assemble(assembly="encoder 1·1·2·2 | decoder 3·1·2")
     expected = (
-        [modular.stacks[0].originals[0], modular.stacks[0].originals[1], modular.stacks[0].banks["2"][1], modular.stacks[0].banks["2"][2]],
+        [
+            modular.stacks[0].originals[0],
+            modular.stacks[0].originals[1],
+            modular.stacks[0].banks["2"][1],
+            modular.stacks[0].banks["2"][2],
+        ],
         [modular.stacks[1].banks["3"][0], modular.stacks[1].originals[3], modular.stacks[1].banks["2"][2]],
     )
     for layers, sources_ in zip(layers_of(small), expected, strict=True):
         assert len(layers) == len(sources_)
         for layer, source in zip(layers, sources_, strict=True):
             assert layer is not source
-            assert {n: p.data_ptr() for n, p in layer.named_parameters()} == {n: p.data_ptr() for n, p in source.named_parameters()}
+            assert {n: p.data_ptr() for n, p in layer.named_parameters()} == {
+                n: p.data_ptr() for n, p in source.named_parameters()
+            }
     assert small.assembly == Assembly((1, 1, 2, 2), (3, 1, 2))
 
 
 def test_several_assemblies_live_independently(modular: modtf.ModularModel, batch: Batch) -> None:
-    chosen = [Assembly((1,) * 6, (3, 3)), Assembly((3, 3), (1,) * 6), Assembly((2, 2, 2), (2, 2, 2)), Assembly((2, 2, 2), (2, 2, 2))]
+    chosen = [
+        Assembly((1,) * 6, (3, 3)),
+        Assembly((3, 3), (1,) * 6),
+        Assembly((2, 2, 2), (2, 2, 2)),
+        Assembly((2, 2, 2), (2, 2, 2)),
+    ]
     alive = [modular.assemble(assembly=assembly) for assembly in chosen]
     alone = [logits(model, batch) for model in alive]
     assert torch.equal(alone[2], alone[3])
@@ -141,7 +157,9 @@ def test_layer_idx_counts_from_zero_without_gaps(modular: modtf.ModularModel) ->
             for position, layer in enumerate(layers):
                 assert layer_indices(layer) <= {position}
         assert [layer_indices(layer) for layer in layers_of(small)[1]] == [{i} for i in range(len(layers_of(small)[1]))]
-    assert [layer_indices(layer) for layer in modular.stacks[1].originals] == [{i} for i in range(6)], "the original's stay"
+    assert [layer_indices(layer) for layer in modular.stacks[1].originals] == [{i} for i in range(6)], (
+        "the original's stay"
+    )
 
 
 def test_training_of_banks_is_seen_by_living_assemblies(family: str, make_modular: Any, batch: Batch) -> None:
@@ -177,24 +195,31 @@ def test_static_cache(modular: modtf.ModularModel, batch: Batch) -> None:
     for strategy in STRATEGIES:
         small = modular.assemble(2, strategy)
         expected = small.generate(**sources(batch), **GREEDY)
-        assert torch.equal(small.generate(**sources(batch), **GREEDY, cache_implementation="static", disable_compile=True), expected)
+        assert torch.equal(
+            small.generate(**sources(batch), **GREEDY, cache_implementation="static", disable_compile=True), expected
+        )
 
 
 def test_assemblies_write_different_texts(modular: modtf.ModularModel, batch: Batch) -> None:
     """The other tests of generation could not fail if all wrote the same."""
     written = [
-        tuple(modular.assemble(ratio, strategy).generate(**sources(batch), **GREEDY).flatten().tolist()) for strategy, ratio in CHOICES
+        tuple(modular.assemble(ratio, strategy).generate(**sources(batch), **GREEDY).flatten().tolist())
+        for strategy, ratio in CHOICES
     ]
     distinct = {modular.choose(ratio, strategy) for strategy, ratio in CHOICES}
     assert len(set(written)) == len(distinct) >= 6
 
 
-@pytest.mark.parametrize(("strategy", "ratio"), [("size_first", 1), ("size_first", 2), ("speed_first", 1.5), ("speed_first", 3)])
+@pytest.mark.parametrize(
+    ("strategy", "ratio"), [("size_first", 1), ("size_first", 2), ("speed_first", 1.5), ("speed_first", 3)]
+)
 def test_beam_search(modular: modtf.ModularModel, batch: Batch, strategy: str, ratio: float) -> None:
     small = modular.assemble(ratio, strategy)
     beam = GREEDY | {"num_beams": 3, "num_return_sequences": 3}
     cached = small.generate(**sources(batch), **beam, return_dict_in_generate=True, output_scores=True)
-    uncached = small.generate(**sources(batch), **beam, use_cache=False, return_dict_in_generate=True, output_scores=True)
+    uncached = small.generate(
+        **sources(batch), **beam, use_cache=False, return_dict_in_generate=True, output_scores=True
+    )
     assert cached.sequences.shape[0] == 9
     assert torch.equal(cached.sequences, uncached.sequences)
     torch.testing.assert_close(cached.sequences_scores, uncached.sequences_scores, rtol=1e-4, atol=1e-5)
@@ -211,7 +236,11 @@ def test_padded_batch_equals_one_by_one(modular: modtf.ModularModel, batch: Batc
 
 def test_generate_from_text(family: str, make_modular: Any, tokenizer: Any) -> None:
     modular = make_modular(family, tokenizer=tokenizer, vocabulary=len(tokenizer))
-    texts = ["name[The Mill], food[Thai]", "name[Zizzi]", "name[The Vaults], eatType[pub], area[riverside], near[Café Adriatic]"]
+    texts = [
+        "name[The Mill], food[Thai]",
+        "name[Zizzi]",
+        "name[The Vaults], eatType[pub], area[riverside], near[Café Adriatic]",
+    ]
     options = {"max_new_tokens": 8, "min_new_tokens": 4}
     together = modular.generate(texts, ratio=2, **options)
     assert isinstance(together, list)
@@ -225,12 +254,18 @@ def test_generate_from_text(family: str, make_modular: Any, tokenizer: Any) -> N
 
 
 @pytest.mark.parametrize(("encoder", "decoder"), [(2, 6), (6, 2), (1, 3)])
-def test_unequal_depths(family: str, make_modular: Any, batch: Batch, encoder: int, decoder: int, tmp_path: Any) -> None:
+def test_unequal_depths(
+    family: str, make_modular: Any, batch: Batch, encoder: int, decoder: int, tmp_path: Any
+) -> None:
     """``generate`` sizes caches by the decoder's depth under a name that T5 does not have: a shallower encoder would raise."""
     modular = make_modular(family, encoder, decoder)
     assert modular.mapping.encoder_depth == encoder
     assert modular.mapping.decoder_depth == decoder
-    for assembly in (modular.mapping.original, modular.mapping.coarsest, Assembly((1,) * encoder, modular.mapping.coarsest.decoder)):
+    for assembly in (
+        modular.mapping.original,
+        modular.mapping.coarsest,
+        Assembly((1,) * encoder, modular.mapping.coarsest.decoder),
+    ):
         small = modular.assemble(assembly=assembly)
         written = small.generate(**sources(batch), **GREEDY)
         assert torch.equal(written, small.generate(**sources(batch), **GREEDY, use_cache=False))
@@ -271,7 +306,9 @@ def test_depths_in_every_configuration(modular: modtf.ModularModel) -> None:
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_attention_reads_its_own_stacks_configuration(family: str, make_modular: Any, batch: Batch, implementation: str) -> None:
+def test_attention_reads_its_own_stacks_configuration(
+    family: str, make_modular: Any, batch: Batch, implementation: str
+) -> None:
     modular = make_modular(family)
     small = modular.assemble(ratio=2)
     other = modular.assemble(ratio=2)
@@ -307,7 +344,11 @@ def test_recorded_states_belong_to_the_assembly(family: str, make_model: Any, ba
                 out = small(**batch, **recorded)
                 e, d = len(assembly.encoder), len(assembly.decoder)
                 assert [len(out.encoder_hidden_states), len(out.decoder_hidden_states)] == [e + 1, d + 1]
-                assert [len(out.encoder_attentions), len(out.decoder_attentions), len(out.cross_attentions)] == [e, d, d]
+                assert [len(out.encoder_attentions), len(out.decoder_attentions), len(out.cross_attentions)] == [
+                    e,
+                    d,
+                    d,
+                ]
                 for before, after in pairwise(out.encoder_hidden_states):
                     assert not torch.equal(before, after), "a state a layer, none twice"
                 assert torch.equal(out.encoder_hidden_states[-1], out.encoder_last_hidden_state)
@@ -322,10 +363,17 @@ def test_recording_a_path(modular: modtf.ModularModel, batch: Batch) -> None:
     assert [len(encoder.hidden), len(decoder.hidden), len(encoder.self_attention)] == [4, 2, 0]
     with torch.no_grad():
         states = modular.assemble(assembly=assembly)(**batch, output_hidden_states=True, use_cache=False)
-    for mine, theirs in ((encoder.hidden, states.encoder_hidden_states), (decoder.hidden, states.decoder_hidden_states)):
-        for own, other in zip(mine[:-1], theirs[1:-1], strict=True):  # transformers' last state comes after the final norm
+    for mine, theirs in (
+        (encoder.hidden, states.encoder_hidden_states),
+        (decoder.hidden, states.decoder_hidden_states),
+    ):
+        for own, other in zip(
+            mine[:-1], theirs[1:-1], strict=True
+        ):  # transformers' last state comes after the final norm
             assert torch.equal(own, other)
-    assert not any(module._forward_hooks for stack in modular.stacks for module in stack.modules()), "hooks leave with the context"
+    assert not any(module._forward_hooks for stack in modular.stacks for module in stack.modules()), (
+        "hooks leave with the context"
+    )
 
 
 # -- T5's position biases, BART's layerdrop --------------------------------------------------------------------------------
@@ -403,7 +451,12 @@ def test_gradient_checkpointing(family: str, make_modular: Any, batch: Batch) ->
     plain = gradients()
     assert plain
     modular.gradient_checkpointing_enable()
-    flags = [m.gradient_checkpointing for stack in modular.stacks for m in stack.banks.modules() if hasattr(m, "gradient_checkpointing")]
+    flags = [
+        m.gradient_checkpointing
+        for stack in modular.stacks
+        for m in stack.banks.modules()
+        if hasattr(m, "gradient_checkpointing")
+    ]
     assert flags
     assert all(flags)
     part, calls = attentions_of(modular.stacks[1].banks["3"][0])[0], []
@@ -422,7 +475,9 @@ def test_gradient_checkpointing(family: str, make_modular: Any, batch: Batch) ->
 
 @settings(max_examples=25)
 @given(encoder=st.sampled_from(SIX), decoder=st.sampled_from(SIX))
-def test_running_a_path_equals_the_assembled_model(modular: modtf.ModularModel, batch: Batch, encoder: Any, decoder: Any) -> None:
+def test_running_a_path_equals_the_assembled_model(
+    modular: modtf.ModularModel, batch: Batch, encoder: Any, decoder: Any
+) -> None:
     assembly = Assembly(encoder, decoder)
     small = modular.assemble(assembly=assembly)
     expected = logits(small, batch, use_cache=False)
@@ -461,7 +516,9 @@ def _unsupported() -> dict[str, Any]:
     return {
         "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=20, n_embd=8, n_layer=2, n_head=2)),
         "marian": lambda: MarianMTModel(marian),
-        "T5EncoderModel": lambda: T5EncoderModel(T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=2, num_heads=2)),
+        "T5EncoderModel": lambda: T5EncoderModel(
+            T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=2, num_heads=2)
+        ),
     }
 
 

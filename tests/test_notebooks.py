@@ -81,10 +81,14 @@ def test_runs_and_gives_what_is_stored(source: Path) -> None:
             [*command, str(source.with_suffix(".ipynb"))], cwd=FOLDER, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, timeout=SECONDS_EACH, check=False
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        pytest.fail(f"{source.stem} did not end within {SECONDS_EACH:.0f} seconds: {(error.output or b'').decode()[-2000:]}")
+        pytest.fail(
+            f"{source.stem} did not end within {SECONDS_EACH:.0f} seconds: {(error.output or b'').decode()[-2000:]}"
+        )
     taken[source.stem] = time.perf_counter() - begun
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
-    assert re.search(rf"\b{sum(cell.cell_type == 'code' for cell in stored(source).cells)} passed", run.stdout), run.stdout[-500:]
+    assert re.search(rf"\b{sum(cell.cell_type == 'code' for cell in stored(source).cells)} passed", run.stdout), (
+        run.stdout[-500:]
+    )
 
 
 @pytest.mark.slow
@@ -101,7 +105,11 @@ def test_solutions_pass_their_checks(source: Path, monkeypatch: pytest.MonkeyPat
     """Every exercise replaced by its solution; what takes long is left out, so no check may need it."""
     notebook = stored(source)
     solutions = iter(
-        re.findall(r"<summary>Solution</summary>\s*```python\n(.*?)```", "\n".join(cell.source for cell in notebook.cells), re.DOTALL)
+        re.findall(
+            r"<summary>Solution</summary>\s*```python\n(.*?)```",
+            "\n".join(cell.source for cell in notebook.cells),
+            re.DOTALL,
+        )
     )
     for cell in notebook.cells:
         if "exercise" in tags(cell):
@@ -109,7 +117,9 @@ def test_solutions_pass_their_checks(source: Path, monkeypatch: pytest.MonkeyPat
     notebook.cells = [cell for cell in notebook.cells if "long" not in tags(cell)]
     for name, value in {**ENVIRONMENT, "JUPYTER_PREFER_ENV_PATH": "1"}.items():  # for the kernel
         monkeypatch.setenv(name, value)
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}).execute()
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
+    ).execute()
     said = [text_of(cell) for cell in notebook.cells if "check" in tags(cell)]
     assert next(solutions, None) is None and len(said) == build.exercises_of(stored(source))
     assert all(re.fullmatch(r"✓ Exercise \d\.\d: that is right\.\n", text) for text in said), said
@@ -179,7 +189,13 @@ def test_has_what_a_learner_needs(source: Path) -> None:
     notebook = stored(source)
     words = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    for needed in ("**You will be able to**", "**You need**", "**In the paper**", "figure to remember", "## In five lines"):
+    for needed in (
+        "**You will be able to**",
+        "**You need**",
+        "**In the paper**",
+        "figure to remember",
+        "## In five lines",
+    ):
         assert needed in words, needed
     assert len(re.findall(r"^\d\. ", words.partition("## In five lines")[2], re.MULTILINE)) == 5
     guesses = set(re.findall(r"^(guess_\w+) = None", code, re.MULTILINE))
@@ -197,7 +213,9 @@ def test_exercises_have_hint_solution_and_check(source: Path) -> None:
         assert f"### Exercise {name}" in task.source
         assert "<summary>Hint" in help_.source and help_.source.count("<summary>Solution</summary>") == 1
         assert {"check", "nbval-check-output"} <= set(tags(check)) and f'course.check("{name}")' in check.source
-        assert re.match(rf"✗ Exercise {name}, not yet[:.]", text_of(check)), "the stub must not pass, and its check says why in words"
+        assert re.match(rf"✗ Exercise {name}, not yet[:.]", text_of(check)), (
+            "the stub must not pass, and its check says why in words"
+        )
 
 
 @pytest.mark.parametrize(
@@ -235,7 +253,10 @@ def test_links_resolve(page: Path) -> None:
 
 def test_index_lists_every_notebook() -> None:
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \[(.+?)\]\((\w+)\.ipynb\) \| ([\d.]+) minutes? \| (\d+) minutes \| (\d) \|", text, re.MULTILINE)
+    rows = re.findall(
+        r"^\| \[(.+?)\]\((\w+)\.ipynb\) \| ([\d.]+) minutes? \| (\d+) minutes \| (\d) \|", text, re.MULTILINE
+    )
     assert [(name, stem, int(exercises)) for name, stem, _, _, exercises in rows] == [
-        (build.title(source), source.stem, build.exercises_of(jupytext.read(source, fmt="py:percent"))) for source in SOURCES
+        (build.title(source), source.stem, build.exercises_of(jupytext.read(source, fmt="py:percent")))
+        for source in SOURCES
     ]

@@ -43,7 +43,10 @@ def constraints(file: str = "constraints.txt") -> dict[str, Requirement]:
 
 # Nothing of these may be upgraded on Colab; when they were looked up is said in the file.
 COLAB_PYTHON = "3.13"
-COLAB = {"torch": "2.11", **{name: str(one.specifier).removeprefix("==") for name, one in constraints("constraints-colab.txt").items()}}
+COLAB = {
+    "torch": "2.11",
+    **{name: str(one.specifier).removeprefix("==") for name, one in constraints("constraints-colab.txt").items()},
+}
 
 
 @pytest.mark.parametrize("requirement", requirements("core", *EXTRAS).values(), ids=str)
@@ -81,7 +84,9 @@ def test_constraints_cover_the_requirements() -> None:
     for name, requirement in requirements("core", *EXTRAS).items():
         assert name in pinned, f"{name} has no version in constraints.txt: run `make constraints`"
         (exact,) = pinned[name].specifier
-        assert requirement.specifier.contains(exact.version), f"constraints.txt has {pinned[name]}, pyproject.toml wants {requirement}"
+        assert requirement.specifier.contains(exact.version), (
+            f"constraints.txt has {pinned[name]}, pyproject.toml wants {requirement}"
+        )
 
 
 def test_constraints_bring_no_cuda() -> None:
@@ -90,7 +95,11 @@ def test_constraints_bring_no_cuda() -> None:
 
 def test_one_version_everywhere() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    newest = re.search(r"^## \[(?P<version>\d[^\]]*)\] - (?P<date>\S+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    newest = re.search(
+        r"^## \[(?P<version>\d[^\]]*)\] - (?P<date>\S+)$",
+        (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
     assert newest is not None
     assert PROJECT["version"] == citation["version"] == newest["version"]
     assert str(citation["date-released"]) == newest["date"]
@@ -111,4 +120,6 @@ def test_wheel_holds_modules_and_data(tmp_path: Path) -> None:
     assert {name: size for name, size in inside.items() if not name.startswith(metadata)} == {
         name: path.stat().st_size for name, path in expected.items()
     }
-    assert {metadata + "licenses/LICENSE", metadata + "licenses/data/LICENSE", metadata + "entry_points.txt"} <= set(inside)
+    assert {metadata + "licenses/LICENSE", metadata + "licenses/data/LICENSE", metadata + "entry_points.txt"} <= set(
+        inside
+    )

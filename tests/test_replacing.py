@@ -25,7 +25,9 @@ DEEP = Mapping(12, 12, (2, 3, 4, 6), (2, 3, 4, 6))
 @st.composite
 def schedules(draw: st.DrawFn) -> ReplacingSchedule:
     depths = [draw(st.integers(1, 12)) for _ in range(2)]
-    chosen = [tuple(sorted(draw(st.sets(st.sampled_from(divisors(depth)))))) if divisors(depth) else () for depth in depths]
+    chosen = [
+        tuple(sorted(draw(st.sets(st.sampled_from(divisors(depth)))))) if divisors(depth) else () for depth in depths
+    ]
     if not any(chosen):
         depths[0], chosen[0] = 4, (2,)
     mixtures = draw(st.floats(0, 0.9))
@@ -78,7 +80,15 @@ def test_probability_rises_to_one(schedule: ReplacingSchedule) -> None:
 def test_values_on_the_way() -> None:
     schedule = ReplacingSchedule(DEEP, 1000, probability=0.4, full_at=0.5, coarse_at=0.3)
     assert [schedule.replacing_probability(step) for step in (0, 250, 500, 900)] == pytest.approx([0.4, 0.7, 1, 1])
-    assert [len(schedule.allowed_granularities(step)) for step in (0, 99, 100, 199, 200, 299, 300)] == [1, 1, 2, 2, 3, 3, 4]
+    assert [len(schedule.allowed_granularities(step)) for step in (0, 99, 100, 199, 200, 299, 300)] == [
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+        4,
+    ]
 
 
 def test_seeds_and_steps_differ() -> None:
@@ -143,7 +153,10 @@ def at_most(seconds: float) -> Iterator[None]:
     ("mapping", "options"),
     [
         (DEEP, {"probability": 0, "mixtures": 1, "whole": 0}),  # only mixtures, and at first they replace nothing
-        (Mapping(3, 5, (3,), (5,)), {"mixtures": 0, "whole": 0}),  # strategies begin with the granularity that comes last
+        (
+            Mapping(3, 5, (3,), (5,)),
+            {"mixtures": 0, "whole": 0},
+        ),  # strategies begin with the granularity that comes last
         (Mapping(4, 7, (4,), (7,)), {"mixtures": 0, "whole": 0}),
     ],
 )

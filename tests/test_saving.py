@@ -85,18 +85,33 @@ def test_an_assembly_loads_where_modtf_is_not_installed(make_modular: Any, batch
             folder = tmp_path / f"{family} {assembly.shape}"
             small = modular.assemble(assembly=assembly)
             small.save_pretrained(folder)
-            assert sorted(path.name for path in folder.iterdir()) == ["config.json", "generation_config.json", "model.safetensors"]
+            assert sorted(path.name for path in folder.iterdir()) == [
+                "config.json",
+                "generation_config.json",
+                "model.safetensors",
+            ]
             expected[str(folder)] = [
                 type(small).__name__,
                 *(small.generate(**sources(batch), **options).tolist() for options in (GREEDY, BEAM)),
             ]
-    work = {"folders": list(expected), "options": [GREEDY, BEAM], "sources": {name: rows.tolist() for name, rows in sources(batch).items()}}
+    work = {
+        "folders": list(expected),
+        "options": [GREEDY, BEAM],
+        "sources": {name: rows.tolist() for name, rows in sources(batch).items()},
+    }
     run = subprocess.run(
-        [sys.executable, "-I", "-c", PLAIN_TRANSFORMERS], input=json.dumps(work), capture_output=True, text=True, check=False, cwd=tmp_path
+        [sys.executable, "-I", "-c", PLAIN_TRANSFORMERS],
+        input=json.dumps(work),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
     )
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout) == expected
-    assert len({json.dumps(written) for written in expected.values()}) == len(expected), "they differ, so equality says something"
+    assert len({json.dumps(written) for written in expected.values()}) == len(expected), (
+        "they differ, so equality says something"
+    )
 
 
 def test_an_assembly_saved_in_half_precision(family: str, make_modular: Any, batch: Batch, tmp_path: Path) -> None:
@@ -106,7 +121,9 @@ def test_an_assembly_saved_in_half_precision(family: str, make_modular: Any, bat
     torch.testing.assert_close(half.float()(**batch).logits, small(**batch).logits, rtol=0.05, atol=0.05)
 
 
-def test_saving_an_assembly_leaves_banks_and_original_alone(family: str, make_modular: Any, batch: Batch, tmp_path: Path) -> None:
+def test_saving_an_assembly_leaves_banks_and_original_alone(
+    family: str, make_modular: Any, batch: Batch, tmp_path: Path
+) -> None:
     modular = make_modular(family)
     before = weights(modular)
     modular.assemble(ratio=2).save_pretrained(tmp_path)
@@ -150,13 +167,17 @@ def test_pointer_to_the_original(family: str, make_model: Any, batch: Batch, tok
     again = modtf.load(tmp_path / "banks")
     assert_alike(modular, again, batch)
     assert again.tokenizer("pub")["input_ids"] == tokenizer("pub")["input_ids"]
-    given = modtf.ModularModel.from_pretrained(tmp_path / "banks", original=type(original).from_pretrained(tmp_path / "original"))
+    given = modtf.ModularModel.from_pretrained(
+        tmp_path / "banks", original=type(original).from_pretrained(tmp_path / "original")
+    )
     assert_alike(modular, given, batch)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("copied", [True, False])
-def test_half_precision(family: str, make_model: Any, batch: Batch, tmp_path: Path, dtype: torch.dtype, copied: bool) -> None:
+def test_half_precision(
+    family: str, make_model: Any, batch: Batch, tmp_path: Path, dtype: torch.dtype, copied: bool
+) -> None:
     make_model(family).save_pretrained(tmp_path / "original")
     original = type(make_model(family)).from_pretrained(tmp_path / "original")
     modular = modtf.modularize(original)
@@ -181,7 +202,9 @@ def test_half_precision(family: str, make_model: Any, batch: Batch, tmp_path: Pa
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_files_and_the_living_original(family: str, make_model: Any, tmp_path: Path, dtype: torch.dtype) -> None:
+def test_half_precision_files_and_the_living_original(
+    family: str, make_model: Any, tmp_path: Path, dtype: torch.dtype
+) -> None:
     """Banks saved beside a rounded copy still belong to the original that it was rounded from."""
     modular = modtf.modularize(make_model(family))
     modular.save_pretrained(tmp_path, dtype=dtype)
@@ -231,7 +254,9 @@ def test_saved_over_itself(family: str, make_modular: Any, batch: Batch, tmp_pat
     assert len(list(tmp_path.glob("banks-*"))) == 1, "old banks are gone"
 
 
-def test_a_loaded_copy_saved_elsewhere_stands_alone(family: str, make_modular: Any, batch: Batch, tmp_path: Path) -> None:
+def test_a_loaded_copy_saved_elsewhere_stands_alone(
+    family: str, make_modular: Any, batch: Batch, tmp_path: Path
+) -> None:
     make_modular(family).save_pretrained(tmp_path / "first")
     loaded = modtf.load(tmp_path / "first")
     loaded.save_pretrained(tmp_path / "second")
@@ -249,7 +274,9 @@ def test_saved_in_many_ways_into_one_folder(make_model: Any, batch: Batch, tmp_p
         {"copy_original": True},
     ):
         modular.save_pretrained(tmp_path / "banks", **options)
-        assert len(list((tmp_path / "banks").glob("original-*"))) == bool(options["copy_original"]), "old copies are gone"
+        assert len(list((tmp_path / "banks").glob("original-*"))) == bool(options["copy_original"]), (
+            "old copies are gone"
+        )
     assert_alike(modular, modtf.load(tmp_path / "banks"), batch)
 
 
@@ -266,7 +293,9 @@ def test_files_of_others_stay(make_modular: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float16])
-def test_a_checkpoint_beside_a_saved_model_leaves_its_original(make_modular: Any, tmp_path: Path, dtype: torch.dtype | None) -> None:
+def test_a_checkpoint_beside_a_saved_model_leaves_its_original(
+    make_modular: Any, tmp_path: Path, dtype: torch.dtype | None
+) -> None:
     """``trainer.save_model()`` writes banks into the output folder, where the model itself may have been saved before."""
     modular = make_modular("t5")
     modular.save_pretrained(tmp_path, dtype=dtype)
@@ -275,7 +304,9 @@ def test_a_checkpoint_beside_a_saved_model_leaves_its_original(make_modular: Any
     assert len(list(tmp_path.glob("original-*/model.safetensors"))) == 1
 
 
-def test_a_model_fine_tuned_in_memory_keeps_its_weights(family: str, make_model: Any, batch: Batch, tmp_path: Path) -> None:
+def test_a_model_fine_tuned_in_memory_keeps_its_weights(
+    family: str, make_model: Any, batch: Batch, tmp_path: Path
+) -> None:
     """Load, fine-tune, modularize, save: the folder that the model once came from no longer holds it."""
     make_model(family).save_pretrained(tmp_path / "start")
     tuned = type(make_model(family)).from_pretrained(tmp_path / "start")
@@ -323,7 +354,9 @@ def test_banks_of_another_original(family: str, make_model: Any, make_modular: A
     make_modular(family, seed=0).save_pretrained(tmp_path / "banks")
     other = make_model(family, seed=5)
     before = weights(other)
-    with pytest.raises(ModtfError, match=r"trained for another original: its fingerprint is \w{12}, the given one's is \w{12}"):
+    with pytest.raises(
+        ModtfError, match=r"trained for another original: its fingerprint is \w{12}, the given one's is \w{12}"
+    ):
         modtf.ModularModel.from_pretrained(tmp_path / "banks", original=other)
     assert_same_weights(other, before)
     assert all(p.requires_grad for p in other.parameters()), "not touched at all"
@@ -530,7 +563,9 @@ def test_full_disk(stage: tuple[str, int], folder: Path, make_modular: Any, batc
     expected = modtf.load(folder)
     with pytest.MonkeyPatch.context() as patch:
         break_at(stage, patch, full_disk)
-        with pytest.raises(ModtfError, match=r"could not save to .*No space left.*What it held before is still there; free some space"):
+        with pytest.raises(
+            ModtfError, match=r"could not save to .*No space left.*What it held before is still there; free some space"
+        ):
             modular.save_pretrained(folder)
     assert contents(folder) == before, "nothing lost, nothing left over"
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
@@ -565,7 +600,9 @@ def test_interrupted_by_hand(folder: Path, make_modular: Any) -> None:
         assert contents(folder) == before, stage
 
 
-def test_interrupted_when_all_is_in_place(make_modular: Any, batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_when_all_is_in_place(
+    make_modular: Any, batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     modular, replace = make_modular("t5"), os.replace
 
     def interrupted(source: Path, target: Path) -> None:
@@ -628,7 +665,9 @@ def _save_and_die(stage: tuple[str, int], modular: modtf.ModularModel, folder: P
     modular.save_pretrained(folder)
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork and SIGKILL, which this system lacks")
+@pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="needs fork and SIGKILL, which this system lacks"
+)
 @pytest.mark.parametrize("stage", STAGES, ids=str)
 def test_killed_while_saving(stage: tuple[str, int], folder: Path, make_modular: Any, batch: Batch) -> None:
     before, modular = contents(folder), another(make_modular)
@@ -643,4 +682,6 @@ def test_killed_while_saving(stage: tuple[str, int], folder: Path, make_modular:
     modular = make_modular("t5", seed=9)  # neither the old one nor the one that did not get there
     modular.save_pretrained(folder)
     assert_alike(modular, modtf.load(folder), batch)
-    assert len([path for path in folder.iterdir() if not path.name.startswith(".saving-")]) == 3, "what the killed process left is gone"
+    assert len([path for path in folder.iterdir() if not path.name.startswith(".saving-")]) == 3, (
+        "what the killed process left is gone"
+    )

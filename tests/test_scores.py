@@ -49,7 +49,12 @@ def test_rouge_l_is_the_mean_of_the_best() -> None:
 @given(st.permutations(range(4)))
 def test_order_does_not_matter(order: list[int]) -> None:
     texts = ["the mill is a pub by the river", "zizzi serves food", "a b c d e", "nothing here at all"]
-    references = [["the mill is a pub on the river", "a pub"], ["zizzi serves french food"], ["a b c d f", "g", "h"], ["something there"]]
+    references = [
+        ["the mill is a pub on the river", "a pub"],
+        ["zizzi serves french food"],
+        ["a b c d f", "g", "h"],
+        ["something there"],
+    ]
     shuffled = [texts[i] for i in order], [references[i] for i in order]
     assert bleu(*shuffled) == pytest.approx(bleu(texts, references))
     assert rouge_l(*shuffled) == pytest.approx(rouge_l(texts, references))
@@ -86,7 +91,13 @@ def test_published_bleu(system: str, published: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "other", "expected"),
-    [("", "", 100), ("a b", "", 0), ("Ein Café", "ein café", 100), ("кот и пёс", "кот и кит", 200 / 3), ("我是猫", "我是狗", 200 / 3)],
+    [
+        ("", "", 100),
+        ("a b", "", 0),
+        ("Ein Café", "ein café", 100),
+        ("кот и пёс", "кот и кит", 200 / 3),
+        ("我是猫", "我是狗", 200 / 3),
+    ],
 )
 def test_likeness_in_any_script(text: str, other: str, expected: float) -> None:
     assert likeness(text, other) == pytest.approx(expected)

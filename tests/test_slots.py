@@ -69,7 +69,9 @@ PARAPHRASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("slot", "value", "text"), [(*key, text) for key, texts in PARAPHRASES.items() for text in texts])
+@pytest.mark.parametrize(
+    ("slot", "value", "text"), [(*key, text) for key, texts in PARAPHRASES.items() for text in texts]
+)
 def test_paraphrase_is_said_and_nothing_else(slot: str, value: str, text: str) -> None:
     assert check({"name": "Zizzi", slot: value}, text) == SlotReport(("name", slot), (), (), (), ())
 
@@ -159,7 +161,9 @@ def test_nothing_to_flag(mr: str, text: str) -> None:
 
 def test_slots_and_values_unknown_to_the_task_are_looked_for_literally() -> None:
     report = check({"name": "Zizzi", "parking": "free", "priceRange": "free", "area": ""}, "Free parking at Zizzi.")
-    assert report == SlotReport(said=("name", "parking", "priceRange"), missed=("area",), wrong=(), repeated=(), added=())
+    assert report == SlotReport(
+        said=("name", "parking", "priceRange"), missed=("area",), wrong=(), repeated=(), added=()
+    )
 
 
 SENTENCES = {
@@ -215,7 +219,10 @@ def test_accents_case_and_blanks_do_not_matter(mr: MR) -> None:
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.dictionaries(st.sampled_from(SLOTS) | st.text(max_size=8), st.text(max_size=12), max_size=8), st.text(max_size=80))
+@given(
+    st.dictionaries(st.sampled_from(SLOTS) | st.text(max_size=8), st.text(max_size=12), max_size=8),
+    st.text(max_size=80),
+)
 def test_any_mr_and_any_text_are_reported_whole(mr: MR, text: str) -> None:
     report = check(mr, text)
     assert sorted((*report.said, *report.missed, *report.wrong)) == sorted(mr)

@@ -19,7 +19,9 @@ names = st.sampled_from(sorted(STRATEGIES))
 @st.composite
 def mappings(draw: st.DrawFn) -> Mapping:
     depths = [draw(st.integers(1, 13)) for _ in range(2)]
-    chosen = [tuple(sorted(draw(st.sets(st.sampled_from(divisors(depth)))))) if divisors(depth) else () for depth in depths]
+    chosen = [
+        tuple(sorted(draw(st.sets(st.sampled_from(divisors(depth)))))) if divisors(depth) else () for depth in depths
+    ]
     return Mapping(*depths, *chosen)
 
 
@@ -34,7 +36,9 @@ def test_valid_and_deterministic(given_: tuple[Mapping, float], name: str) -> No
     mapping, ratio = given_
     assembly = choose(mapping, ratio, name)
     assert mapping.check(assembly) == assembly
-    again = Mapping(mapping.encoder_depth, mapping.decoder_depth, mapping.encoder_granularities, mapping.decoder_granularities)
+    again = Mapping(
+        mapping.encoder_depth, mapping.decoder_depth, mapping.encoder_granularities, mapping.decoder_granularities
+    )
     assert choose(again, ratio, name) == assembly
 
 
@@ -120,8 +124,22 @@ def test_unknown_strategy() -> None:
 
 
 def test_shapes_at_the_ratios_of_the_table() -> None:
-    assert [size_first(DEEP, ratio).shape for ratio in (1, 1.5, 2, 3, 4, 6)] == ["12-12", "8-8", "6-6", "4-4", "3-3", "2-2"]
-    assert [speed_first(DEEP, ratio).shape for ratio in (1, 1.5, 2, 3, 4, 6)] == ["12-12", "12-4", "10-2", "6-2", "4-2", "2-2"]
+    assert [size_first(DEEP, ratio).shape for ratio in (1, 1.5, 2, 3, 4, 6)] == [
+        "12-12",
+        "8-8",
+        "6-6",
+        "4-4",
+        "3-3",
+        "2-2",
+    ]
+    assert [speed_first(DEEP, ratio).shape for ratio in (1, 1.5, 2, 3, 4, 6)] == [
+        "12-12",
+        "12-4",
+        "10-2",
+        "6-2",
+        "4-2",
+        "2-2",
+    ]
     assert size_first(DEEP, 3) == Assembly((3,) * 4, (3,) * 4)
 
 

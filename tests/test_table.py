@@ -23,7 +23,9 @@ from modtf.views.markup import quality_html
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "table.py"
 EXAMPLES = [
-    Example({"name": name, "eatType": "pub", "food": food}, ("A pub.",)) for name in ("The Mill", "Zizzi") for food in ("Thai", "French")
+    Example({"name": name, "eatType": "pub", "food": food}, ("A pub.",))
+    for name in ("The Mill", "Zizzi")
+    for food in ("Thai", "French")
 ]
 SPEEDS = {"latency_ms", "speed_up", "batch_latency_ms", "batch_speed_up"}
 
@@ -45,7 +47,11 @@ def modular(make_modular: Any, tokenizer: Any) -> modtf.ModularModel:
 
 @pytest.fixture(scope="module")
 def wanted(modular: modtf.ModularModel) -> list[Any]:
-    return [(strategy, ratio, modular.choose(ratio, strategy)) for strategy in ("size_first", "speed_first") for ratio in (1, 2, 3)]
+    return [
+        (strategy, ratio, modular.choose(ratio, strategy))
+        for strategy in ("size_first", "speed_first")
+        for ratio in (1, 2, 3)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +65,22 @@ def written(script: ModuleType, modular: modtf.ModularModel, wanted: list[Any]) 
     for row in rows:
         if row["trained"]:
             row |= costs[modtf.Assembly.from_json(row["assembly"])]
-            row |= {"parameters": 5_000_000, "parameters_without_embeddings": 4_000_000, "assemble_ms": 1.0, "peak_memory_mb": 100.0}
-    return json.dumps({"machine": "a machine", "engine": "loop", "threads": 1, "examples": len(EXAMPLES), "rows": rows, "training": {}})
+            row |= {
+                "parameters": 5_000_000,
+                "parameters_without_embeddings": 4_000_000,
+                "assemble_ms": 1.0,
+                "peak_memory_mb": 100.0,
+            }
+    return json.dumps(
+        {
+            "machine": "a machine",
+            "engine": "loop",
+            "threads": 1,
+            "examples": len(EXAMPLES),
+            "rows": rows,
+            "training": {},
+        }
+    )
 
 
 @pytest.fixture
@@ -113,7 +133,9 @@ def test_the_readme_has_quality_by_row_and_speed_by_assembly(script: ModuleType,
     quality, speed = grids(script.markdown(table))
     assert len(quality) - 1 == 6 and len(speed) - 1 == len({str(row["assembly"]) for row in table["rows"]}) < 6
     assert speed[1][0].strip() == "size_first and speed_first", "at 1x both are the original"
-    assert not any("CTranslate2" in cell for line in speed for cell in line) and "CTranslate2" not in script.markdown(table)
+    assert not any("CTranslate2" in cell for line in speed for cell in line) and "CTranslate2" not in script.markdown(
+        table
+    )
 
 
 def test_the_readme_says_how_like_ctranslate2_writes(script: ModuleType, table: dict[str, Any]) -> None:
@@ -121,14 +143,17 @@ def test_the_readme_says_how_like_ctranslate2_writes(script: ModuleType, table: 
     trained = [row for row in table["rows"] if row["trained"]]
     for i, row in enumerate(trained):
         row["ctranslate2"] = {
-            precision: row["generate"] | {"same_text": share} for precision, share in (("float32", 1.0), ("int8", 0.9 + i / 100))
+            precision: row["generate"] | {"same_text": share}
+            for precision, share in (("float32", 1.0), ("int8", 0.9 + i / 100))
         }
     text = script.markdown(table)
     assert sum("CTranslate2" in cell for cell in grids(text)[1][0]) == 2
     assert "CTranslate2 4.8.5" in text and "100 in float32 and 90 to 95 in int8" in text
 
 
-def test_known_quality_is_kept_without_old_speeds(script: ModuleType, table: dict[str, Any], wanted: list[Any], tmp_path: Path) -> None:
+def test_known_quality_is_kept_without_old_speeds(
+    script: ModuleType, table: dict[str, Any], wanted: list[Any], tmp_path: Path
+) -> None:
     path = tmp_path / "table.json"
     path.write_text(json.dumps(table))
     rows, examples = script.known_rows(path, wanted)
@@ -136,7 +161,9 @@ def test_known_quality_is_kept_without_old_speeds(script: ModuleType, table: dic
     assert not any({*SPEEDS, "generate", "assemble_ms"} & row.keys() for row in rows)
 
 
-def test_quality_of_other_assemblies_is_refused(script: ModuleType, table: dict[str, Any], wanted: list[Any], tmp_path: Path) -> None:
+def test_quality_of_other_assemblies_is_refused(
+    script: ModuleType, table: dict[str, Any], wanted: list[Any], tmp_path: Path
+) -> None:
     path = tmp_path / "table.json"
     with pytest.raises(ModtfError, match=r"table.json is missing.*leave out --speed-only"):
         script.known_rows(path, wanted)

@@ -33,16 +33,17 @@ from modtf.tasks.e2e import (
     write_mr,
 )
 
-open_values = st.text(st.characters(blacklist_characters="[]", blacklist_categories=["Cs"]), min_size=1, max_size=60).filter(
-    lambda value: value == value.strip()
-)
+open_values = st.text(
+    st.characters(blacklist_characters="[]", blacklist_categories=["Cs"]), min_size=1, max_size=60
+).filter(lambda value: value == value.strip())
 
 
 @st.composite
 def mrs(draw: st.DrawFn) -> MR:
     slots = ["name", *draw(st.lists(st.sampled_from(SLOTS[1:]), unique=True))]
     return {
-        slot: draw(open_values | st.sampled_from(VALUES[slot]) if slot in OPEN_SLOTS else st.sampled_from(VALUES[slot])) for slot in slots
+        slot: draw(open_values | st.sampled_from(VALUES[slot]) if slot in OPEN_SLOTS else st.sampled_from(VALUES[slot]))
+        for slot in slots
     }
 
 
@@ -142,7 +143,9 @@ def test_drawn_mrs_are_valid(seed: int, slots: int | None) -> None:
 def test_draws_reach_everything() -> None:
     rng = random.Random(0)
     drawn = [draw_mr(rng) for _ in range(3000)]
-    assert {(slot, value) for mr in drawn for slot, value in mr.items()} == {(slot, value) for slot in SLOTS for value in VALUES[slot]}
+    assert {(slot, value) for mr in drawn for slot, value in mr.items()} == {
+        (slot, value) for slot in SLOTS for value in VALUES[slot]
+    }
     assert set(map(len, drawn)) == set(range(3, 9))
     for slots in (0, 9, -1):
         with pytest.raises(ModtfError, match="1 to 8 are possible"):
@@ -160,7 +163,9 @@ ROWS = [
 ]
 EXPECTED = [
     Example({"food": "Thai", "name": "Zizzi"}, ("Zizzi has Thai food, “good” and cheap.", "Thai food at Zizzi.")),
-    Example({"name": "Cotto", "near": "Café Rouge", "priceRange": "less than £20"}, ("Cotto, near Café Rouge, under £20.",)),
+    Example(
+        {"name": "Cotto", "near": "Café Rouge", "priceRange": "less than £20"}, ("Cotto, near Café Rouge, under £20.",)
+    ),
 ]
 
 
@@ -208,7 +213,9 @@ def test_words_for_bad_files(tmp_path: Path, rows: list, columns: tuple[str, ...
         read_folder(tmp_path, "dev")
 
 
-@pytest.mark.parametrize(("name", "content"), [("dev.csv", b"mr,ref\nname[Caf\xe9],\xe9t\xe9\n"), ("dev.csv.gz", b"\x1f\x8bno gzip")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("dev.csv", b"mr,ref\nname[Caf\xe9],\xe9t\xe9\n"), ("dev.csv.gz", b"\x1f\x8bno gzip")]
+)
 def test_words_for_damaged_files(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ModtfError, match="cannot be read as CSV in UTF-8"):
@@ -256,7 +263,10 @@ def say(mr: MR, variant: int = 0) -> str:
     )
 
 
-EXAMPLES = [Example(restaurant(i), tuple(say(restaurant(i), v) + " It is nice." * (i % 4) for v in range(1 + i % 7))) for i in range(60)]
+EXAMPLES = [
+    Example(restaurant(i), tuple(say(restaurant(i), v) + " It is nice." * (i % 4) for v in range(1 + i % 7)))
+    for i in range(60)
+]
 TEXTS = Counter(text for example in EXAMPLES for text in example.references)
 
 
@@ -284,7 +294,9 @@ def test_an_item_is_a_pure_function_of_seed_and_step(speaker: Any) -> None:
     random.seed(9)
     for step in random.sample(range(25), 25):
         assert equal(other[step], expected[step]), "in any order, in another object, for a training of other length"
-    assert not all(equal(a, b) for a, b in zip(expected, (batches(speaker, seed=6)[step] for step in range(25)), strict=True))
+    assert not all(
+        equal(a, b) for a, b in zip(expected, (batches(speaker, seed=6)[step] for step in range(25)), strict=True)
+    )
     assert not equal(expected[0], expected[1])
 
 
@@ -382,7 +394,9 @@ def test_nothing_is_swapped_that_a_text_does_not_say(seed: int) -> None:
 def test_swapping_leaves_the_words_around_alone() -> None:
     """A value within a longer word is no value."""
     for seed in range(50):
-        mr, (text,) = swap_open_values({"name": "Cotto", "area": "riverside"}, ["Cotto sells cotton and Cottonwood."], random.Random(seed))
+        mr, (text,) = swap_open_values(
+            {"name": "Cotto", "area": "riverside"}, ["Cotto sells cotton and Cottonwood."], random.Random(seed)
+        )
         assert text == f"{mr['name']} sells cotton and Cottonwood."
 
 
@@ -447,7 +461,10 @@ def test_text_round_trip(tokenizer: Any, text: str) -> None:
 def test_saved_and_loaded(tokenizer: Any, tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
-    texts = ["name[The Vaults], priceRange[less than £20], near[Café Adriatic]", "Zizzi, near Café Rouge, costs £20-25."]
+    texts = [
+        "name[The Vaults], priceRange[less than £20], near[Café Adriatic]",
+        "Zizzi, near Café Rouge, costs £20-25.",
+    ]
     one, other = (t(texts, padding=True, return_tensors="pt") for t in (tokenizer, again))
     assert torch.equal(one["input_ids"], other["input_ids"])
     assert torch.equal(one["attention_mask"], other["attention_mask"])

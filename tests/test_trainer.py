@@ -57,9 +57,15 @@ def examples(count: int = 16, seed: int = 0) -> list[Batch]:
 
 
 def make_trainer(
-    modular: modtf.ModularModel, folder: Path, data: Any = None, trainer_options: dict[str, Any] | None = None, **options: Any
+    modular: modtf.ModularModel,
+    folder: Path,
+    data: Any = None,
+    trainer_options: dict[str, Any] | None = None,
+    **options: Any,
 ) -> ModularTrainer:
-    given = {"train_dataset": examples() if data is None else data, "data_collator": default_data_collator} | (trainer_options or {})
+    given = {"train_dataset": examples() if data is None else data, "data_collator": default_data_collator} | (
+        trainer_options or {}
+    )
     return ModularTrainer(modular, arguments(folder, **options), **given)
 
 
@@ -103,7 +109,9 @@ def modules_of(assembly: Assembly) -> set[str]:
 def student_assemblies(modular: modtf.ModularModel) -> list[Assembly]:
     """Filled with the assembly of each student's forward pass; the teacher's is given by position."""
     seen: list[Assembly] = []
-    modular.register_forward_pre_hook(lambda _, args, options: seen.append(options["assembly"]) if not args else None, with_kwargs=True)
+    modular.register_forward_pre_hook(
+        lambda _, args, options: seen.append(options["assembly"]) if not args else None, with_kwargs=True
+    )
     return seen
 
 
@@ -136,7 +144,9 @@ def test_memorising_lowers_the_loss(family: str, make_modular: Any, tmp_path: Pa
         return [modular.assemble(assembly=assembly)(**batch).loss.item() for assembly in chosen]
 
     before = losses()
-    train(modular, tmp_path, data=data, max_steps=120, learning_rate=2e-2, mixtures=0.0, whole=1.0, **weights_of(labels=1))
+    train(
+        modular, tmp_path, data=data, max_steps=120, learning_rate=2e-2, mixtures=0.0, whole=1.0, **weights_of(labels=1)
+    )
     assert all(after < 0.5 * start for after, start in zip(losses(), before, strict=True))
 
 
@@ -164,7 +174,9 @@ def test_each_distillation_loss_can_be_lowered(name: str, make_modular: Any, tmp
     ],
     ids=str,
 )
-def test_a_weight_of_zero_costs_nothing(family: str, make_modular: Any, tmp_path: Path, given: dict[str, float], passes: int) -> None:
+def test_a_weight_of_zero_costs_nothing(
+    family: str, make_modular: Any, tmp_path: Path, given: dict[str, float], passes: int
+) -> None:
     modular = make_modular(family)
     calls: Counter[str] = Counter()
     modular.model.register_forward_hook(lambda *_: calls.update(["model"]))
@@ -176,7 +188,9 @@ def test_a_weight_of_zero_costs_nothing(family: str, make_modular: Any, tmp_path
     assert calls["model"] == passes
     # of the encoder's originals the student runs the first two, the teacher all
     assert [calls[f"original {i}"] for i in range(6)] == [passes, passes, *[passes - 1] * 4]
-    assert not any(m._forward_hooks for stack in modular.stacks for m in stack.banks.modules()), "recording leaves with the step"
+    assert not any(m._forward_hooks for stack in modular.stacks for m in stack.banks.modules()), (
+        "recording leaves with the step"
+    )
 
 
 def test_total_is_the_weighted_sum(make_modular: Any, tmp_path: Path) -> None:
@@ -184,7 +198,9 @@ def test_total_is_the_weighted_sum(make_modular: Any, tmp_path: Path) -> None:
     given = {"labels": 0.5, "logits": 2.0, "hidden": 3.0, "attention": 0.25}
     trainer = train(modular, tmp_path, max_steps=1, **weights_of(**given))
     entry = trainer.state.log_history[0]
-    assert entry["loss"] == pytest.approx(sum(weight * entry[f"loss_{name}"] for name, weight in given.items()), rel=1e-3)
+    assert entry["loss"] == pytest.approx(
+        sum(weight * entry[f"loss_{name}"] for name, weight in given.items()), rel=1e-3
+    )
 
 
 def test_losses_are_those_of_the_assembled_models(family: str, make_modular: Any, tmp_path: Path) -> None:
@@ -201,7 +217,9 @@ def test_losses_are_those_of_the_assembled_models(family: str, make_modular: Any
             states[name] = [[], []]
             for kept, stack in zip(states[name], stacks_of(model), strict=True):
                 for layer in stack.layers if family == "bart" else stack.block:
-                    layer.register_forward_hook(lambda *a, kept=kept: kept.append(a[2][0] if isinstance(a[2], tuple) else a[2]))
+                    layer.register_forward_hook(
+                        lambda *a, kept=kept: kept.append(a[2][0] if isinstance(a[2], tuple) else a[2])
+                    )
             outputs[name] = model(**batch, output_attentions=True, use_cache=False)
     source, target = batch["attention_mask"].bool(), batch["labels"] != -100
     student, teacher = outputs["student"], outputs["teacher"]
@@ -224,7 +242,9 @@ def test_losses_are_those_of_the_assembled_models(family: str, make_modular: Any
 
 def test_the_original_as_student_has_nothing_to_learn(family: str, make_modular: Any, tmp_path: Path) -> None:
     modular = make_modular(family).train()
-    losses, _ = make_trainer(modular, tmp_path).losses(modular.train(), modular.mapping.original, default_data_collator(examples(3)))
+    losses, _ = make_trainer(modular, tmp_path).losses(
+        modular.train(), modular.mapping.original, default_data_collator(examples(3))
+    )
     assert {name: loss.item() for name, loss in losses.items() if name != "labels"} == pytest.approx(
         {"logits": 0, "hidden": 0, "attention": 0}, abs=1e-6
     )
@@ -238,8 +258,14 @@ def test_attention_maps_need_eager_attention(family: str, make_model: Any, tmp_p
     make_trainer(modular, tmp_path, **weights_of(labels=1, attention=weight))
     assert [config._attn_implementation for config in configs] == (["eager"] * 3 if weight else before)
     for stack in stacks_of(modular.model):
-        read = [m.config for m in stack.modules() if type(m).__name__ in ("BartAttention", "T5Attention") and "config" in m.__dict__]
-        assert {config._attn_implementation for config in read} <= {stack.config._attn_implementation}, "banks read it as well"
+        read = [
+            m.config
+            for m in stack.modules()
+            if type(m).__name__ in ("BartAttention", "T5Attention") and "config" in m.__dict__
+        ]
+        assert {config._attn_implementation for config in read} <= {stack.config._attn_implementation}, (
+            "banks read it as well"
+        )
 
 
 def test_dropout_is_never_active_in_the_original(family: str, make_modular: Any, tmp_path: Path) -> None:
@@ -253,7 +279,9 @@ def test_dropout_is_never_active_in_the_original(family: str, make_modular: Any,
 
     modular.model.register_forward_pre_hook(look)
     train(modular, tmp_path, max_steps=2)
-    assert active == [(False, True)] * 4, "teacher and student in each of two steps: banks in training mode, all else not"
+    assert active == [(False, True)] * 4, (
+        "teacher and student in each of two steps: banks in training mode, all else not"
+    )
 
 
 # -- accumulation and checkpointing ----------------------------------------------------------------------------------------
@@ -273,7 +301,9 @@ def test_accumulated_gradients(family: str, make_modular: Any, tmp_path: Path) -
         results.append(moved(before, modular.bank_weights()))
         assemblies.append(seen)
     assert len(assemblies[0]) == 3
-    assert assemblies[1] == [assembly for assembly in assemblies[0] for _ in range(2)], "both halves of a step run the same"
+    assert assemblies[1] == [assembly for assembly in assemblies[0] for _ in range(2)], (
+        "both halves of a step run the same"
+    )
     assert_same_moves(*results)
 
 
@@ -281,7 +311,13 @@ def test_accumulated_losses_are_logged_as_of_one_batch(make_modular: Any, tmp_pa
     entries = []
     for batch_size, accumulated in ((8, 1), (4, 2)):
         modular = make_modular("t5", **NO_DROPOUT["t5"])
-        trainer = train(modular, tmp_path, max_steps=1, per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulated)
+        trainer = train(
+            modular,
+            tmp_path,
+            max_steps=1,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulated,
+        )
         entries.append(trainer.state.log_history[0])
     for name in ("loss", *(f"loss_{name}" for name in LOSSES)):
         assert entries[1][name] == pytest.approx(entries[0][name], rel=1e-4)
@@ -312,7 +348,9 @@ def adamw(_: modtf.ModularModel) -> dict[str, Any]:
 
 @pytest.mark.parametrize("optimizer", [adamw, muon])
 @pytest.mark.parametrize("accumulated", [1, 2])
-def test_resume_is_bit_identical(family: str, make_modular: Any, tmp_path: Path, optimizer: Callable, accumulated: int) -> None:
+def test_resume_is_bit_identical(
+    family: str, make_modular: Any, tmp_path: Path, optimizer: Callable, accumulated: int
+) -> None:
     """With dropout, shuffled data, a moving learning rate, and a world whose random numbers went on meanwhile."""
     options = {
         "max_steps": 5, "save_strategy": "steps", "save_steps": 3, "lr_scheduler_type": "linear", "warmup_steps": 2,
@@ -339,12 +377,20 @@ def test_resume_is_bit_identical(family: str, make_modular: Any, tmp_path: Path,
 
 def task_batches(tokenizer: Any, steps: int) -> TaskBatches:
     mrs = [{"name": name, "food": food} for name in ("Zizzi", "The Mill", "Cotto") for food in ("Thai", "French")]
-    texts = [Example(mr, tuple(f"{mr['name']} {verb} {mr['food']} food." for verb in ("serves", "has", "does"))) for mr in mrs]
+    texts = [
+        Example(mr, tuple(f"{mr['name']} {verb} {mr['food']} food." for verb in ("serves", "has", "does")))
+        for mr in mrs
+    ]
     return TaskBatches(texts, tokenizer, steps, batch_size=6, seed=1)
 
 
 def test_resume_with_whole_batches(make_modular: Any, tokenizer: Any, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 1}
+    options: dict[str, Any] = {
+        "max_steps": 6,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "per_device_train_batch_size": 1,
+    }
     given = {"whole_batches": True, "data_collator": only_batch}
     whole, again = (make_modular("t5", vocabulary=len(tokenizer)) for _ in range(2))
     train(whole, tmp_path, data=task_batches(tokenizer, 6), trainer_options=given | muon(whole), **options)
@@ -365,7 +411,15 @@ def test_whole_batches_come_in_their_order(make_modular: Any, tokenizer: Any, tm
     modular.register_forward_pre_hook(lambda _, args, options: seen.append(options["labels"]), with_kwargs=True)
     data = task_batches(tokenizer, 4)
     given = {"whole_batches": True, "data_collator": only_batch}
-    train(modular, tmp_path, data=data, trainer_options=given, max_steps=4, per_device_train_batch_size=1, **weights_of(labels=1))
+    train(
+        modular,
+        tmp_path,
+        data=data,
+        trainer_options=given,
+        max_steps=4,
+        per_device_train_batch_size=1,
+        **weights_of(labels=1),
+    )
     assert len(seen) == 4
     assert all(torch.equal(labels, data[step]["labels"]) for step, labels in enumerate(seen))
 
@@ -412,10 +466,14 @@ def test_evaluation_and_the_best_checkpoint(make_modular: Any, tmp_path: Path) -
         eval_steps=2, save_strategy="steps", save_steps=2, load_best_model_at_end=True, metric_for_best_model="loss",
     )  # fmt: skip
     losses = {entry["step"]: entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry}
-    assert trainer.state.best_model_checkpoint == str(tmp_path / f"checkpoint-{min(losses, key=lambda step: losses[step])}")
+    assert trainer.state.best_model_checkpoint == str(
+        tmp_path / f"checkpoint-{min(losses, key=lambda step: losses[step])}"
+    )
     with torch.no_grad():
         loss = modular.assemble(assembly=modular.mapping.coarsest)(**default_data_collator(data)).loss.item()
-    assert loss == pytest.approx(min(losses.values()), rel=1e-4), "the coarsest assembly is evaluated, and the best banks are back"
+    assert loss == pytest.approx(min(losses.values()), rel=1e-4), (
+        "the coarsest assembly is evaluated, and the best banks are back"
+    )
 
 
 def test_evaluation_may_write_texts(family: str, make_modular: Any, tmp_path: Path) -> None:
@@ -429,7 +487,9 @@ def test_evaluation_may_write_texts(family: str, make_modular: Any, tmp_path: Pa
     trainer.evaluate()
     batch = default_data_collator(data)
     small = modular.assemble(assembly=modular.mapping.coarsest)
-    expected = small.generate(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], max_length=6, do_sample=False)
+    expected = small.generate(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], max_length=6, do_sample=False
+    )
     assert written[0][:, : expected.shape[1]].tolist() == expected.tolist()
     assert isinstance(trainer.model, modtf.ModularModel), "training may go on"
 
@@ -438,7 +498,9 @@ def test_words_for_arguments_of_another_trainer(make_modular: Any, tmp_path: Pat
     with pytest.raises(ModtfError, match="label_smoothing_factor has no effect"):
         make_trainer(make_modular("t5"), tmp_path, label_smoothing_factor=0.1)
     with pytest.raises(ModtfError, match="ModularTrainingArguments are needed, not Seq2SeqTrainingArguments"):
-        ModularTrainer(make_modular("t5"), Seq2SeqTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none"))
+        ModularTrainer(
+            make_modular("t5"), Seq2SeqTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+        )
 
 
 def test_data_without_masks(family: str, make_modular: Any, tmp_path: Path) -> None:
@@ -456,7 +518,9 @@ def test_data_without_masks(family: str, make_modular: Any, tmp_path: Path) -> N
 
 
 def test_tensorboard_shows_each_loss(make_modular: Any, tmp_path: Path) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed")
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
+    )
     trainer = train(make_modular("t5"), tmp_path, report_to="tensorboard", max_steps=4, logging_steps=2)
     (events,) = tmp_path.rglob("events.out.tfevents.*")
     reader = accumulator.EventAccumulator(str(events))
@@ -471,13 +535,19 @@ def test_tensorboard_shows_each_loss(make_modular: Any, tmp_path: Path) -> None:
 
 def test_logged_losses_are_means_since_the_last_log(make_modular: Any, tmp_path: Path) -> None:
     each, pairs = (
-        [entry for entry in train(make_modular("t5"), tmp_path, max_steps=4, logging_steps=every).state.log_history if "loss" in entry]
+        [
+            entry
+            for entry in train(make_modular("t5"), tmp_path, max_steps=4, logging_steps=every).state.log_history
+            if "loss" in entry
+        ]
         for every in (1, 2)
     )
     assert [len(each), len(pairs)] == [4, 2]
     for name in LOSSES:
         values = [entry[f"loss_{name}"] for entry in each]
-        assert [entry[f"loss_{name}"] for entry in pairs] == pytest.approx([sum(values[:2]) / 2, sum(values[2:]) / 2], rel=1e-4)
+        assert [entry[f"loss_{name}"] for entry in pairs] == pytest.approx(
+            [sum(values[:2]) / 2, sum(values[2:]) / 2], rel=1e-4
+        )
 
 
 # -- shared sources --------------------------------------------------------------------------------------------------------
@@ -488,10 +558,17 @@ def test_sharing_sources_gives_the_losses_of_repeating_them(family: str, make_mo
     trainer = make_trainer(modular, tmp_path)
     rows = default_data_collator(examples(6))
     sources = {name: rows[name][:3] for name in ("input_ids", "attention_mask")}
-    for index, same in ((torch.tensor([0, 0, 1, 1, 2, 2]), LOSSES), (torch.tensor([2, 0, 2, 2, 1, 0]), ("labels", "logits"))):
+    for index, same in (
+        (torch.tensor([0, 0, 1, 1, 2, 2]), LOSSES),
+        (torch.tensor([2, 0, 2, 2, 1, 0]), ("labels", "logits")),
+    ):
         with torch.no_grad():
-            shared, _ = trainer.losses(modular.eval(), ASSEMBLY, sources | {"labels": rows["labels"], "source_index": index})
-            repeated, _ = trainer.losses(modular, ASSEMBLY, {name: t[index] for name, t in sources.items()} | {"labels": rows["labels"]})
+            shared, _ = trainer.losses(
+                modular.eval(), ASSEMBLY, sources | {"labels": rows["labels"], "source_index": index}
+            )
+            repeated, _ = trainer.losses(
+                modular, ASSEMBLY, {name: t[index] for name, t in sources.items()} | {"labels": rows["labels"]}
+            )
         for name in same:
             torch.testing.assert_close(shared[name], repeated[name], rtol=1e-5, atol=1e-6)
 
@@ -520,7 +597,9 @@ def steps(model: Toy, optimizer: torch.optim.Optimizer, count: int) -> None:
 def test_muon_takes_matrices_and_adamw_the_rest() -> None:
     model = Toy()
     optimizer = MuonWithAdamW(model, lr=0.1, adamw_lr=0.01)
-    parts = {type(part).__name__: [p for group in part.param_groups for p in group["params"]] for part in optimizer.parts}
+    parts = {
+        type(part).__name__: [p for group in part.param_groups for p in group["params"]] for part in optimizer.parts
+    }
     assert [id(p) for p in parts["Muon"]] == [id(model.matrix.weight)]
     assert {id(p) for p in parts["AdamW"]} == {id(model.embedding.weight), id(model.matrix.bias)}
     assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.01]
@@ -541,7 +620,11 @@ def test_optimizer_state_round_trip(tmp_path: Path) -> None:
     fresh_scheduler = torch.optim.lr_scheduler.LambdaLR(other, lambda step: 1 / (1 + step))
     other.load_state_dict(torch.load(tmp_path / "optimizer.pt", weights_only=True))
     fresh_scheduler.load_state_dict(scheduler.state_dict())
-    assert [group["lr"] for group in other.param_groups] == [group["lr"] for group in optimizer.param_groups] == [0.05, 0.005]
+    assert (
+        [group["lr"] for group in other.param_groups]
+        == [group["lr"] for group in optimizer.param_groups]
+        == [0.05, 0.005]
+    )
     for _ in range(3):  # momentum, second moments, decay and the scheduler's next rates are all the same
         steps(model, optimizer, 1)
         steps(twin, other, 1)
@@ -553,7 +636,9 @@ def test_optimizer_state_round_trip(tmp_path: Path) -> None:
 
 def test_the_scheduler_reaches_both_parts(make_modular: Any, tmp_path: Path) -> None:
     modular = make_modular("t5")
-    trainer = train(modular, tmp_path, trainer_options=muon(modular), max_steps=4, lr_scheduler_type="linear", learning_rate=5)
+    trainer = train(
+        modular, tmp_path, trainer_options=muon(modular), max_steps=4, lr_scheduler_type="linear", learning_rate=5
+    )
     rates = [group["lr"] for part in trainer.optimizer.optimizer.parts for group in part.param_groups]
     assert rates == pytest.approx([0, 0])
     assert [entry["learning_rate"] for entry in trainer.state.log_history if "loss" in entry] == pytest.approx(
@@ -569,11 +654,15 @@ def test_no_banks_in_half_precision(make_model: Any, tmp_path: Path, dtype: torc
     """As transformers loads a checkpoint that is stored so: the training would run, and learn next to nothing."""
     halved = modtf.modularize(make_model("t5").to(dtype))
     with pytest.raises(ModtfError, match=rf"banks are in {str(dtype).removeprefix('torch.')}, .*dtype=torch.float32"):
-        modtf.ModularTrainer(halved, modtf.ModularTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none"))
+        modtf.ModularTrainer(
+            halved, modtf.ModularTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+        )
 
 
 def test_only_modular_models(make_model: Any, tmp_path: Path) -> None:
-    with pytest.raises(ModtfError, match=r"a ModularModel is needed, not a T5ForConditionalGeneration; make one with modtf.modularize"):
+    with pytest.raises(
+        ModtfError, match=r"a ModularModel is needed, not a T5ForConditionalGeneration; make one with modtf.modularize"
+    ):
         ModularTrainer(make_model("t5", 2, 2), arguments(tmp_path))
 
 
@@ -592,7 +681,9 @@ def test_words_for_bad_arguments(options: dict[str, float], words: str, tmp_path
 
 
 @pytest.mark.parametrize("options", [{"mixtures": 0.7, "whole": 0.7}, {"full_at": 2.0}])
-def test_a_schedule_that_cannot_be_is_refused_before_the_training(options: dict[str, float], make_modular: Any, tmp_path: Path) -> None:
+def test_a_schedule_that_cannot_be_is_refused_before_the_training(
+    options: dict[str, float], make_modular: Any, tmp_path: Path
+) -> None:
     with pytest.raises(ModtfError):
         make_trainer(make_modular("t5", 2, 2), tmp_path, **options).train()
 

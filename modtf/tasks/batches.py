@@ -28,14 +28,16 @@ _BATCHES_PER_POOL = 24
 Chunk = tuple[int, tuple[int, ...]]
 
 # Names that the data does not have, so that the model learns to copy whatever it is told.
-_FIRST = "The Golden|The Silver|The Old|The Little|The Red|The Black|Café|Casa|Villa|Chez|The Royal|Green|Happy|Blue|The Lazy".split("|")
-_SECOND = (
-    "Fox|Anchor|Lantern|Orchard|Verona|Luna|Marie|Crown|Harbour|Peacock|Willow|Kitchen|Tiger|Star|Rose|Bridge|Oak|Pearl|Swan|Lemon".split(
-        "|"
-    )
+_FIRST = "The Golden|The Silver|The Old|The Little|The Red|The Black|Café|Casa|Villa|Chez|The Royal|Green|Happy|Blue|The Lazy".split(
+    "|"
+)
+_SECOND = "Fox|Anchor|Lantern|Orchard|Verona|Luna|Marie|Crown|Harbour|Peacock|Willow|Kitchen|Tiger|Star|Rose|Bridge|Oak|Pearl|Swan|Lemon".split(
+    "|"
 )
 _CUISINES = [food for food in VALUES["food"] if food != "Fast food"]  # "English food" would become "Fast food food"
-_NEW_FOODS = "Thai|Mexican|Greek|Spanish|Korean|Turkish|Vietnamese|Lebanese|American|German|Vegetarian|Moroccan|Polish|Brazilian".split("|")
+_NEW_FOODS = "Thai|Mexican|Greek|Spanish|Korean|Turkish|Vietnamese|Lebanese|American|German|Vegetarian|Moroccan|Polish|Brazilian".split(
+    "|"
+)
 
 
 def swap_open_values(mr: MR, texts: Sequence[str], rng: random.Random) -> tuple[MR, tuple[str, ...]]:
@@ -48,7 +50,9 @@ def swap_open_values(mr: MR, texts: Sequence[str], rng: random.Random) -> tuple[
         old = mr.get(slot)
         if old is None:
             continue
-        literally = re.compile(rf"(?:\b([Aa])n? )?(?<!\w){re.escape(old)}(?!\w)")  # not as a part of a longer word; with its article
+        literally = re.compile(
+            rf"(?:\b([Aa])n? )?(?<!\w){re.escape(old)}(?!\w)"
+        )  # not as a part of a longer word; with its article
         if not all(literally.search(text) for text in texts):
             continue
         if any(other != slot and (old in value or value in old) for other, value in mr.items()):
@@ -61,7 +65,9 @@ def swap_open_values(mr: MR, texts: Sequence[str], rng: random.Random) -> tuple[
             continue
         mr[slot] = new
         n = "n " if new[0] in "AEIOU" else " "
-        texts = tuple(literally.sub(lambda found, n=n, new=new: (found[1] + n if found[1] else "") + new, text) for text in texts)  # type: ignore[misc]
+        texts = tuple(
+            literally.sub(lambda found, n=n, new=new: (found[1] + n if found[1] else "") + new, text) for text in texts
+        )  # type: ignore[misc]
     return mr, texts
 
 
@@ -79,7 +85,9 @@ class TaskBatches(Dataset):
         seed: int = 0, shuffle_slots: float = 0.5, swap_values: float = 0.5,
     ) -> None:  # fmt: skip
         if batch_size < 1 or not examples:
-            raise ModtfError(f"batches of {batch_size} texts from {len(examples)} examples were asked for; give at least 1 of each")
+            raise ModtfError(
+                f"batches of {batch_size} texts from {len(examples)} examples were asked for; give at least 1 of each"
+            )
         self.examples, self.tokenizer, self.steps, self.batch_size = examples, tokenizer, steps, batch_size
         self.seed, self.shuffle_slots, self.swap_values = seed, shuffle_slots, swap_values
 
@@ -97,7 +105,9 @@ class TaskBatches(Dataset):
             chunks = []
             for i, example in enumerate(self.examples):
                 order = sorted(range(len(example.references)), key=lambda t: len(example.references[t]))
-                chunks += [(i, tuple(order[k : k + _TEXTS_PER_SOURCE])) for k in range(0, len(order), _TEXTS_PER_SOURCE)]
+                chunks += [
+                    (i, tuple(order[k : k + _TEXTS_PER_SOURCE])) for k in range(0, len(order), _TEXTS_PER_SOURCE)
+                ]
             rng.shuffle(chunks)
             # The longest text decides how wide a batch is; a little noise keeps batches different between epochs.
             noise = [rng.uniform(0.95, 1.05) for _ in self.examples]

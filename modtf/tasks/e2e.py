@@ -84,13 +84,17 @@ def check_mr(mr: MR) -> MR:
         if not value:
             raise ModtfError(f"slot {slot!r} has no value; write one, or leave the slot out")
         if len(value) > _MAX_VALUE_CHARACTERS:
-            raise ModtfError(f"the value of {slot!r} has {len(value)} characters; at most {_MAX_VALUE_CHARACTERS} are possible")
+            raise ModtfError(
+                f"the value of {slot!r} has {len(value)} characters; at most {_MAX_VALUE_CHARACTERS} are possible"
+            )
         if set(value) & set("[]"):
             raise ModtfError(f"the value of {slot!r} holds a bracket ({value!r}); leave it out")
         if slot in OPEN_SLOTS:
             checked[slot] = value
         else:
-            checked[slot] = _known(value, VALUES[slot], f"{slot}[{value}] is unknown; possible are {', '.join(VALUES[slot])}")
+            checked[slot] = _known(
+                value, VALUES[slot], f"{slot}[{value}] is unknown; possible are {', '.join(VALUES[slot])}"
+            )
     if "name" not in checked:
         raise ModtfError("the MR has no name; begin with for example name[The Vaults]")
     return checked
@@ -145,7 +149,9 @@ def read_folder(folder: str | Path, split: str) -> list[Example]:
         )
     try:
         with (
-            gzip.open(path, "rt", encoding="utf-8", newline="") if path.suffix == ".gz" else path.open(encoding="utf-8", newline="") as file
+            gzip.open(path, "rt", encoding="utf-8", newline="")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8", newline="") as file
         ):
             return group_rows(csv.DictReader(file), source=str(path))
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
@@ -163,9 +169,13 @@ def read_hub(split: str) -> list[Example]:
     name = "tuetschek/e2e_nlg_cleaned" if split.endswith("-cleaned") else "tuetschek/e2e_nlg"
     part = split.removesuffix("-cleaned")
     try:
-        rows = datasets.load_dataset(name, revision="refs/convert/parquet", split="validation" if part == "dev" else part)
+        rows = datasets.load_dataset(
+            name, revision="refs/convert/parquet", split="validation" if part == "dev" else part
+        )
     except (OSError, ValueError, RuntimeError) as error:
-        raise ModtfError(f"{split} could not be read from {name} on the hub: {error}. Give a folder of the E2E data instead") from error
+        raise ModtfError(
+            f"{split} could not be read from {name} on the hub: {error}. Give a folder of the E2E data instead"
+        ) from error
     return group_rows(rows, source=f"{name} ({part})")
 
 

@@ -27,14 +27,18 @@ def _check_lengths(**lists: Sequence[object]) -> None:
         raise ModtfError(f"nothing to score: no {empty} given; give at least one of each")
     if len(set(lengths.values())) > 1:
         given = ", ".join(f"{length} {name}" for name, length in lengths.items())
-        raise ModtfError(f"the lists differ in length ({given}); give one text an MR, and one list of references a text")
+        raise ModtfError(
+            f"the lists differ in length ({given}); give one text an MR, and one list of references a text"
+        )
 
 
 def _check_references(texts: Sequence[str], references: Sequence[Sequence[str]]) -> None:
     _check_lengths(texts=texts, references=references)
     for index, of_text in enumerate(references):
         if isinstance(of_text, str):
-            raise ModtfError(f"the references of text {index} are one string; give a list of strings, even for one reference")
+            raise ModtfError(
+                f"the references of text {index} are one string; give a list of strings, even for one reference"
+            )
         if not of_text:
             raise ModtfError(f"text {index} has no reference; give at least one, or leave the text out")
 
@@ -95,7 +99,9 @@ class _AnyScript:
     """rouge-score's own tokenizer drops everything but a to z and digits."""
 
     def tokenize(self, text: str) -> list[str]:
-        return re.findall(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+", text.lower())
+        return re.findall(
+            r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+", text.lower()
+        )
 
 
 def score(mrs: Sequence[MR], texts: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:

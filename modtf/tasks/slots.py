@@ -86,7 +86,9 @@ _LINK = (  # words that may stand between "rating" or "price" and its value
 )
 _PRICE = r"(?:price[ds]?|pricing|costs?|costing)"
 _CUSTOMER = r"(?:customers?|customer's|customers'|costumers?|consumers?|user|overall|star|satisfaction|service|by)"
-_RATED = r"(?:rated|ratings?|ranked|ranking|review(?:s|ed)?|scor(?:e|es|ed|ing)|feedback|customers? (?:rates?|satisfaction))"
+_RATED = (
+    r"(?:rated|ratings?|ranked|ranking|review(?:s|ed)?|scor(?:e|es|ed|ing)|feedback|customers? (?:rates?|satisfaction))"
+)
 _RATES = rf"(?:{_RATED}|rates?)"
 
 _PRICE_WORDS = {
@@ -116,17 +118,30 @@ def _price_rules() -> Iterator[_Rule]:
         # "a high customer rating and price range": true of the price only if it is said nowhere else.
         yield from _rules(slot, value, rf"{word} (?:{_CUSTOMER} )*{_RATED} and (?:a )?{_PRICE}", form="hint")
     yield from _rules(slot, "cheap", r"cheap(?:er|est|ly)?|inexpensive(?:ly)?|low[- ]cost|budget")
-    yield from _rules(slot, "cheap", r"afforda\w+|reasonabl[ey]|good value|value for money|economical(?:ly)?|less expensive", form="hint")
     yield from _rules(
-        slot, "moderate", r"afforda\w+|reasonabl[ey]|fair(?:ly)? (?:priced?|prices|pricing)|moderately expensive", form="hint"
+        slot,
+        "cheap",
+        r"afforda\w+|reasonabl[ey]|good value|value for money|economical(?:ly)?|less expensive",
+        form="hint",
     )
     yield from _rules(
-        slot, "high", r"(?<!moderately )(?<!less )(?:expensive|costly|overpriced)|pricey|pricy|upscale|high[- ]cost|high[- ]end"
+        slot,
+        "moderate",
+        r"afforda\w+|reasonabl[ey]|fair(?:ly)? (?:priced?|prices|pricing)|moderately expensive",
+        form="hint",
+    )
+    yield from _rules(
+        slot,
+        "high",
+        r"(?<!moderately )(?<!less )(?:expensive|costly|overpriced)|pricey|pricy|upscale|high[- ]cost|high[- ]end",
     )
     yield from _rules(slot, "high", r"moderately expensive", form="hint")
 
     money, unit = r"(?:£|\$|€|gbp)? ?", r"(?: ?(?:£|\$|€|pounds?|euros?|dollars?|gbp))?"
-    amount = {n: rf"{money}(?:{n}|{word})(?:\.00)?{unit}" for n, word in ((20, "twenty"), (25, "twenty[- ]?five"), (30, "thirty"))}
+    amount = {
+        n: rf"{money}(?:{n}|{word})(?:\.00)?{unit}"
+        for n, word in ((20, "twenty"), (25, "twenty[- ]?five"), (30, "thirty"))
+    }
     of = r"(?: (?:a|the|an))?(?: (?:average|price|price range|cost))?(?: of)?"
     yield from _rules(
         slot,
@@ -159,7 +174,11 @@ def _rating_rules() -> Iterator[_Rule]:
             rf"{_RATES}(?: (?:{_LINK})){{0,6}}[:-]? {word}(?![- ](?:in |end )?{_PRICE})",
         )
         yield from _rules(
-            slot, value, rf"{word}(?: {_PRICE}(?: ranges?)?)? and (?:{_CUSTOMER} )*{_RATED}", rf"{word}[- ]quality", form="hint"
+            slot,
+            value,
+            rf"{word}(?: {_PRICE}(?: ranges?)?)? and (?:{_CUSTOMER} )*{_RATED}",
+            rf"{word}[- ]quality",
+            form="hint",
         )
     good = rf"(?:good|well|positive|favou?rable|highly)[- ](?:(?:{_CUSTOMER}|quality)[- ])*(?:{_RATED}|quality|recommended)"
     yield from _rules(slot, "average", good, form="hint")
@@ -181,9 +200,7 @@ def _rating_rules() -> Iterator[_Rule]:
 # --- family friendly -------------------------------------------------------------------------------------------------
 
 _FAMILY = r"(?:famil(?:y|ies)|kids?|child(?:ren|s)?|toddlers?|youngsters|little ones)(?:'s|s')?"
-_VENUE = (
-    r"(?:restaurant|pub|coffee shop|cafe|place|establishment|venue|atmosphere|environment|setting|eatery|spot|location|dining|area|outing)"
-)
+_VENUE = r"(?:restaurant|pub|coffee shop|cafe|place|establishment|venue|atmosphere|environment|setting|eatery|spot|location|dining|area|outing)"
 
 
 def _family_rules() -> Iterator[_Rule]:
@@ -243,7 +260,18 @@ def _other_rules() -> Iterator[_Rule]:
     yield from _rules("eatType", "restaurant", r"restaurant")
     yield from _rules("eatType", "restaurant", r"restaurants|diner|bistro|eatery|brasserie|trattoria", form="hint")
 
-    for cuisine in ("american", "french(?! fries)", "greek", "indian", "korean", "mexican", "spanish", "thai", "turkish", "vietnamese"):
+    for cuisine in (
+        "american",
+        "french(?! fries)",
+        "greek",
+        "indian",
+        "korean",
+        "mexican",
+        "spanish",
+        "thai",
+        "turkish",
+        "vietnamese",
+    ):
         yield from _rules("food", cuisine.partition("(")[0], cuisine)
     yield from _rules("food", "chinese", r"chinese|chines")
     yield from _rules("food", "english", r"english|british")
@@ -251,8 +279,15 @@ def _other_rules() -> Iterator[_Rule]:
     yield from _rules("food", "italian", r"italian")
     yield from _rules("food", "japanese", r"japanese")
     # Dishes that a text names in place of the cuisine.
-    yield from _rules("food", "english", r"fish (?:and|&|n) chips|(?:sunday )?roasts?|pub (?:food|grub|fare)", form="hint")
-    yield from _rules("food", "fast food", r"(?:ham)?burgers?|fries|quick (?:food|bite|meal)|junk food|take[- ]?(?:away|out)", form="hint")
+    yield from _rules(
+        "food", "english", r"fish (?:and|&|n) chips|(?:sunday )?roasts?|pub (?:food|grub|fare)", form="hint"
+    )
+    yield from _rules(
+        "food",
+        "fast food",
+        r"(?:ham)?burgers?|fries|quick (?:food|bite|meal)|junk food|take[- ]?(?:away|out)",
+        form="hint",
+    )
     yield from _rules("food", "french", r"croissants?|crepes?", form="hint")
     yield from _rules("food", "indian", r"curry|curries", form="hint")
     yield from _rules("food", "italian", r"pasta|spaghetti|pizzas?|lasagn[ae]|risotto", form="hint")
@@ -276,7 +311,9 @@ _RULES = [*_other_rules(), *_price_rules(), *_rating_rules(), *_family_rules()]
 
 
 _PUNCTUATION = {
-    ord(curly): plain for curlies, plain in (("\u2018\u2019`\u00b4", "'"), ("\u2010\u2011\u2013\u2014", "-")) for curly in curlies
+    ord(curly): plain
+    for curlies, plain in (("\u2018\u2019`\u00b4", "'"), ("\u2010\u2011\u2013\u2014", "-"))
+    for curly in curlies
 }
 
 
@@ -316,7 +353,9 @@ def _mask(mr: MR, text: str) -> tuple[str, list[str]]:
         places.append((bare, f"@{slot}", exact if exact.search(text) else _literal(mr[slot])))
     places += [(bare, "@other", pattern) for bare, pattern in _PLACES if bare not in own.values()]
     others: list[str] = []
-    for bare, mask, pattern in sorted(places, key=lambda place: -len(place[0])):  # "The Cambridge Blue" before "The Cambridge"
+    for bare, mask, pattern in sorted(
+        places, key=lambda place: -len(place[0])
+    ):  # "The Cambridge Blue" before "The Cambridge"
         text, found = pattern.subn(mask, text)
         others += [bare] * found if mask == "@other" else []
     if own.get("name") == own.get("near") and text.count("@name") > 1:
@@ -333,11 +372,17 @@ def _found(text: str) -> Iterator[_Claim]:
         for match in rule.pattern.finditer(text):
             claim = _Claim(rule.slot, rule.value, rule.form, match.start(), match.end())
             before = text[: claim.start]
-            if rule.slot == "familyFriendly" and rule.value == "yes" and (_NEGATED.search(before) or _NEGATED_WITHIN.search(match[0])):
+            if (
+                rule.slot == "familyFriendly"
+                and rule.value == "yes"
+                and (_NEGATED.search(before) or _NEGATED_WITHIN.search(match[0]))
+            ):
                 yield replace(claim, value="no")
             elif rule.slot in _LEVELS and rule.form == "word" and _NEGATED_DEGREE.search(before):
                 # "not cheap" may be any of the other levels
-                yield from (replace(claim, value=word, form="hint") for word, _ in _LEVELS[rule.slot] if word != rule.value)
+                yield from (
+                    replace(claim, value=word, form="hint") for word, _ in _LEVELS[rule.slot] if word != rule.value
+                )
             elif rule.slot == "eatType" and any(start <= claim.start < end for start, end in neighbours):
                 yield replace(claim, form="hint")
             else:
@@ -348,7 +393,9 @@ def _claims(text: str) -> list[_Claim]:
     """The claims of a masked text, in its order; of claims of one slot that overlap, the longest stays. Hints all stay."""
     kept: list[_Claim] = []
     for claim in sorted(_found(text), key=lambda claim: claim.start - claim.end):
-        if claim.form == "hint" or not any(claim.slot == other.slot and other.form != "hint" and claim.overlaps(other) for other in kept):
+        if claim.form == "hint" or not any(
+            claim.slot == other.slot and other.form != "hint" and claim.overlaps(other) for other in kept
+        ):
             kept.append(claim)
     return sorted(kept, key=lambda claim: claim.start)
 
@@ -364,7 +411,9 @@ def _compare(slot: str, value: str, text: str, claims: list[_Claim]) -> tuple[li
     if slot in ("name", "near"):
         right = [_Claim(slot, value, "word", *match.span()) for match in re.finditer(f"@{slot}", text)]
     elif (slot, level[0]) not in _KNOWN:
-        right = [_Claim(slot, value, "word", *match.span()) for match in _literal(value).finditer(text)] if wanted else []
+        right = (
+            [_Claim(slot, value, "word", *match.span()) for match in _literal(value).finditer(text)] if wanted else []
+        )
     else:
         right = [claim for claim in claims if claim.value == level[0]]
         if slot == "priceRange" and wanted == level[0]:

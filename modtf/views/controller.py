@@ -86,7 +86,12 @@ class Controller:
         self.folder = Path(folder).resolve()
         self.state = State()
         self._on_change = on_change
-        self._wanted: dict[str, Any] = {"source": "", "ratio": 1.0, "strategy": next(iter(STRATEGIES)), "assembly": None}
+        self._wanted: dict[str, Any] = {
+            "source": "",
+            "ratio": 1.0,
+            "strategy": next(iter(STRATEGIES)),
+            "assembly": None,
+        }
         self._job: tuple[Callable[..., None], dict[str, Any]] | None = None
         self._pending = self._closing = False
         self._worker: threading.Thread | None = None
@@ -122,12 +127,23 @@ class Controller:
                 asked = self._read(chosen, by)
             except ModtfError as error:
                 self._pending = False
-                nothing_yet = not self._wanted["source"] and self.state.request is None  # no text is no mistake before the first one
-                self._wish(busy=False, problem="" if nothing_yet and "size" in fields else str(error), race=None, **fields)
+                nothing_yet = (
+                    not self._wanted["source"] and self.state.request is None
+                )  # no text is no mistake before the first one
+                self._wish(
+                    busy=False, problem="" if nothing_yet and "size" in fields else str(error), race=None, **fields
+                )
             else:
                 same_sweep = self.state.sweep is not None and self.state.sweep.source == asked.source
                 self._begin(None)
-                self._wish(request=asked, busy=True, problem="", race=None, sweep=self.state.sweep if same_sweep else None, **fields)
+                self._wish(
+                    request=asked,
+                    busy=True,
+                    problem="",
+                    race=None,
+                    sweep=self.state.sweep if same_sweep else None,
+                    **fields,
+                )
             return self.state.generation
 
     def race(self) -> int:
@@ -227,7 +243,9 @@ class Controller:
                 self._wish(busy=False, job=Job(kind, running=False, problem=words))
             else:
                 self._begin((work, options))
-                self._wish(busy=not self.state.current, job=Job(kind), **({kind: None} if kind in ("race", "sweep") else {}))
+                self._wish(
+                    busy=not self.state.current, job=Job(kind), **({kind: None} if kind in ("race", "sweep") else {})
+                )
             return self.state.generation
 
     def _begin(self, job: tuple[Callable[..., None], dict[str, Any]] | None) -> None:
@@ -320,7 +338,9 @@ class Controller:
             if job is not None and job.running and not self.state.busy:
                 self._progress(generation, running=False, problem=words)
             else:
-                hint = words if expected else f"the models could not be run or shown ({words}); try another input or ratio"
+                hint = (
+                    words if expected else f"the models could not be run or shown ({words}); try another input or ratio"
+                )
                 stopped = replace(job, running=False, note="stopped") if job is not None and job.running else job
                 self._answer(generation, busy=False, problem=hint, job=stopped)
 
@@ -347,7 +367,10 @@ class Controller:
         for _ in range(_REST_RUNS):
             for assembly in models:
                 times[assembly] += self._write(asked, assembly, generation).times_ms
-        full, small = (replace(side, times_ms=tuple(times[side.assembly]), remembered=False) for side in (result.full, result.small))
+        full, small = (
+            replace(side, times_ms=tuple(times[side.assembly]), remembered=False)
+            for side in (result.full, result.small)
+        )
         self._remember(asked.source, full)
         return replace(result, full=full, small=small)
 
@@ -382,7 +405,9 @@ class Controller:
         written = tokens[0, 1:].tolist()
         ends = model.generation_config.eos_token_id
         cut = len(written) >= self.modular.longest and written[-1] not in (ends if isinstance(ends, list) else [ends])
-        return Side(assembly, self._size(assembly), text, report, (milliseconds,), max(1, len(written)), engine, cut=cut)
+        return Side(
+            assembly, self._size(assembly), text, report, (milliseconds,), max(1, len(written)), engine, cut=cut
+        )
 
     @contextmanager
     def _machine(self, generation: int) -> Iterator[None]:
@@ -395,7 +420,9 @@ class Controller:
     # -- jobs ----------------------------------------------------------------------------------------------------------
 
     def _race(self, asked: Request, generation: int) -> None:
-        full, small = (self._runner(asked, assembly, generation) for assembly in (self.modular.mapping.original, asked.assembly))
+        full, small = (
+            self._runner(asked, assembly, generation) for assembly in (self.modular.mapping.original, asked.assembly)
+        )
         last = max(full.times_ms[-1], small.times_ms[-1])
         race = Race(full, small, max(1.0, 1000 * _RACE_SECONDS / last))
         started = time.perf_counter()
@@ -426,7 +453,9 @@ class Controller:
         sweep = Sweep(asked.source, strategy, len(path))
         for done, assembly in enumerate(path, start=1):
             sweep = replace(sweep, sides=(*sweep.sides, self._write(asked, assembly, generation)))
-            self._answer(generation, sweep=sweep, job=replace(self.state.job or Job("sweep"), done=done, total=len(path)))
+            self._answer(
+                generation, sweep=sweep, job=replace(self.state.job or Job("sweep"), done=done, total=len(path))
+            )
         self._progress(generation, running=False)
 
     def _measure(self, asked: Request, generation: int, examples: int) -> None:
@@ -440,7 +469,9 @@ class Controller:
 
         def note(done: int) -> None:
             passed = time.perf_counter() - started
-            self._progress(generation, done=done, total=total, seconds_left=passed / done * (total - done) if done else None)
+            self._progress(
+                generation, done=done, total=total, seconds_left=passed / done * (total - done) if done else None
+            )
 
         note(0)
         for done, text in enumerate(self._texts(unknown, original, generation), start=1):

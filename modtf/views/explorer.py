@@ -29,9 +29,7 @@ from modtf.views.picture import Picture
 from modtf.views.state import Row, State
 
 #: Said in full down to 3x; the smallest assemblies forget the price.
-_FIRST_MR = (
-    "name[The Plough], eatType[pub], food[Chinese], priceRange[cheap], customer rating[5 out of 5], area[city centre], near[Café Rouge]"
-)
+_FIRST_MR = "name[The Plough], eatType[pub], food[Chinese], priceRange[cheap], customer rating[5 out of 5], area[city centre], near[Café Rouge]"
 _FIRST_RATIO = 2.0
 _NOT_SAID = "(not said)"
 _STRATEGY_HINTS = {
@@ -50,7 +48,9 @@ def explore(modular: ModularModel | None = None, *, folder: str | Path = ".") ->
     Checkpoints are saved in ``folder``.
     """
     if modular is not None and not isinstance(modular, ModularModel):
-        raise ModtfError(f"a {type(modular).__name__} cannot be explored; give it modularized layers first: modtf.modularize(model, ...)")
+        raise ModtfError(
+            f"a {type(modular).__name__} cannot be explored; give it modularized layers first: modtf.modularize(model, ...)"
+        )
     return Explorer(load("pocket") if modular is None else modular, folder).widget
 
 
@@ -100,12 +100,15 @@ class Explorer:
         for field in self.slots.values():
             field.observe(self._guarded(self._slot_changed), "value")
         another = widgets.Button(
-            description="another restaurant", icon="random", layout={"width": "170px", "margin": "22px 0 0 8px", "height": "30px"}
+            description="another restaurant",
+            icon="random",
+            layout={"width": "170px", "margin": "22px 0 0 8px", "height": "30px"},
         )
         another.on_click(self._guarded(self._draw_restaurant))
         self.source.layout.flex = "1 1 auto"
         grid = widgets.GridBox(
-            list(self.slots.values()), layout={"grid_template_columns": "repeat(4, minmax(0, 1fr))", "grid_gap": "4px 12px"}
+            list(self.slots.values()),
+            layout={"grid_template_columns": "repeat(4, minmax(0, 1fr))", "grid_gap": "4px 12px"},
         )
         return [grid, widgets.HBox([self.source, another]), self.problem, self.failure]
 
@@ -143,9 +146,7 @@ class Explorer:
         self.quality, self.figure = widgets.HTML(), widgets.HTML(layout={"display": "none"})
         self.measure_status, self.measured = widgets.HTML(), widgets.HTML()
         if not self.controller.has_slots:
-            self.quality.value = (
-                f'<p class="modtf-note">{escape(self._table_note)} The share of words kept (ROUGE-L) is beside the texts.</p>'
-            )
+            self.quality.value = f'<p class="modtf-note">{escape(self._table_note)} The share of words kept (ROUGE-L) is beside the texts.</p>'
             return [self.quality]
         self.examples = widgets.Dropdown(
             options=[(f"{n} inputs", n) for n in _EXAMPLES], value=_EXAMPLES[0], description="on", layout={"width": "150px"}, style={"description_width": "24px"}
@@ -170,7 +171,9 @@ class Explorer:
         )  # fmt: skip
         self.curve.add_class(CURVE_CLASS)
         if not self.controller.rows:
-            self.quality.value = f'<p class="modtf-note">{escape(self._table_note or "No measurements are bundled.")}</p>'
+            self.quality.value = (
+                f'<p class="modtf-note">{escape(self._table_note or "No measurements are bundled.")}</p>'
+            )
             self.against.value = _MODEL
         self.yardstick = _bar(widgets.HTML(_hint("BLEU against"), layout={"flex": "none"}), self.against)
         if not self.controller.rows:
@@ -207,7 +210,9 @@ class Explorer:
         with self._follow():
             self.strategy.value = state.strategy
             options = self._ratios(self.controller.strategy)
-            if all(abs(value - assembly.ratio) > 1e-9 for _, value in options):  # built by hand, and off this strategy's way
+            if all(
+                abs(value - assembly.ratio) > 1e-9 for _, value in options
+            ):  # built by hand, and off this strategy's way
                 options = sorted([*options, (f"{assembly.ratio:.2f}×", assembly.ratio)], key=lambda option: option[1])
             if self.ratio.options != tuple(options):
                 self.ratio.options = options
@@ -321,7 +326,9 @@ class Explorer:
 
     def _draw_taking_away(self, state: State) -> None:
         self.code.value = markup.code_html(self.controller.modular, None if state.problem else state.request)
-        if state.assembly is not None and state.assembly != self._named:  # a name that was typed stays while the assembly does
+        if (
+            state.assembly is not None and state.assembly != self._named
+        ):  # a name that was typed stays while the assembly does
             self._named = state.assembly
             model = re.sub(r"[^\w+-]+", "-", Path(self.controller.modular.source or "").name).strip("-") or "model"
             self.name.value = f"{model}-{state.assembly.shape}"
@@ -337,9 +344,13 @@ class Explorer:
             button.description = "stop" if running == kind else words
             button.disabled = running not in ("", kind)
         self.save_button.disabled = bool(running)
-        self.race_status.value = markup.job_html(job, "race") or _hint("both texts token by token, to feel the difference")
+        self.race_status.value = markup.job_html(job, "race") or _hint(
+            "both texts token by token, to feel the difference"
+        )
         self.sweep_status.value = markup.job_html(job, "sweep") or _hint(
-            "where does the first slot get lost?" if self.controller.has_slots else "where does the text begin to change?"
+            "where does the first slot get lost?"
+            if self.controller.has_slots
+            else "where does the text begin to change?"
         )
         self.saved.value = markup.saved_html(job)
         if self.controller.has_slots:
@@ -355,12 +366,16 @@ class Explorer:
         if row is not None:
             self.quality.value = markup.quality_html(row, exact, self.table or {})
         self.measured.value = markup.measured_html(state)
-        if state.measured_here != self._points:  # a point that was measured here stands on the curve that it can be compared with
+        if (
+            state.measured_here != self._points
+        ):  # a point that was measured here stands on the curve that it can be compared with
             self._points = state.measured_here
             self._figures.clear()
             self.curve.layout.display = self.yardstick.layout.display = ""
             self.against.value = _MODEL
-        if not state.busy and not (state.job and state.job.running):  # a figure takes longer than all else here: text first
+        if not state.busy and not (
+            state.job and state.job.running
+        ):  # a figure takes longer than all else here: text first
             self._draw_curve(state)
 
     def _draw_curve(self, state: State) -> None:
@@ -374,7 +389,9 @@ class Explorer:
             rows = [_against_model(row) for row in rows if "bundled" in row]
             mine = [{**row, "bleu_kept": row["bleu"]} for row in self._points]
             same = [row for row in mine if row["assembly"] == state.assembly.to_json()]
-            here, exact = (same[0], True) if same else (_against_model(here) if here and "bundled" in here else None, exact)
+            here, exact = (
+                (same[0], True) if same else (_against_model(here) if here and "bundled" in here else None, exact)
+            )
         key = (self.against.value, here and str(here["assembly"]), exact)
         if key not in self._figures:
             self._figures[key] = figure_html(quality_curve(rows, here, exact, mine=mine, **titles))
@@ -427,6 +444,14 @@ def _slot_field(slot: str) -> Any:
     label = markup.LABELS.get(slot, slot)
     if slot in OPEN_SLOTS:
         return _field(
-            widgets.Combobox(options=VALUES[slot], description=label, placeholder=_NOT_SAID, ensure_option=False, continuous_update=False)
+            widgets.Combobox(
+                options=VALUES[slot],
+                description=label,
+                placeholder=_NOT_SAID,
+                ensure_option=False,
+                continuous_update=False,
+            )
         )
-    return _field(widgets.Dropdown(options=[(_NOT_SAID, ""), *((value, value) for value in VALUES[slot])], description=label))
+    return _field(
+        widgets.Dropdown(options=[(_NOT_SAID, ""), *((value, value) for value in VALUES[slot])], description=label)
+    )

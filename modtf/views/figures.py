@@ -79,10 +79,14 @@ def quality_curve(
         hovermode="closest", dragmode=False,
     )  # fmt: skip
     figure.update_annotations(font_size=13)
-    figure.update_xaxes(title={"text": _AGAINST[against], "standoff": 6}, gridcolor=_GRID, zeroline=False, ticksuffix="×", nticks=7)
+    figure.update_xaxes(
+        title={"text": _AGAINST[against], "standoff": 6}, gridcolor=_GRID, zeroline=False, ticksuffix="×", nticks=7
+    )
     figure.update_yaxes(gridcolor=_GRID, zeroline=False)
     figure.update_yaxes(rangemode="tozero", row=1, col=2)
-    if kept := [row["bleu_kept"] for row in [*(row for row in rows if row["trained"]), *mine]]:  # a point of BLEU must not fill the figure
+    if kept := [
+        row["bleu_kept"] for row in [*(row for row in rows if row["trained"]), *mine]
+    ]:  # a point of BLEU must not fill the figure
         figure.update_yaxes(range=[min(90, min(kept) - 2), max(102, max(kept) + 1)], row=1, col=1)
     return figure
 
@@ -94,7 +98,9 @@ _BLOCKS = ("#b9d7ee", "#8bbde2", "#5fa3d5", "#3b8fd0", "#2a6ea3", "#1b4b70")
 def paths_figure(paths: dict[str, Path], title: str = "") -> go.Figure:
     """Paths as rows of blocks over the original layers: ``{"encoder": (1, 1, 2, 2, 6)}``. A block says m(g, j), or the original layer's number."""
     figure = go.Figure()
-    blocks = [(row, g, start) for row, path in paths.items() for g, start in zip(path, start_indices(path), strict=True)]
+    blocks = [
+        (row, g, start) for row, path in paths.items() for g, start in zip(path, start_indices(path), strict=True)
+    ]
     for g in sorted({g for _, g, _ in blocks}):
         rows, starts = zip(*((row, start) for row, granularity, start in blocks if granularity == g), strict=True)
         color = "rgba(255,255,255,0)" if g == 1 else _BLOCKS[min(g - 2, len(_BLOCKS) - 1)]
@@ -105,7 +111,9 @@ def paths_figure(paths: dict[str, Path], title: str = "") -> go.Figure:
             marker={"color": color, "line": {"color": "#888888", "width": 1.5}}, hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
     depth = max(map(sum, paths.values()))
-    figure.update_layout(template="plotly_white", title=title, barmode="overlay", height=120 + 34 * len(paths), showlegend=False)
+    figure.update_layout(
+        template="plotly_white", title=title, barmode="overlay", height=120 + 34 * len(paths), showlegend=False
+    )
     figure.update_xaxes(
         title="original layers",
         tickvals=[i + 0.5 for i in range(depth)],

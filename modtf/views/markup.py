@@ -56,7 +56,9 @@ def chips_html(side: Side) -> str:
             again = kind == "said" and slot in report.repeated
             shown = ("repeated", "↻", "repeated") if again else (kind, symbol, word)
             name = escape(LABELS.get(slot, slot))
-            chips.append(f'<span class="modtf-chip modtf-{shown[0]}">{shown[1]} {name}{f" · {shown[2]}" if shown[2] else ""}</span>')
+            chips.append(
+                f'<span class="modtf-chip modtf-{shown[0]}">{shown[1]} {name}{f" · {shown[2]}" if shown[2] else ""}</span>'
+            )
     return f'<div class="modtf-chips">{"".join(chips)}</div>'
 
 
@@ -73,7 +75,9 @@ def result_html(state: State) -> str:
     """Both texts, and what they took. Dimmed where it is not (or not yet) of the present request."""
     result = state.result
     if result is None:
-        words = "Writing the first text …" if state.busy else "" if state.problem else "Type a text above and press Enter."
+        words = (
+            "Writing the first text …" if state.busy else "" if state.problem else "Type a text above and press Enter."
+        )
         return f'<p class="modtf-note" role="status">{words}</p>'
     full, small = result.full, result.small
     # A text for another source is old on both sides; at another ratio the full model's text still holds.
@@ -89,7 +93,9 @@ def result_html(state: State) -> str:
         ("tokens written", f"{full.tokens}", f"{small.tokens}"),
         ("tokens per second", f"{full.tokens_per_second:,.0f}", f"{small.tokens_per_second:,.0f}"),
     ]
-    table = "".join(f'<tr><th scope="row">{name}</th><td>{left}</td><td>{right}</td></tr>' for name, left, right in rows)
+    table = "".join(
+        f'<tr><th scope="row">{name}</th><td>{left}</td><td>{right}</td></tr>' for name, left, right in rows
+    )
     runs = len(full.times_ms)
     how = (
         "* full model: remembered from an earlier run of this text"
@@ -140,7 +146,9 @@ def quality_html(here: Row, exact: bool, table: dict[str, Any]) -> str:
 
 def measured_html(state: State) -> str:
     """What was measured here of the present assembly."""
-    rows = [row for row in state.measured_here if state.assembly is not None and row["assembly"] == state.assembly.to_json()]
+    rows = [
+        row for row in state.measured_here if state.assembly is not None and row["assembly"] == state.assembly.to_json()
+    ]
     return "".join(
         f'<div class="modtf-measured" aria-live="polite">Measured here on {row["examples"]} bundled inputs: BLEU <b>{row["bleu"]:.1f}</b> against the full '
         f"model's own texts, <b>{row['ser']:.1f} %</b> slot errors, <b>{row['speed_up']:.2f}×</b> the speed ({_ENGINES[row['engine']]}).</div>"
@@ -180,7 +188,11 @@ def race_html(race: Race | None) -> str:
             f'<div class="modtf-text">{text}{"" if done else "<span class=modtf-caret></span>"}</div></section>'
         )
 
-    pace = f"In slow motion: {race.slowdown:,.0f} times slower than it was." if race.slowdown >= 1.05 else "As fast as it was."
+    pace = (
+        f"In slow motion: {race.slowdown:,.0f} times slower than it was."
+        if race.slowdown >= 1.05
+        else "As fast as it was."
+    )
     ahead = race.full.times_ms[-1] / race.small.times_ms[-1]
     outcome = f"was done {ahead:.2f} times as fast" if ahead >= 1 else f"took {1 / ahead:.2f} times as long"
     end = f" The assembled model {outcome}." if race.finished else ""
@@ -199,7 +211,11 @@ def sweep_html(sweep: Sweep | None) -> str:
     first, rows, lost = sweep.sides[0], [], ""
     known = {*first.report.missed, *first.report.wrong} if first.report else set()
     for side in sweep.sides:
-        new = [] if side.report is None else [slot for slot in (*side.report.missed, *side.report.wrong) if slot not in known]
+        new = (
+            []
+            if side.report is None
+            else [slot for slot in (*side.report.missed, *side.report.wrong) if slot not in known]
+        )
         mark = bool(new) and not lost
         if mark:
             names = ", ".join(LABELS.get(slot, slot) for slot in new)
@@ -211,7 +227,11 @@ def sweep_html(sweep: Sweep | None) -> str:
         )
     if not lost and first.report is not None:
         whole = len(sweep.sides) == sweep.total
-        lost = "No slot that the full model says is lost at any ratio." if whole else "No slot that the full model says was lost so far."
+        lost = (
+            "No slot that the full model says is lost at any ratio."
+            if whole
+            else "No slot that the full model says was lost so far."
+        )
     measure = "slot errors" if first.report else "ROUGE-L against the full model"
     return (
         f'<div class="modtf-swept"><p aria-live="polite">{lost}</p><table class="modtf-table modtf-sweep"><thead><tr><th scope="col">ratio</th><th scope="col">layers</th>'
@@ -240,7 +260,9 @@ def chips_of_faults(side: Side) -> str:
 def python_lines(modular: ModularModel, request: Request) -> str:
     """Python that rebuilds exactly this state; runs as it stands where the model came from a name or folder."""
     given = (
-        "# modular is the model that you gave to modtf.explore" if modular.source is None else f"modular = modtf.load({modular.source!r})"
+        "# modular is the model that you gave to modtf.explore"
+        if modular.source is None
+        else f"modular = modtf.load({modular.source!r})"
     )
     return "\n".join(
         (

@@ -62,7 +62,12 @@ class Picture:
                     _show(block, _BLANK, "", ("modtf-block", "modtf-gone"))
             for i, joint in enumerate(self.joints[stack], start=1):
                 words = f"{stack}: merge what meets between layers {i - 1} and {i}" if i in widths else ""
-                _show(joint, "+" if i in widths else _BLANK, words, ("modtf-joint",) if i in widths else ("modtf-joint", "modtf-gone"))
+                _show(
+                    joint,
+                    "+" if i in widths else _BLANK,
+                    words,
+                    ("modtf-joint",) if i in widths else ("modtf-joint", "modtf-gone"),
+                )
 
     def _button(self, stack: str, kind: str, layer: int) -> Any:
         button = widgets.Button()

@@ -51,7 +51,9 @@ def serve(port: int = 0, open_browser: bool = True) -> None:
     try:
         voila: Any = import_module("voila.app")
     except ImportError as error:
-        raise ModtfError(f"the page needs Voila, which is not installed here ({error}): pip install 'modtf[demo]'") from error
+        raise ModtfError(
+            f"the page needs Voila, which is not installed here ({error}): pip install 'modtf[demo]'"
+        ) from error
     chosen = free_port(port or DEFAULT_PORT)
     if port and chosen != port:
         print(f"Port {port} is taken; using {chosen}.", file=sys.stderr)
