@@ -1,9 +1,10 @@
 """What each loss and each replacing schedule adds: short trainings of pocket's modules that differ in nothing else.
 
-    python benchmarks/ablation.py    # writes data/ablation.json; about 1.5 hours on one core, and goes on where it was stopped
+    python benchmarks/ablation.py    # writes data/ablation.json, in about 1.5 hours on one core
 
-Each run begins with untrained modules of granularity 2 and 6, sees the same batches of the bundled texts (the original's own, so no
-data are needed), and is scored along the way at 2x and 6x on bundled inputs. The notebooks show the outcome.
+An interrupted run goes on where it was stopped. Each training begins with untrained modules of granularity 2 and 6,
+sees the same batches of the bundled texts (the original's own, so no data are needed), and is scored along the way at
+2x and 6x on bundled inputs. The notebooks show the outcome.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import json
 import platform
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,11 @@ import transformers
 import modtf
 from modtf.architectures import set_attention
 from modtf.evaluation import measure_quality
-from modtf.pocket import bundled_examples, fast_bf16, use_cpu_well
-from modtf.tasks.batches import TaskBatches, only_batch
-from modtf.trainer import MuonWithAdamW
+from modtf.tasks import E2E
+from modtf.tasks.batches import TaskBatches
+from modtf.training.batches import WHOLE_BATCHES, encode_sources_once, only_batch
+from modtf.training.machine import fast_bf16, use_cpu_well
+from modtf.training.optimizer import MuonWithAdamW
 
 OUTPUT = Path(__file__).parents[1] / "data" / "ablation.json"
 GRANULARITIES, RATIOS = (2, 6), (2, 6)
@@ -93,8 +95,9 @@ def train(seed: int, options: dict[str, float]) -> dict[str, Any]:
     pocket = modtf.load("pocket")
     original = pocket.assemble()
     set_attention(original, "eager")
-    modular = modtf.modularize(original, GRANULARITIES, tokenizer=pocket.tokenizer)
-    inputs = bundled_examples("evaluation")[:INPUTS]
+    modular = modtf.modularize(original, GRANULARITIES, tokenizer=pocket.tokenizer, task=pocket.task)
+    encode_sources_once(modular.model)
+    inputs = E2E.bundled_examples("evaluation")[:INPUTS]
     scores: list[dict[str, Any]] = []
     measuring = 0.0
 
@@ -103,9 +106,7 @@ def train(seed: int, options: dict[str, float]) -> dict[str, Any]:
         begun = time.perf_counter()
         for ratio in RATIOS:
             quality = measure_quality(modular, modular.choose(ratio), inputs)
-            scores.append(
-                {"step": step, "ratio": ratio} | {name: round(value, 2) for name, value in asdict(quality).items()}
-            )
+            scores.append({"step": step, "ratio": ratio} | {name: round(value, 2) for name, value in quality.items()})
         modular.train()
         measuring += time.perf_counter() - begun
 
@@ -116,13 +117,13 @@ def train(seed: int, options: dict[str, float]) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         args = modtf.ModularTrainingArguments(
-            output_dir=folder, max_steps=STEPS, per_device_train_batch_size=1, learning_rate=LEARNING_RATE, warmup_steps=STEPS // 20, seed=seed,
-            lr_scheduler_type="linear", use_cpu=True, bf16=fast_bf16(), report_to="none", save_strategy="no", logging_strategy="no",
-            remove_unused_columns=False, dataloader_pin_memory=False, disable_tqdm=True, **options,
+            output_dir=folder, max_steps=STEPS, learning_rate=LEARNING_RATE, warmup_steps=STEPS // 20, seed=seed,
+            lr_scheduler_type="linear", use_cpu=True, bf16=fast_bf16(), report_to="none", save_strategy="no",
+            logging_strategy="no", dataloader_pin_memory=False, disable_tqdm=True, **WHOLE_BATCHES, **options,
         )  # fmt: skip
         trainer = modtf.ModularTrainer(
-            modular, args, whole_batches=True, data_collator=only_batch, callbacks=[Measuring()],
-            train_dataset=TaskBatches(bundled_examples("pairs"), modular.tokenizer, STEPS, BATCH_SIZE, seed),
+            modular, args, data_collator=only_batch, callbacks=[Measuring()],
+            train_dataset=TaskBatches(E2E, E2E.bundled_examples("pairs"), modular.tokenizer, STEPS, BATCH_SIZE, seed),
             optimizers=(MuonWithAdamW(modular, LEARNING_RATE, LEARNING_RATE / 5), None),
         )  # fmt: skip
         measure(0)
@@ -133,10 +134,12 @@ def train(seed: int, options: dict[str, float]) -> dict[str, Any]:
 
 
 def write(runs: list[dict[str, Any]]) -> None:
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     made = {
         "made_by": "benchmarks/ablation.py",
-        "machine": f"{platform.machine()}, torch {torch.__version__}, transformers {transformers.__version__}, bf16: {fast_bf16()}",
-        "steps": STEPS, "batch_size": BATCH_SIZE, "granularities": GRANULARITIES, "inputs": INPUTS, "weights": WEIGHTS, "runs": runs,
+        "machine": f"{platform.machine()}, {versions}, bf16: {fast_bf16()}",
+        "steps": STEPS, "batch_size": BATCH_SIZE, "granularities": GRANULARITIES, "inputs": INPUTS, "weights": WEIGHTS,
+        "runs": runs,
     }  # fmt: skip
     OUTPUT.write_text(json.dumps(made, indent=1) + "\n")
 

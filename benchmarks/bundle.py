@@ -1,4 +1,4 @@
-"""Put a trained kit and what its original wrote into data/, in half precision.
+"""Put a trained kit and what its original wrote into data/pocket/, in half precision.
 
 python benchmarks/bundle.py build/kit build/plain build/original
 
@@ -16,16 +16,16 @@ import torch
 
 import modtf
 
-DATA = Path(__file__).parent.parent / "data"
+POCKET = Path(__file__).parent.parent / "data" / "pocket"
 
 
 def main(kit: Path, *originals: Path) -> None:
-    modtf.load(kit).save_pretrained(DATA / "pocket", copy_original=True, dtype=torch.float16)
+    modtf.load(kit).save_pretrained(POCKET, copy_original=True, dtype=torch.float16)
     for name in ("pairs.jsonl", "evaluation.jsonl"):
-        shutil.copy(kit / name, DATA / name)
+        shutil.copy(kit / name, POCKET / name)
     parts = {**{f"original, part {i}": folder for i, folder in enumerate(originals, 1)}, "kit": kit}
     training = {name: json.loads((folder / "training.json").read_text()) for name, folder in parts.items()}
-    (DATA / "pocket" / "training.json").write_text(json.dumps(training, indent=1) + "\n")
+    (POCKET / "training.json").write_text(json.dumps(training, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Score two published systems and people on the 2017 test set, and texts that leave something out or turn it around on purpose.
+"""Score two published systems and people on the 2017 test set, and texts that are wrong on purpose.
 
-    python benchmarks/published.py --data <folder of the E2E CSV files>    # writes data/published.json, in a few minutes
+    python benchmarks/published.py --data <folder of the E2E CSV files>
 
-The folder needs system-outputs/tgen.tsv and slug.tsv too: what TGen and Slug wrote in the E2E NLG challenge (columns MR and output). Notebook 5
-shows the outcome. Only what is measured is written, none of the texts.
+writes data/published.json, in a few minutes. The texts that are wrong on purpose leave something out, or turn it
+around. The folder needs system-outputs/tgen.tsv and slug.tsv too: what TGen and Slug wrote in the E2E NLG challenge (columns MR
+and output). Notebook 5 shows the outcome. Only what is measured is written, none of the texts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,16 @@ import transformers
 import modtf
 from modtf.errors import ModtfError
 from modtf.evaluation import write_texts
-from modtf.tasks.e2e import MR, SLOTS, Example, parse_mr, read_folder, write_mr
-from modtf.tasks.scores import score
-from modtf.tasks.slots import check
+from modtf.tasks import E2E, Example
+from modtf.tasks.e2e import SLOTS, check, parse_mr, read_data, write_mr
 
 OUTPUT = Path(__file__).parents[1] / "data" / "published.json"
 SYSTEMS = {"tgen": "TGen", "slug": "Slug"}
 SOURCE = (
-    "References: E2E NLG, 2017 (Novikova, Dušek, Rieser, 2017). Systems: outputs of the E2E NLG challenge (Dušek, Novikova, Rieser, 2020): TGen, its "
-    "baseline (Dušek, Jurčíček, 2016), and Slug, its winner (Juraska, Karagiannis, Bowden, Walker, 2018). 'pocket' is the bundled original. Texts "
-    "with something dropped, turned around or not told are made from these by benchmarks/published.py; no system wrote them so."
+    "References: E2E NLG, 2017 (Novikova, Dušek, Rieser, 2017). Systems: outputs of the E2E NLG challenge (Dušek, "
+    "Novikova, Rieser, 2020): TGen, its baseline (Dušek, Jurčíček, 2016), and Slug, its winner (Juraska, Karagiannis, "
+    "Bowden, Walker, 2018). 'pocket' is the bundled original. Texts with something dropped, turned around or not told are "
+    "made from these by benchmarks/published.py; no system wrote them so."
 )
 RATIOS = (2, 4, 6)
 #: Times that the inputs are drawn anew, with replacement.
@@ -52,12 +52,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    examples = read_folder(options.data, "test")
+    examples = read_data(options.data, "test")
     texts = {
         name: read_outputs(options.data / "system-outputs" / f"{file}.tsv", examples) for file, name in SYSTEMS.items()
     }
     several = [i for i, example in enumerate(examples) if len(example.references) > 1]
-    others = [Example(examples[i].mr, examples[i].references[1:]) for i in several]
+    others = [Example(examples[i].source, examples[i].references[1:]) for i in several]
     first = [examples[i].references[0] for i in several]
     made = {
         "made_by": "benchmarks/published.py",
@@ -91,20 +91,21 @@ def read_outputs(path: Path, examples: Sequence[Example]) -> list[str]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             written = {write_mr(parse_mr(line["MR"])): line["output"] for line in csv.DictReader(file, delimiter="\t")}
-        return [written[write_mr(example.mr)] for example in examples]
+        return [written[example.source] for example in examples]
     except (OSError, KeyError) as error:
         raise ModtfError(
-            f"{path} cannot be used: {error!r}. It needs the columns MR and output, and a line for each MR of the test set"
+            f"{path} cannot be used: {error!r}. It needs the columns MR and output, "
+            "and a line for each MR of the test set"
         ) from error
 
 
 def row(system: str, examples: Sequence[Example], texts: Sequence[str], **more: Any) -> dict[str, Any]:
-    scores = score([example.mr for example in examples], texts, [example.references for example in examples])
+    scores = E2E.score(examples, texts)
     words = sum(len(text.split()) for text in texts) / len(texts)
     made = {
         "system": system,
         **more,
-        **{name: round(value, 2) for name, value in asdict(scores).items()},
+        **{name: round(value, 2) for name, value in scores.items()},
         "words": round(words, 1),
     }
     print(made, flush=True)
@@ -112,11 +113,12 @@ def row(system: str, examples: Sequence[Example], texts: Sequence[str], **more: 
 
 
 def rows_with_hidden_slots(examples: Sequence[Example]) -> list[dict[str, Any]]:
-    """The bundled original as it is, and never told one of the slots: fluent texts that all leave out the same thing."""
+    """The bundled original as it is, and never told one of the slots: fluent texts that leave out the same thing."""
     pocket = modtf.load("pocket")
 
     def texts_without(hidden: str | None) -> list[str]:
-        told: list[MR] = [{slot: value for slot, value in example.mr.items() if slot != hidden} for example in examples]
+        mrs = [parse_mr(example.source) for example in examples]
+        told = [{slot: value for slot, value in mr.items() if slot != hidden} for mr in mrs]
         return write_texts(pocket, pocket.mapping.original, [write_mr(mr) for mr in told])
 
     return [
@@ -144,17 +146,22 @@ def people_leave_out(examples: Sequence[Example]) -> dict[str, float]:
     """For each slot the share, in percent, of people's texts that do not say it where the MR has it."""
     asked, missed = Counter[str](), Counter[str]()
     for example in examples:
+        mr = parse_mr(example.source)
         for text in example.references:
-            asked.update(example.mr.keys())
-            missed.update(check(example.mr, text).missed)
+            asked.update(mr.keys())
+            missed.update(check(mr, text).missed)
     return {slot: round(100 * missed[slot] / asked[slot], 1) for slot in SLOTS}
 
 
 def differences_from_1x(examples: Sequence[Example]) -> list[dict[str, Any]]:
-    """BLEU and SER of the bundled assemblies less the original's, each with the 95 % interval of a paired bootstrap over the inputs."""
+    """BLEU and SER of the bundled assemblies less the original's.
+
+    Each with the 95 % interval of a paired bootstrap over the inputs.
+    """
     pocket = modtf.load("pocket")
-    sources = [write_mr(example.mr) for example in examples]
-    slots = np.array([len(example.mr) for example in examples])
+    sources = [example.source for example in examples]
+    mrs = [parse_mr(source) for source in sources]
+    slots = np.array([len(mr) for mr in mrs])
     draws = np.random.default_rng(0).integers(len(examples), size=(DRAWS, len(examples)))
     all_once = np.arange(len(examples))[None]
 
@@ -164,7 +171,7 @@ def differences_from_1x(examples: Sequence[Example]) -> list[dict[str, Any]]:
         counts = np.array(
             [bleu_counts(text, example.references) for text, example in zip(texts, examples, strict=True)]
         )
-        errors = np.array([check(example.mr, text).errors for text, example in zip(texts, examples, strict=True)])
+        errors = np.array([check(mr, text).errors for text, mr in zip(texts, mrs, strict=True)])
         return {
             "bleu": np.concatenate([bleu_of(counts[rows].sum(1)) for rows in (all_once, draws)]),
             "ser": np.concatenate([100 * errors[rows].sum(1) / slots[rows].sum(1) for rows in (all_once, draws)]),
@@ -185,7 +192,10 @@ def differences_from_1x(examples: Sequence[Example]) -> list[dict[str, Any]]:
 
 
 def bleu_counts(text: str, references: Sequence[str]) -> list[int]:
-    """What BLEU adds up over texts: n-grams found and n-grams there are (n from 1 to 4), the text's length and that of the nearest reference."""
+    """What BLEU adds up over texts, ten numbers.
+
+    N-grams found and n-grams there are (n from 1 to 4), the text's length and that of the nearest reference.
+    """
     one = sacrebleu.sentence_bleu(text, list(references), lowercase=True)
     return [*one.counts, *one.totals, one.sys_len, one.ref_len]
 

@@ -1,10 +1,10 @@
-"""How long a person waits: from the last move of the slider to the new text of 24 tokens, and the slider's own share of it.
+"""How long a person waits from the last move of the slider to the new text of 24 tokens, and the slider's own share.
 
     python benchmarks/slider.py              # the widgets alone
     python benchmarks/slider.py --browser    # the page in headless Chromium, which needs cores of its own
 
-The wait of 10 ms for further moves is counted in. At 1x the full model's text is forgotten before each move, or it would only be
-looked up. The goals on a quiet core: p95 of 120 ms at 1x and 50 ms at 6x.
+The wait of 10 ms for further moves is counted in. At 1x the full model's text is forgotten before each move, or it
+would only be looked up. The goals on a quiet core: p95 of 120 ms at 1x and 50 ms at 6x.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 import torch
 
 import modtf
-from modtf.tasks.e2e import draw_mr, write_mr
+from modtf.tasks.e2e.mrs import draw_mr, write_mr
 from modtf.views.explorer import Explorer
 
 TOKENS, MOVES = 24, 40
@@ -65,9 +65,9 @@ def widgets_alone() -> None:
             state = controller.wait()
             waits.append(1000 * (time.perf_counter() - started))
             assert state.current and state.result is not None, state.problem
-            own.append(waits[-1] - state.result.small.times_ms[0])
+            own.append(waits[-1] - state.result.small.latency.times_ms[0])
             written = state.result.small
-        report(f"{ratio:g}x, {written.tokens} tokens, engine: {written.engine}", waits)
+        report(f"{ratio:g}x, {written.latency.tokens} tokens, engine: {written.engine}", waits)
         report("   of it not the model's", own)
     controller.close()
 
@@ -107,12 +107,13 @@ def in_the_browser() -> None:
                 before = page.get_attribute(".modtf-result", "data-generation")
                 handle.press(arrow)
                 page.wait_for_function(
-                    "before => { const r = document.querySelector('.modtf-result'); return r.ariaBusy === 'false' && +r.dataset.generation > +before; }",
+                    "before => { const r = document.querySelector('.modtf-result');"
+                    " return r.ariaBusy === 'false' && +r.dataset.generation > +before; }",
                     arg=before,
                 )
 
             page.wait_for_timeout(2000)
-            # From 2x eight steps to 6x; from there eighteen to 1.09x, whose text is not that of the full model, which is remembered.
+            # From 2x eight steps to 6x; from there eighteen to 1.09x, since the full model's text is remembered.
             for steps, there, back, name in (
                 (8, "ArrowRight", "ArrowLeft", "6x"),
                 (18, "ArrowLeft", "ArrowRight", "1.09x"),
@@ -124,11 +125,22 @@ def in_the_browser() -> None:
                     press(back)
                     page.wait_for_timeout(100)
                     page.evaluate(
-                        "() => { window.took = null; document.addEventListener('keydown', () => { const start = performance.now(), old ="
-                        " document.querySelector('.modtf-small header').innerText; const seen = new MutationObserver(() => {"
-                        " const r = document.querySelector('.modtf-result'); if (r.ariaBusy === 'false' && document.querySelector('.modtf-small header').innerText !== old)"
-                        " { window.took = performance.now() - start; seen.disconnect(); } });"
-                        " seen.observe(document.querySelector('.modtf'), {subtree: true, childList: true, characterData: true}); }, {once: true, capture: true}); }"
+                        """() => {
+                            const title = () => document.querySelector('.modtf-small header').innerText;
+                            window.took = null;
+                            document.addEventListener('keydown', () => {
+                                const start = performance.now(), old = title();
+                                const seen = new MutationObserver(() => {
+                                    const result = document.querySelector('.modtf-result');
+                                    if (result.ariaBusy === 'false' && title() !== old) {
+                                        window.took = performance.now() - start;
+                                        seen.disconnect();
+                                    }
+                                });
+                                const all = {subtree: true, childList: true, characterData: true};
+                                seen.observe(document.querySelector('.modtf'), all);
+                            }, {once: true, capture: true});
+                        }"""
                     )
                     handle.press(there)
                     waits.append(float(page.wait_for_function("() => window.took").json_value()))
@@ -142,10 +154,8 @@ def in_the_browser() -> None:
 
 def report(what: str, milliseconds: list[float]) -> None:
     ordered = sorted(milliseconds)
-    print(
-        f"{what}: median {statistics.median(ordered):.1f} ms, p95 {ordered[int(0.95 * len(ordered))]:.1f} ms, {len(ordered)} moves",
-        flush=True,
-    )
+    median, p95 = statistics.median(ordered), ordered[int(0.95 * len(ordered))]
+    print(f"{what}: median {median:.1f} ms, p95 {p95:.1f} ms, {len(ordered)} moves", flush=True)
 
 
 if __name__ == "__main__":

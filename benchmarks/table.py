@@ -2,12 +2,13 @@
 
     python benchmarks/table.py --data <folder of the E2E CSV files>
 
-writes data/table.json, and the tables between the markers of README.md and of the model card. The untrained kit (same paths before training) is
-measured too, as the floor that training starts from. Speeds are ratios within this run: models and engines take turns on each
-sentence, after a warm-up, so all meet the same machine.
+writes data/pocket/table.json, and the tables between the markers of README.md and of the model card. The untrained kit
+(same paths before training) is measured too, as the floor that training starts from. Speeds are ratios within this run:
+models and engines take turns on each sentence, after a warm-up, so all meet the same machine.
 
---speed-only keeps the quality that stands in data/table.json and measures all else anew: for when the code or the machine is another, and the
-weights are the same. --ctranslate2 lets that compiled engine take turns too, as the mark of what is possible without Python between the tokens.
+--speed-only keeps the quality that stands in data/pocket/table.json and measures all else anew: for when the code or
+the machine is another, and the weights are the same. --ctranslate2 lets that compiled engine take turns too, as the mark of
+what is possible without Python between the tokens.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -41,13 +41,12 @@ from modtf.errors import ModtfError
 from modtf.evaluation import Latency, Size, in_turns, measure_quality, size_of, write_texts
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel, modularize
-from modtf.pocket import bundled_examples
+from modtf.saving import fingerprint_of
 from modtf.strategies import STRATEGIES
-from modtf.tasks.e2e import Example, read_data, write_mr
-from modtf.tasks.scores import score
+from modtf.tasks import E2E, Example
 
 ROOT = Path(__file__).parent.parent
-TABLE = ROOT / "data" / "table.json"
+TABLE = ROOT / "data" / "pocket" / "table.json"
 #: Every model writes so many tokens a text when it is timed, or a longer text would pass for a slower model.
 TOKENS = 32
 RATIOS = (1, 1.09, 1.33, 1.5, 2, 3, 4, 6)
@@ -61,7 +60,7 @@ Wanted = list[tuple[str, float, Assembly]]
 #: CTranslate2's translators by precision
 Translators = dict[str, Any]
 
-# Runs in a fresh process on an exported checkpoint: what does it take at its peak beyond Python and its libraries? (Linux)
+# Runs in a fresh process on an exported checkpoint: its peak memory beyond that of Python and its libraries. (Linux)
 MEMORY_PROBE = """
 import sys, torch
 from pathlib import Path
@@ -90,16 +89,20 @@ def main() -> None:
     parser.add_argument(
         "--speed-only",
         action="store_true",
-        help="keep the quality in data/table.json, which must be of the same weights",
+        help="keep the quality in data/pocket/table.json, which must be of the same weights",
     )
     parser.add_argument("--ctranslate2", action="store_true", help="measure CTranslate2 too, where it is installed")
     parser.add_argument(
-        "--output", type=Path, default=TABLE, help="README.md and the model card change with data/table.json only"
+        "--output",
+        type=Path,
+        default=TABLE,
+        help="README.md and the model card change with data/pocket/table.json only",
     )
     options = parser.parse_args()
     if options.ctranslate2 and find_spec("ctranslate2") is None:
         parser.error(
-            f"--ctranslate2 needs a package that modtf does without; install it: {sys.executable} -m pip install ctranslate2"
+            "--ctranslate2 needs a package that modtf does without; install it: "
+            f"{sys.executable} -m pip install ctranslate2"
         )
     torch.set_num_threads(options.threads)
 
@@ -107,8 +110,8 @@ def main() -> None:
     wanted = [(strategy, ratio, modular.choose(ratio, strategy)) for strategy in STRATEGIES for ratio in RATIOS]
     chosen = list(dict.fromkeys(assembly for _, _, assembly in wanted))
     known = known_rows(TABLE, wanted) if options.speed_only else None  # before hours of measuring: it may not fit
-    examples = read_data(options.data, "test")
-    sources = [write_mr(example.mr) for example in examples]
+    examples = E2E.read_data(options.data, "test")
+    sources = [example.source for example in examples]
 
     likeness = measure_likeness(modular, chosen)
     compiled = {
@@ -131,6 +134,7 @@ def main() -> None:
     training = ROOT / "data" / "pocket" / "training.json"
     table = {
         "made_by": "benchmarks/table.py",
+        "banks": fingerprint_of(modular.bank_weights(), torch.float16),
         "machine": f"{cpu_name()}, torch {torch.__version__}, transformers {transformers.__version__}",
         "engine": LOOP, **({"ctranslate2": version("ctranslate2")} if compiled else {}),
         "threads": options.threads, "examples": count, "rows": rows,
@@ -146,16 +150,17 @@ def main() -> None:
             page.write_text(before + start + text + end + rest.partition(end)[2])
 
 
-# -- quality ---------------------------------------------------------------------------------------------------------------
+# -- quality -----------------------------------------------------------------------------------------------------------
 
 
 def untrain(modular: ModularModel) -> ModularModel:
     """The same original with a kit as it is before training."""
     return modularize(
         copy.deepcopy(modular.assemble()),
-        modular.mapping.encoder_granularities,
-        decoder_granularities=modular.mapping.decoder_granularities,
+        modular.mapping.encoder.granularities,
+        decoder_granularities=modular.mapping.decoder.granularities,
         tokenizer=modular.tokenizer,
+        task=modular.task,
     )
 
 
@@ -167,31 +172,34 @@ def measure_rows(modular: ModularModel, wanted: Wanted, examples: Sequence[Examp
         for assembly in dict.fromkeys(assembly for _, _, assembly in wanted):
             started = time.perf_counter()
             measured[assembly] = measure_quality(model, assembly, examples)
+            seconds = time.perf_counter() - started
             print(
-                f"{'trained' if trained else 'untrained'} {assembly.shape}: {measured[assembly]} in {time.perf_counter() - started:.0f} s",
+                f"{'trained' if trained else 'untrained'} {assembly.shape}: {measured[assembly]} in {seconds:.0f} s",
                 flush=True,
             )
         full = measured[modular.mapping.original]
         for strategy, ratio, assembly in wanted:
             scores = measured[assembly]
             rows.append({
-                "trained": trained, "strategy": strategy, "wanted_ratio": ratio, "ratio": round(assembly.ratio, 4), "assembly": assembly.to_json(),
-                "layers": assembly.shape, **{key: round(value, 2) for key, value in asdict(scores).items()},
-                "bleu_kept": round(100 * scores.bleu / full.bleu, 1), "ser_kept": round(100 * scores.ser / full.ser) if full.ser else None,
-                "rouge_l_kept": round(100 * scores.rouge_l / full.rouge_l, 1),
+                "trained": trained, "strategy": strategy, "wanted_ratio": ratio, "ratio": round(assembly.ratio, 4),
+                "assembly": assembly.to_json(), "layers": assembly.shape,
+                **{key: round(value, 2) for key, value in scores.items()},
+                "bleu_kept": round(100 * scores["bleu"] / full["bleu"], 1),
+                "ser_kept": round(100 * scores["ser"] / full["ser"]) if full["ser"] else None,
+                "rouge_l_kept": round(100 * scores["rouge_l"] / full["rouge_l"], 1),
             })  # fmt: skip
     return rows
 
 
 def measure_likeness(modular: ModularModel, chosen: Sequence[Assembly]) -> dict[Assembly, dict[str, Any]]:
-    """BLEU against the full model's own texts for the bundled MRs, and slot errors: what the explorer measures of any assembly, too."""
-    mrs = [example.mr for example in bundled_examples("evaluation")]
-    sources = [write_mr(mr) for mr in mrs]
-    references = [[text] for text in write_texts(modular, modular.mapping.original, sources)]
+    """BLEU against the full model's own texts for the bundled MRs, and slot errors: what the explorer measures, too."""
+    sources = [example.source for example in E2E.bundled_examples("evaluation")]
+    full = write_texts(modular, modular.mapping.original, sources)
+    examples = [Example(source, (text,)) for source, text in zip(sources, full, strict=True)]
     record = {}
     for assembly in chosen:
-        scores = score(mrs, write_texts(modular, assembly, sources), references)
-        record[assembly] = {"bleu": round(scores.bleu, 2), "ser": round(scores.ser, 2), "examples": len(mrs)}
+        scores = measure_quality(modular, assembly, examples)
+        record[assembly] = {"bleu": round(scores["bleu"], 2), "ser": round(scores["ser"], 2), "examples": len(examples)}
     return record
 
 
@@ -209,7 +217,8 @@ def known_rows(path: Path, wanted: Wanted) -> tuple[list[dict[str, Any]], int]:
     for ours, theirs in zip_longest(here, there):
         if ours != theirs:
             raise ModtfError(
-                f"{path} is of other assemblies ({theirs} instead of {ours}); measure their quality: leave out --speed-only"
+                f"{path} is of other assemblies ({theirs} instead of {ours}); "
+                "measure their quality: leave out --speed-only"
             )
     fields = (
         "trained",
@@ -228,7 +237,7 @@ def known_rows(path: Path, wanted: Wanted) -> tuple[list[dict[str, Any]], int]:
     return [{field: row[field] for field in fields} for row in table["rows"]], table["examples"]
 
 
-# -- speed -----------------------------------------------------------------------------------------------------------------
+# -- speed -------------------------------------------------------------------------------------------------------------
 
 
 def latencies(
@@ -239,9 +248,9 @@ def latencies(
     batches: int,
     compiled: dict[Assembly, Translators],
 ) -> dict[Assembly, dict[str, Any]]:
-    """For each assembly the latency of one sentence and of a batch of 32, and its speed-up over the original with the same engine.
+    """For each assembly the latency of one sentence and of a batch of 32, and its speed-up over the original.
 
-    The loop's stand by themselves, those of other engines under their names.
+    The loop's stand by themselves, those of other engines under their names; a speed-up is over the same engine.
     """
     models = {assembly: modular.assembled(assembly) for assembly in chosen}
 
@@ -292,11 +301,14 @@ def spread(sources: Sequence[str], number: int) -> list[str]:
     return list(sources[:: max(1, len(sources) // number)][:number])
 
 
-# -- CTranslate2 -----------------------------------------------------------------------------------------------------------
+# -- CTranslate2 -------------------------------------------------------------------------------------------------------
 
 
 def compile_assembly(modular: ModularModel, assembly: Assembly, threads: int) -> Translators:
-    """CTranslate2's translators of an exported assembly. Weights become int8 as they are loaded, so one conversion serves both."""
+    """CTranslate2's translators of an exported assembly.
+
+    Weights become int8 as they are loaded, so one conversion serves both.
+    """
     import ctranslate2
     from ctranslate2.converters import TransformersConverter
 
@@ -304,7 +316,8 @@ def compile_assembly(modular: ModularModel, assembly: Assembly, threads: int) ->
         modular.assembled(assembly).save_pretrained(folder)
         modular.tokenizer.save_pretrained(folder)
         converted = TransformersConverter(folder).convert(str(Path(folder) / "converted"))
-        # The converter writes null for what model and tokenizer leave open; the runtime refuses to read that, and wants some unk_token.
+        # The converter writes null for what model and tokenizer leave open; the runtime refuses to read that,
+        # and wants some unk_token.
         config = Path(converted) / "config.json"
         settings = {name: value for name, value in json.loads(config.read_text()).items() if value is not None}
         config.write_text(json.dumps({"unk_token": modular.tokenizer.pad_token} | settings))
@@ -329,7 +342,8 @@ def same_texts(
         shares[precision] = round(sum(own == other for own, other in zip(ours, theirs, strict=True)) / len(ours), 2)
     if shares["float32"] < 0.9:  # more than rounding: the times would be of another model
         raise ModtfError(
-            f"CTranslate2 writes other texts than {assembly} in float32 (the same: {shares['float32']:.0%}); its conversion went wrong"
+            f"CTranslate2 writes other texts than {assembly} in float32 (the same: {shares['float32']:.0%}); "
+            "its conversion went wrong"
         )
     return shares
 
@@ -339,7 +353,7 @@ def tokenize(modular: ModularModel, texts: Sequence[str]) -> list[list[str]]:
     return [modular.tokenizer.convert_ids_to_tokens(ids) for ids in modular.tokenizer(list(texts))["input_ids"]]
 
 
-# -- size and memory -------------------------------------------------------------------------------------------------------
+# -- size and memory ---------------------------------------------------------------------------------------------------
 
 
 def sizes(modular: ModularModel, assembly: Assembly) -> dict[str, Any]:
@@ -367,11 +381,11 @@ def sizes(modular: ModularModel, assembly: Assembly) -> dict[str, Any]:
     }  # fmt: skip
 
 
-# -- the tables in words ---------------------------------------------------------------------------------------------------
+# -- the tables in words -----------------------------------------------------------------------------------------------
 
 
 def markdown(table: dict[str, Any]) -> str:
-    """The trained rows twice: size and quality, with the untrained BLEU beside them; then speed, a row for each assembly."""
+    """The trained rows twice: size and quality, with the untrained BLEU beside them; then speed, a row an assembly."""
     rows = [row for row in table["rows"] if row["trained"]]
     floor = {(row["strategy"], row["wanted_ratio"]): row for row in table["rows"] if not row["trained"]}
     quality = [
@@ -379,7 +393,9 @@ def markdown(table: dict[str, Any]) -> str:
             "strategy": row["strategy"],
             "ratio": f"{row['wanted_ratio']:g}",
             "layers": row["layers"],
-            "parameters (M), total / without embeddings": f"{row['parameters'] / 1e6:.2f} / {row['parameters_without_embeddings'] / 1e6:.2f}",
+            "parameters (M), total / without embeddings": " / ".join(
+                f"{row[count] / 1e6:.2f}" for count in ("parameters", "parameters_without_embeddings")
+            ),
             "float32 on disk MB": f"{Size(row['parameters'], row['parameters_without_embeddings']).megabytes:.1f}",
             "BLEU (kept)": f"{row['bleu']:.2f} ({row['bleu_kept']:.1f} %)",
             "SER % (of the original's)": f"{row['ser']:.2f} ({row['ser_kept']} %)",
@@ -413,16 +429,18 @@ def markdown(table: dict[str, Any]) -> str:
         for assembly, row in first.items()
     ]
     notes = [
-        f"{table['examples']} meaning representations of the 2017 test set, greedy; times are of {TOKENS} tokens a text. "
-        f"{table['machine']}, threads: {table['threads']}.",
-        "The loop is modtf's own greedy decoding and what is used unless another engine is asked for; generate is that of transformers and writes the same tokens"
+        f"{table['examples']} meaning representations of the 2017 test set, greedy; "
+        f"times are of {TOKENS} tokens a text. {table['machine']}, threads: {table['threads']}.",
+        "The loop is modtf's own greedy decoding and what is used unless another engine is asked for; "
+        "generate is that of transformers and writes the same tokens"
         + _about_ctranslate2(table)
         + ". Each speed-up is over the same engine's 1x.",
     ]
     for name, cost in table["training"].items():
         notes.append(
-            f"Training the {name}: {cost['steps']:,} steps of {cost['batch_size']} texts in {cost['seconds'] / 60:.0f} minutes "
-            f"(device: {cost['device']}, processes: {cost['processes']}, threads of each: {cost['threads']})."
+            f"Training the {name}: {cost['steps']:,} steps of {cost['batch_size']} texts "
+            f"in {cost['seconds'] / 60:.0f} minutes (device: {cost['device']}, processes: {cost['processes']}, "
+            f"threads of each: {cost['threads']})."
         )
     return f"{_grid(quality)}\n\n{_grid(speed)}\n\n{' '.join(notes)}\n"
 
@@ -449,8 +467,8 @@ def _about_ctranslate2(table: dict[str, Any]) -> str:
         same = sorted({round(COMPARED * record[precision]["same_text"]) for record in records})
         words.append(f"{same[0]}{f' to {same[-1]}' if len(same) > 1 else ''} in {precision}")
     return (
-        f"; CTranslate2 {table['ctranslate2']} is a compiled engine that runs the same assemblies once exported (of {COMPARED} texts, "
-        f"{' and '.join(words)} are the loop's)"
+        f"; CTranslate2 {table['ctranslate2']} is a compiled engine that runs the same assemblies once exported "
+        f"(of {COMPARED} texts, {' and '.join(words)} are the loop's)"
     )
 
 

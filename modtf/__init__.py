@@ -8,16 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from modtf.errors import ModtfError
-from modtf.mapping import Assembly, Mapping
-from modtf.modular import ModularModel, load, modularize
+from modtf.mapping import Assembly, Mapping, StackMapping
 from modtf.replacing import ReplacingSchedule
 from modtf.strategies import size_first, speed_first
 
 if TYPE_CHECKING:
-    from modtf.trainer import ModularTrainer, ModularTrainingArguments
+    from modtf.modular import ModularModel, load, modularize
+    from modtf.training import ModularTrainer, ModularTrainingArguments
     from modtf.views.explorer import explore
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Assembly",
@@ -27,6 +27,7 @@ __all__ = [
     "ModularTrainer",
     "ModularTrainingArguments",
     "ReplacingSchedule",
+    "StackMapping",
     "explore",
     "load",
     "modularize",
@@ -34,12 +35,13 @@ __all__ = [
     "speed_first",
 ]
 
-# Transformers' trainer loads `datasets` and the explorer loads plotly and ipywidgets: seconds that `import modtf` need not cost.
-_LATE = {
-    "ModularTrainer": "modtf.trainer",
-    "ModularTrainingArguments": "modtf.trainer",
-    "explore": "modtf.views.explorer",
+# What needs torch is loaded when it is first used: `modtf --help` needs none of it, and only a training needs Trainer.
+_MODULES = {
+    "modtf.modular": ("ModularModel", "load", "modularize"),
+    "modtf.training": ("ModularTrainer", "ModularTrainingArguments"),
+    "modtf.views.explorer": ("explore",),
 }
+_LATE = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,20 +8,31 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from modtf import __version__
+from modtf.bundled import BUNDLED_MODELS
 from modtf.errors import ModtfError
-from modtf.modular import ModularModel, load
 from modtf.strategies import STRATEGIES
+
+if TYPE_CHECKING:
+    from modtf.modular import ModularModel
+    from modtf.tasks import Task
+
+# `modtf --help` answers at once: whatever needs torch is imported by the command that needs it.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors of the input end in one line and exit status 2."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
     try:
-        options.run(options)
+        if "train" in options:  # the options of a training are those of its dataclass, see modtf.training.options
+            options.train(rest)
+        elif rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        else:
+            options.run(options)
     except ModtfError as error:
         print(f"modtf: {error}", file=sys.stderr)
         return 2
@@ -32,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from modtf import __version__
+
     parser = argparse.ArgumentParser(
         prog="modtf", description="Train once, slide to any size: flexible compression of T5 and BART."
     )
@@ -51,12 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_assembly(generate)
     generate.set_defaults(run=_generate)
 
-    evaluate = commands.add_parser("evaluate", help="measure the quality of assemblies on E2E data")
+    evaluate = commands.add_parser("evaluate", help="measure the quality of assemblies on data of the model's task")
     _add_model(evaluate)
-    _add_data(evaluate)
     evaluate.add_argument(
-        "--split", default="test", help="file name without ending: test, dev, dev-cleaned ... (default %(default)s)"
+        "--data", help="folder of the task's data, or hub (default for E2E: MODTF_E2E_DIR, else ./e2e)"
     )
+    evaluate.add_argument("--split", help="a file's name without its ending, such as dev (default: the test split)")
     evaluate.add_argument("--ratios", type=float, nargs="+", default=[1, 2, 3, 4, 6])
     evaluate.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES)
     evaluate.add_argument("--json", type=Path, help="also write the figures here")
@@ -68,39 +81,20 @@ def _parser() -> argparse.ArgumentParser:
     _add_assembly(export)
     export.set_defaults(run=_export)
 
-    train = commands.add_parser(
-        "train", help="train the pocket original, or a kit of modularized layers for it"
-    ).add_subparsers(required=True, metavar="what")
-    original = train.add_parser("original", help="the 12 + 12 layer T5 that everything begins with")
-    _add_data(original)
-    original.add_argument(
-        "--begin-with", type=Path, help="folder of a model whose training goes on (default: random weights)"
-    )
-    original.add_argument("--dropout", type=float, default=0.0, help="(default %(default)s)")
-    _add_training(original, steps=3000, batch_size=128, learning_rate=8e-3)
-    original.set_defaults(run=_train_original)
-    kit = train.add_parser("kit", help="the banks of modularized layers, in one phase")
-    _add_data(kit)
-    kit.add_argument("--original", required=True, type=Path, help="folder of the trained original")
-    kit.add_argument(
-        "--pairs",
-        type=int,
-        default=4000,
-        help="texts that the original writes first, to train on beside people's (default %(default)s)",
-    )
-    kit.add_argument("--without-data", action="store_true", help="train on the original's texts alone")
-    kit.add_argument("--granularities", type=int, nargs="+", default=[2, 3, 4, 6])
-    for loss, default in (("labels", 0.0), ("logits", 1.0), ("hidden", 0.2), ("attention", 0.0)):
-        kit.add_argument(
-            f"--{loss}-weight", type=float, default=default, help="of this loss; 0 turns it off (default %(default)s)"
-        )
-    _add_training(kit, steps=10_000, batch_size=64, learning_rate=5e-3)
-    kit.set_defaults(run=_train_kit)
+    train = commands.add_parser("train", help="train an original, or a kit of modularized layers for it")
+    what = train.add_subparsers(required=True, metavar="what")
+    for name, run, words in (
+        ("original", _train_original, "the model that everything begins with"),
+        ("kit", _train_kit, "the banks of modularized layers, in one phase"),
+    ):
+        what.add_parser(name, help=words, add_help=False).set_defaults(train=run)
     return parser
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="pocket", help="pocket, a folder or a hub id (default %(default)s)")
+    names = ", ".join(BUNDLED_MODELS)
+    parser.add_argument("--model", default="pocket", help=f"{names}, a folder or a hub id (default %(default)s)")
+    parser.add_argument("--task", help="the task of the model (default: the one that it was saved with)")
 
 
 def _add_assembly(parser: argparse.ArgumentParser) -> None:
@@ -108,46 +102,7 @@ def _add_assembly(parser: argparse.ArgumentParser) -> None:
         "--ratio", type=float, help="original layers / assembled layers, from 1 to the kit's maximum (default 1)"
     )
     parser.add_argument("--strategy", default="size_first", choices=STRATEGIES, help="(default %(default)s)")
-    parser.add_argument("--assembly", help="instead of a ratio, such as 'encoder 6·6 | decoder 3x4'")
-
-
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data",
-        default=os.environ.get("MODTF_E2E_DIR", "e2e"),
-        help="folder of E2E CSV files, or hub (default: MODTF_E2E_DIR, else ./e2e)",
-    )
-
-
-def _add_training(parser: argparse.ArgumentParser, steps: int, batch_size: int, learning_rate: float) -> None:
-    parser.add_argument(
-        "--output",
-        required=True,
-        type=Path,
-        help="folder for checkpoints and result; a run that was interrupted goes on here",
-    )
-    parser.add_argument("--steps", type=int, default=steps, help="(default %(default)s)")
-    parser.add_argument(
-        "--batch-size", type=int, default=batch_size, help="texts a step, over all processes (default %(default)s)"
-    )
-    parser.add_argument("--learning-rate", type=float, default=learning_rate, help="(default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    threads = os.environ.get("OMP_NUM_THREADS", "")
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=int(threads) if threads.isdecimal() else 1,
-        help="of each process, on a CPU (default %(default)s)",
-    )
-    parser.add_argument(
-        "--bf16",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="bfloat16 autocast (default: where it is fast)",
-    )
-
-
-# What only one command needs is imported there.
+    parser.add_argument("--assembly", help="instead of a ratio, such as 'encoder 6·6 | decoder 4·4·4'")
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -157,76 +112,83 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from modtf.views.controller import Controller, bundled_table
+    from modtf.evaluation import measured_table
+    from modtf.views.controller import Controller
 
     modular = _load(options)
-    table, _ = bundled_table(modular)
+    table, _ = measured_table(modular)
     controller = Controller(modular, table)
     try:
-        controller.request(
-            source=options.text, assembly=modular.choose(options.ratio, options.strategy, options.assembly)
-        )
-        state = controller.wait(timeout=600, timed_again=True)
+        assembly = modular.choose(options.ratio, options.strategy, options.assembly)
+        controller.request(source=options.text, assembly=assembly)
+        state = controller.wait(timeout=600, timed_in_turns=True)
     finally:
         controller.close()
     if state.problem or state.result is None:
         raise ModtfError(state.problem)
-    result = state.result
+    result, task = state.result, controller.task
     for title, side in (("full", result.full), ("assembled", result.small)):
-        size = side.size
-        print(
-            f"{title}: {side.assembly.shape} layers, {size.parameters:,} parameters ({size.without_embeddings:,} without embeddings)"
-        )
+        size, shape = side.size, side.assembly.shape
+        without = f"{size.without_embeddings:,} without embeddings"
+        print(f"{title}: {shape} layers, {size.parameters:,} parameters ({without})")
         print(f"  {side.text}")
-        if side.report is not None:
-            print(
-                "  " + "; ".join(f"{kind}: {', '.join(slots)}" for kind, slots in asdict(side.report).items() if slots)
-            )
-        print(f"  {side.milliseconds:.0f} ms, {side.tokens_per_second:.0f} tokens/s, engine: {side.engine}")
+        marks: dict[str, list[str]] = {}
+        for mark in side.judgement.marks:
+            marks.setdefault(mark.kind, []).append(mark.name)
+        if marks:
+            print("  " + "; ".join(f"{kind}: {', '.join(names)}" for kind, names in marks.items()))
+        else:
+            print(f"  {task.measure}: {side.judgement.value:.0f}{task.unit}")
+        speed = side.latency
+        print(f"  {speed.median_ms:.0f} ms, {speed.tokens_per_second:.0f} tokens/s, engine: {side.engine}")
+    runs = len(result.small.latency.times_ms)
     print(
-        f"{result.small.assembly}: ratio {result.small.assembly.ratio:.2f}, {result.speed_up:.2f}x the tokens per second "
-        f"(medians of {len(result.small.times_ms)} runs in turns)"
+        f"{assembly}: ratio {assembly.ratio:.2f}, {result.speed_up:.2f}x the tokens per second "
+        f"(medians of {runs} runs in turns)"
     )
-    row, exact = controller.measured(result.small.assembly, result.request.strategy)
+    row, exact = controller.measured(assembly, result.request.strategy)
     if row:
         where = "measured on the test set" if exact else f"the nearest assembly that was measured ({row['layers']})"
-        print(
-            f"{where}: BLEU {row['bleu']} ({row['bleu_kept']} % of the full model's), SER {row['ser']} %, {row['speed_up']}x as fast"
-        )
+        scores = [
+            f"{row[metric.key]} % {metric.name}"
+            if metric.errors
+            else f"{metric.name} {row[metric.key]} ({row[metric.field]} % of the full model's)"
+            for metric in task.metrics[:2]
+        ]
+        print(f"{where}: {', '.join(scores)}, {row['speed_up']}x as fast")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from modtf.evaluation import measure_quality
-    from modtf.tasks.e2e import read_data
+    from modtf.tasks import task_named
 
     if options.json and not options.json.absolute().parent.is_dir():
         raise ModtfError(f"there is no folder {options.json.absolute().parent} for {options.json.name}; make it first")
-    examples = read_data(options.data, options.split)
     modular = _load(options).to(_device())
+    task = task_named(modular.task)
+    split = options.split or task.test_split
+    examples = task.read_data(options.data or data_folder(task), split)
     chosen = dict.fromkeys(
         modular.choose(ratio, strategy) for ratio in options.ratios for strategy in options.strategies
     )
     rows = []
-    print(f"{'layers':>7} {'ratio':>6} {'BLEU':>6} {'SER %':>6} {'ROUGE-L':>8}  assembly")
+    print(f"{'layers':>7} {'ratio':>6} {''.join(f'{metric.name:>13}' for metric in task.metrics)}  assembly")
     for assembly in chosen:
         with tqdm(total=len(examples), desc=assembly.shape, leave=False, file=sys.stderr) as bar:
             scores = measure_quality(
-                modular, assembly, examples, progress=lambda done, bar=bar: bar.update(done - bar.n)
-            )  # type: ignore[misc]
-        print(
-            f"{assembly.shape:>7} {assembly.ratio:6.2f} {scores.bleu:6.2f} {scores.ser:6.2f} {scores.rouge_l:8.2f}  {assembly}",
-            flush=True,
-        )
-        rows.append({"assembly": assembly.to_json(), "ratio": assembly.ratio, **asdict(scores)})
-    if options.json:
-        options.json.write_text(
-            json.dumps(
-                {"model": options.model, "split": options.split, "examples": len(examples), "rows": rows}, indent=2
+                modular,
+                assembly,
+                examples,
+                progress=lambda done, bar=bar: bar.update(done - bar.n),  # type: ignore[misc]
             )
-            + "\n"
-        )
+        values = "".join(f"{scores[metric.key]:13.2f}" for metric in task.metrics)
+        print(f"{assembly.shape:>7} {assembly.ratio:6.2f} {values}  {assembly}", flush=True)
+        rows.append({"assembly": assembly.to_json(), "ratio": assembly.ratio, **scores})
+    if options.json:
+        record = {"model": options.model, "task": task.name, "split": split, "examples": len(examples), "rows": rows}
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -237,97 +199,169 @@ def _export(options: argparse.Namespace) -> None:
     print(f'  AutoModelForSeq2SeqLM.from_pretrained("{options.output}")')
 
 
-def _train_original(options: argparse.Namespace) -> None:
-    _check_training(options, options.begin_with)
-    if not 0 <= options.dropout < 1:
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def _train_original(arguments: Sequence[str]) -> None:
+    from transformers import AutoTokenizer, Seq2SeqTrainingArguments, set_seed
+
+    from modtf.recipes import recipe_for
+    from modtf.training.machine import use_cpu_well
+    from modtf.training.options import check_model_folder, parse_training
+    from modtf.training.runs import load_original, set_dropout, train_original
+
+    def add(parser: argparse.ArgumentParser) -> None:
+        _add_data(parser)
+        parser.add_argument("--begin-with", type=Path, help="folder of a model to train further (default: a new one)")
+        parser.add_argument("--dropout", type=float, help="in all layers (default: as the model says)")
+
+    task = _task_of(arguments)
+    recipe = recipe_for(task)
+    args, options = parse_training(
+        Seq2SeqTrainingArguments, recipe.original, add, arguments, prog="modtf train original"
+    )
+    check_model_folder(options.begin_with)
+    _hide_loading()
+    if options.dropout is not None and not 0 <= options.dropout < 1:
         raise ModtfError(f"dropout {options.dropout:g} is not possible; give a probability from 0 to below 1")
-    from modtf.pocket import train_original, use_cpu_well
-
+    if options.begin_with is None and recipe.new_original is None:
+        raise ModtfError(f"there is no recipe for a new model of the task {task.name!r}; give one: --begin-with FOLDER")
+    examples = task.read_data(options.data or data_folder(task), task.train_split)
     use_cpu_well(options.threads)
+    set_seed(args.seed)
     started = time.monotonic()
-    train_original(
-        options.data, options.output, options.steps, options.batch_size, options.learning_rate, options.seed, options.bf16,
-        options.begin_with, options.dropout,
-    )  # fmt: skip
-    print(f"the original is in {options.output} after {(time.monotonic() - started) / 60:.1f} minutes")
+    if options.begin_with is None:
+        assert recipe.new_original is not None
+        model, tokenizer = recipe.new_original(examples)
+    else:
+        model, tokenizer = load_original(options.begin_with), AutoTokenizer.from_pretrained(options.begin_with)
+    if options.dropout is not None:
+        set_dropout(model, options.dropout)
+    train_original(model, tokenizer, task, examples, args, options.batch_size, options.adamw_learning_rate)
+    print(f"the original is in {args.output_dir} after {(time.monotonic() - started) / 60:.1f} minutes")
 
 
-def _train_kit(options: argparse.Namespace) -> None:
-    # What can be wrong is found before the texts are written, which takes minutes.
-    _check_training(options, options.original)
-    from transformers import AutoConfig
+def _train_kit(arguments: Sequence[str]) -> None:
+    from transformers import AutoTokenizer
 
-    from modtf.mapping import Mapping
-    from modtf.pocket import train_kit, use_cpu_well
-    from modtf.tasks.e2e import read_data
+    from modtf.modular import modularize
+    from modtf.recipes import recipe_for
+    from modtf.tasks.examples import read_pairs
+    from modtf.training import ModularTrainingArguments
+    from modtf.training.machine import use_cpu_well
+    from modtf.training.options import check_model_folder, parse_training
+    from modtf.training.runs import load_original, train_kit, with_texts_of_the_original
 
-    depth = AutoConfig.from_pretrained(options.original)
-    granularities = tuple(options.granularities)
-    Mapping(depth.num_layers, depth.num_decoder_layers, granularities, granularities)
-    if not options.without_data:
-        read_data(options.data, "train-cleaned")
-    use_cpu_well(options.threads)
-    started = time.monotonic()
-    pairs = _pairs(options) if options.pairs else None
-    losses = {
-        f"{loss}_weight": getattr(options, f"{loss}_weight") for loss in ("labels", "logits", "hidden", "attention")
-    }
-    train_kit(
-        None if options.without_data else options.data, options.original, options.output, options.steps, options.batch_size,
-        options.learning_rate, options.seed, options.bf16, pairs, granularities, **losses,
-    )  # fmt: skip
-    print(f"the modular model is in {options.output} after {(time.monotonic() - started) / 60:.1f} minutes")
+    task = _task_of(arguments)
+    recipe = recipe_for(task)
 
-
-def _check_training(options: argparse.Namespace, model: Path | None) -> None:
-    for name in ("steps", "batch_size", "threads"):
-        if getattr(options, name) < 1:
-            raise ModtfError(f"--{name.replace('_', '-')} is {getattr(options, name)}; give 1 or more")
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if options.batch_size % processes:
-        raise ModtfError(
-            f"{options.batch_size} texts a step cannot be shared evenly by {processes} processes; give a multiple of {processes}"
+    def add(parser: argparse.ArgumentParser) -> None:
+        _add_data(parser)
+        parser.add_argument("--original", required=True, type=Path, help="folder of the trained original")
+        parser.add_argument(
+            "--pairs",
+            type=int,
+            default=recipe.pairs,
+            help="texts that the original writes first, to train on beside people's (default %(default)s)",
         )
-    if model is not None and not (model / "config.json").is_file():
-        raise ModtfError(f"{model} holds no model (no config.json); give the folder that `modtf train original` wrote")
+        parser.add_argument("--without-data", action="store_true", help="train on the original's texts alone")
+        parser.add_argument(
+            "--granularities", type=int, nargs="+", help="(default: the divisors of a stack's depth up to its half)"
+        )
+
+    args, options = parse_training(ModularTrainingArguments, recipe.kit, add, arguments, prog="modtf train kit")
+    # What can be wrong is found before the texts are written, which takes minutes.
+    check_model_folder(options.original)
+    _hide_loading()
+    if options.pairs < 0:
+        raise ModtfError(f"--pairs is {options.pairs}; give 0 or more")
+    if options.without_data and (task.draw is None or not options.pairs):
+        raise ModtfError(
+            f"without data there is nothing to train on: {'--pairs is 0' if task.draw else 'this task draws no inputs'}; "
+            "leave out --without-data"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(options.original)
+    modular = modularize(load_original(options.original), options.granularities, tokenizer=tokenizer, task=task.name)
+    examples = [] if options.without_data else task.read_data(options.data or data_folder(task), task.train_split)
+    args.schedule(modular.mapping, args.max_steps)
+    use_cpu_well(options.threads)
+    started = time.monotonic()
+    if options.pairs:
+        path = _texts_of_the_original(modular, examples, options.pairs, args.seed, Path(args.output_dir))
+        examples = with_texts_of_the_original(examples, read_pairs(path))
+    train_kit(modular, task, examples, args, options.batch_size, options.adamw_learning_rate)
+    print(f"the modular model is in {args.output_dir} after {(time.monotonic() - started) / 60:.1f} minutes")
 
 
-def _pairs(options: argparse.Namespace) -> Path:
-    """The file of texts by the original, written first where it is not there yet; of several processes the first writes it.
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", default="e2e", help="whose data and recipe (default %(default)s)")
+    parser.add_argument("--data", help="folder of the task's data, or hub (default for E2E: MODTF_E2E_DIR, else ./e2e)")
 
-    Beside it evaluation.jsonl, 300 more: for those who measure without the real data.
+
+def _task_of(arguments: Sequence[str]) -> Task:
+    """The task decides about the defaults of other options, so it is read first."""
+    from modtf.tasks import task_named
+
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--task", default="e2e")
+    return task_named(first.parse_known_args(arguments)[0].task)
+
+
+def _texts_of_the_original(modular: ModularModel, examples: Sequence[Any], count: int, seed: int, output: Path) -> Path:
+    """The file of the original's texts, written first where it is not there yet; of several processes the first writes.
+
+    Where the task draws inputs, evaluation.jsonl beside it holds 300 more: for those who measure without real data.
     """
+    from random import Random
+
     from tqdm import tqdm
 
-    path = options.output / "pairs.jsonl"
+    from modtf.evaluation import write_texts
+    from modtf.tasks import task_named
+    from modtf.tasks.examples import write_pairs
+
+    path = output / "pairs.jsonl"
     if os.environ.get("RANK", "0") == "0" and not path.is_file():
-        from transformers import AutoTokenizer
-
-        from modtf.modular import modularize
-        from modtf.pocket import draw_mrs, load_t5, write_pairs
-
-        modular = modularize(
-            load_t5(options.original).to(_device()), tokenizer=AutoTokenizer.from_pretrained(options.original)
-        )
-        options.output.mkdir(parents=True, exist_ok=True)
-        for name, count, seed in (("evaluation", 300, options.seed + 1), ("pairs", options.pairs, options.seed)):
-            with tqdm(total=count, desc=f"{name} by the original") as bar:
-                unfinished = options.output / f"{name}.part"
-                write_pairs(
-                    modular, draw_mrs(count, seed), unfinished, lambda done, bar=bar: bar.update(done - bar.n) and None
-                )  # type: ignore[misc]
-                unfinished.replace(options.output / f"{name}.jsonl")
+        task, device = task_named(modular.task), modular.device
+        modular.to(_device())
+        output.mkdir(parents=True, exist_ok=True)
+        for name, number, rng in (("evaluation", 300, Random(seed + 1)), ("pairs", count, Random(seed))):
+            if task.draw is not None:
+                sources = [task.draw(rng) for _ in range(number)]
+            elif name == "pairs":
+                sources = [example.source for example in rng.sample(list(examples), min(number, len(examples)))]
+            else:
+                continue
+            with tqdm(total=len(sources), desc=f"{name} by the original") as bar:
+                original = modular.mapping.original
+                texts = write_texts(modular, original, sources, progress=lambda done, bar=bar: bar.update(done - bar.n))  # type: ignore[misc]
+            unfinished = output / f"{name}.part"
+            write_pairs(zip(sources, texts, strict=True), unfinished)
+            unfinished.replace(output / f"{name}.jsonl")
+        modular.to(device)
     while not path.is_file():
         time.sleep(1)
     return path
 
 
+def data_folder(task: Task) -> str:
+    """Where the task's data are unless an option says so."""
+    return os.environ.get(task.data_variable) or task.data_folder
+
+
 def _load(options: argparse.Namespace) -> ModularModel:
-    """The model that the options name, without transformers' progress bars around what the command says."""
+    """The model that the options name."""
+    from modtf.modular import load
+
+    _hide_loading()
+    return load(options.model, task=options.task)
+
+
+def _hide_loading() -> None:
+    """No progress bars while transformers loads a model; a training has its own."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    return load(options.model)
 
 
 def _device() -> str:

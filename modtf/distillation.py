@@ -1,7 +1,7 @@
-"""Distillation losses, as pure functions of tensors. All are means, so batch size and depth do not change their scale.
+"""The losses, as pure functions of tensors. All are means, so neither batch size nor depth changes their scale.
 
-The paper distils attention maps and hidden states; that these are mean squared errors, how they are scaled, and the logits' loss
-are our choice.
+The paper distils attention maps and hidden states. That these are mean squared errors, how they are scaled, and the
+loss on the logits are our choice.
 """
 
 from __future__ import annotations
@@ -12,12 +12,22 @@ import torch
 from torch.nn import functional
 
 
+def labels_loss(student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy with the labels, the mean over all tokens that count.
+
+    ``student`` are logits (batch, target, vocabulary), ``labels`` token ids (batch, target), -100 where none counts.
+    """
+    return functional.cross_entropy(student.flatten(0, 1).float(), labels.flatten(), ignore_index=-100)
+
+
 def logits_loss(
     student: torch.Tensor, teacher: torch.Tensor, keep: torch.Tensor, temperature: float = 1.0
 ) -> torch.Tensor:
-    """Kullback-Leibler divergence KL(teacher ‖ student) a token, times temperature² (Hinton, Vinyals, Dean, 2015, section 2).
+    """Kullback-Leibler divergence KL(teacher ‖ student) per token, times temperature².
 
-    ``student`` and ``teacher`` are logits (batch, target, vocabulary); ``keep`` (batch, target) is true where a token counts.
+    The square keeps the scale of the gradients at any temperature (Hinton, Vinyals, Dean, 2015, section 2).
+    ``student`` and ``teacher`` are logits (batch, target, vocabulary); ``keep`` (batch, target) is true where a token
+    counts.
     """
     log_student = functional.log_softmax(student[keep].float() / temperature, dim=-1)
     log_teacher = functional.log_softmax(teacher[keep].float() / temperature, dim=-1)
@@ -27,8 +37,8 @@ def logits_loss(
 def hidden_loss(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], keep: torch.Tensor) -> torch.Tensor:
     """Mean squared error between hidden states, relative to the teacher's mean square; mean over the pairs.
 
-    Both sequences hold (batch, length, d_model) states, the student's after each layer of its path and the teacher's after the
-    last original layer that it stands for. ``keep`` (batch, length) is true where a token counts.
+    Both sequences hold states (batch, length, d_model): the student's after each layer of its path, the teacher's after
+    the last original layer which that layer stands for. ``keep`` (batch, length) is true where a token counts.
     """
     losses = []
     for s, t in zip(student, teacher, strict=True):
@@ -42,8 +52,8 @@ def attention_loss(
 ) -> torch.Tensor:
     """Squared distance between attention maps, summed over the keys; mean over queries, heads and pairs.
 
-    Maps are (batch, heads, query, key); ``keep`` (batch, query) is true where a query counts. A squared error instead of KL, which
-    is infinite where dropout has set a probability to zero.
+    Maps are (batch, heads, query, key); ``keep`` (batch, query) is true where a query counts. A squared error rather
+    than a KL divergence, which is infinite where dropout has set a probability to zero.
     """
     losses = [
         (s.float() - t.float()).square().sum(-1).transpose(1, 2)[keep].mean()

@@ -1,20 +1,23 @@
-"""Measuring assemblies: size, speed and memory, quality. Everything comes back as plain records."""
+"""Measuring assemblies: size, speed, quality. Everything comes back as plain records."""
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from modtf.bundled import BUNDLED_MODELS, bundled
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
-from modtf.tasks.e2e import Example, write_mr
-from modtf.tasks.scores import Scores, score
+from modtf.saving import fingerprint_of
+from modtf.tasks import Example, task_named
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def size_of_assembly(modular: ModularModel, assembly: Assembly) -> Size:
     """The size of an assembly, without assembling it."""
     every = {id(p) for stack in modular.stacks for p in stack.parameters()}
     outside = [p for p in modular.model.parameters() if id(p) not in every]
-    paths = zip(modular.stacks, (assembly.encoder, assembly.decoder), strict=True)
+    paths = zip(modular.stacks, assembly.paths, strict=True)
     return _count(
         modular.model,
         [*outside, *(p for stack, path in paths for layer in stack.layers(path) for p in layer.parameters())],
@@ -56,7 +59,7 @@ def _count(model: PreTrainedModel, parameters: Iterable[torch.Tensor]) -> Size:
 
 @dataclass(frozen=True)
 class Latency:
-    """Times of repeated runs of the same work, in milliseconds, and the tokens that one run wrote (all rows together)."""
+    """Milliseconds of repeated runs of the same work, and the tokens that one run wrote (all rows together)."""
 
     times_ms: tuple[float, ...]
     tokens: int
@@ -76,9 +79,9 @@ class Latency:
 
 
 def in_turns(runs: dict[Any, Callable[[], Any]], repeats: int) -> dict[Any, list[float]]:
-    """Milliseconds of each of the runs, so often repeated, after one each that warms up.
+    """Time each run ``repeats`` times, after one warm-up each; milliseconds by the runs' keys.
 
-    They take turns, so that all meet the same machine. What runs on a GPU must wait for its end itself, as decoding does.
+    The runs take turns, so that all meet the same machine. A run on a GPU must wait for the GPU itself, as decoding does.
     """
     times: dict[Any, list[float]] = {key: [] for key in runs}
     for turn in range(repeats + 1):
@@ -90,13 +93,6 @@ def in_turns(runs: dict[Any, Callable[[], Any]], repeats: int) -> dict[Any, list
     return times
 
 
-def seconds_now(model: PreTrainedModel) -> float:
-    """The time, once the model's device has done all that it was asked to."""
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    return time.perf_counter()
-
-
 def write_texts(
     modular: ModularModel,
     assembly: Assembly,
@@ -104,12 +100,13 @@ def write_texts(
     batch_size: int = 64,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
-    """Greedy texts of an assembly for many sources, in their order; batches hold sources of like length."""
+    """Greedy texts of an assembly for many sources, in their order; a batch holds sources of similar length."""
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     texts = [""] * len(sources)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        for row, text in zip(rows, modular.generate([sources[i] for i in rows], assembly=assembly), strict=True):
+        written = modular.write([sources[i] for i in rows], assembly)
+        for row, text in zip(rows, written.texts, strict=True):
             texts[row] = text
         progress(start + len(rows))
     return texts
@@ -121,8 +118,28 @@ def measure_quality(
     examples: Sequence[Example],
     batch_size: int = 64,
     progress: Callable[[int], None] = lambda done: None,
-) -> Scores:
-    """BLEU, SER and ROUGE-L of an assembly's greedy texts on examples with references."""
-    mrs = [example.mr for example in examples]
-    texts = write_texts(modular, assembly, [write_mr(mr) for mr in mrs], batch_size, progress)
-    return score(mrs, texts, [example.references for example in examples])
+) -> dict[str, float]:
+    """Scores of an assembly's greedy texts on examples with references, by the metrics of the model's task."""
+    texts = write_texts(modular, assembly, [example.source for example in examples], batch_size, progress)
+    return task_named(modular.task).score(examples, texts)
+
+
+def measured_table(modular: ModularModel) -> tuple[dict[str, Any] | None, str]:
+    """The table that was measured of these very weights, or None and a sentence that says why there is none.
+
+    It is ``table.json`` in the folder of the kit, and names the banks by their fingerprint.
+    """
+    folders = [bundled(name) for name in BUNDLED_MODELS]
+    if modular.source is not None and Path(modular.source).is_dir():
+        folders.append(Path(modular.source))
+    banks = fingerprint_of(modular.bank_weights(), torch.float16)
+    for path in (folder / "table.json" for folder in folders):
+        if not path.is_file():
+            continue
+        try:
+            table = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            return None, f"The measurements in {path} could not be read ({error}); copy the file again."
+        if isinstance(table, dict) and table.get("banks") == banks:
+            return table, ""
+    return None, "No measurements exist for this model."

@@ -5,26 +5,24 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
 from modtf.architectures import Architecture
-from modtf.mapping import Path, boundaries
+from modtf.mapping import LayerPath, start_indices
 
-_HOOKS = (
-    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks",
-)  # fmt: skip
+#: The dictionaries of hooks that a module has, whatever the version of PyTorch.
+_HOOKS = [name for name, value in vars(nn.Module()).items() if isinstance(value, OrderedDict)]
 
 
 def clone_module(module: nn.Module, replaced: dict[int, Any]) -> nn.Module:
     """New module objects over the very same parameters and buffers: no weight is copied.
 
-    ``replaced`` maps the ``id`` of a module or configuration to what takes its place in the clone; it also remembers what was
-    cloned already, so that modules which occur twice stay one. Hooks stay behind: they belong to the source.
+    ``replaced`` maps the ``id`` of a module or configuration to what takes its place in the clone; it also remembers
+    what was cloned already, so that a module that occurs twice stays one. Hooks of every kind stay with the source.
     """
     if id(module) in replaced:
         return replaced[id(module)]
@@ -36,8 +34,10 @@ def clone_module(module: nn.Module, replaced: dict[int, Any]) -> nn.Module:
             state[name] = replaced[id(value)]
     for name in _HOOKS:
         state[name] = OrderedDict()
+    state["_is_full_backward_hook"] = None
     state["_parameters"] = dict(module._parameters)
     state["_buffers"] = dict(module._buffers)
+    state["_non_persistent_buffers_set"] = set(module._non_persistent_buffers_set)
     state["_modules"] = {
         name: child if child is None else clone_module(child, replaced) for name, child in module._modules.items()
     }
@@ -47,23 +47,22 @@ def clone_module(module: nn.Module, replaced: dict[int, Any]) -> nn.Module:
 class ModularStack(nn.Module):
     """All layers that one stack can be made of: the originals, and for each granularity g its bank m(g, ·).
 
-    It takes the place of the stack's list of layers. Hugging Face's own forward iterates over it and so runs the layers of
-    the current ``path``; the path of all originals is the original model, bit for bit.
+    It takes the place of the stack's list of layers. Hugging Face's own forward iterates over it and so runs the layers
+    of the current ``path``; the path of all originals is the original model, bit for bit.
     """
 
     def __init__(self, originals: nn.ModuleList, banks: dict[int, nn.ModuleList]) -> None:
         super().__init__()
         self.originals = originals
         self.banks = nn.ModuleDict({str(g): bank for g, bank in banks.items()})
-        self.path: Path = (1,) * len(originals)
+        self.path: LayerPath = (1,) * len(originals)
 
-    def layers(self, path: Path) -> list[nn.Module]:
+    def layers(self, path: LayerPath) -> list[nn.Module]:
         """The layers of a path: originals where g = 1, else m(g, start / g)."""
-        starts = (end - g for g, end in zip(path, boundaries(path), strict=True))
         banks: Any = self.banks
         return [
             self.originals[start] if g == 1 else banks[str(g)][start // g]
-            for g, start in zip(path, starts, strict=True)
+            for g, start in zip(path, start_indices(path), strict=True)
         ]
 
     def __iter__(self) -> Iterator[nn.Module]:
@@ -79,9 +78,9 @@ class ModularStack(nn.Module):
 
 
 def new_bank(originals: nn.ModuleList, g: int, architecture: Architecture) -> nn.ModuleList:
-    """m(g, ·) with weights copied from the first layer that each stands for (as BERT-of-Theseus' successors; our choice).
+    """m(g, ·), each with the weights of the first layer that it stands for, as BERT-of-Theseus begins (our choice).
 
-    The copies train, but the relative position biases of T5's first layer: m(g, 0) needs them and shares the original's.
+    The copies train, all but the relative position biases of T5's first layer: m(g, 0) shares the original's.
     """
     bank = nn.ModuleList()
     for start in range(0, len(originals), g):
@@ -101,8 +100,11 @@ def new_bank(originals: nn.ModuleList, g: int, architecture: Architecture) -> nn
 
 
 class Recording:
-    """What a path's layers gave in one forward pass: ``hidden`` states (batch, length, d_model) after each layer, and
-    ``self_attention`` / ``cross_attention`` maps (batch, heads, query, key) of each."""
+    """What a path's layers returned in one forward pass.
+
+    ``hidden`` are the states (batch, length, d_model) after each layer, ``self_attention`` and ``cross_attention`` its
+    maps (batch, heads, query, key).
+    """
 
     def __init__(self) -> None:
         self.hidden: list[torch.Tensor] = []
@@ -112,36 +114,27 @@ class Recording:
 
 @contextmanager
 def record(layers: Iterable[nn.Module], architecture: Architecture, attentions: bool = False) -> Iterator[Recording]:
-    """Record the outputs of these layers while the context is open, through hooks that leave with it.
+    """Record the outputs of these layers while the context is open, through hooks that are removed with it.
 
-    Transformers' own ``output_hidden_states`` installs hooks once and for the modules then present; a path that changes
-    at every step needs its own.
+    Transformers' own ``output_hidden_states`` installs its hooks once, on the modules then present; a path that changes
+    at every step needs hooks of its own.
     """
     recording = Recording()
+    with ExitStack() as hooks:
 
-    def keep(values: list[torch.Tensor], index: int) -> Any:
-        return lambda module, args, output: values.append(output[index] if isinstance(output, tuple) else output)
+        def keep(module: nn.Module, values: list[torch.Tensor], index: int) -> None:
+            def hook(module: nn.Module, args: Any, output: Any) -> None:
+                values.append(output[index] if isinstance(output, tuple) else output)
 
-    handles = []
-    try:
+            hooks.enter_context(module.register_forward_hook(hook))
+
         for layer in layers:
-            handles.append(layer.register_forward_hook(keep(recording.hidden, 0)))
+            keep(layer, recording.hidden, 0)
             if attentions:
-                handles.append(
-                    layer.get_submodule(architecture.self_attention).register_forward_hook(
-                        keep(recording.self_attention, -1)
-                    )
-                )
+                keep(layer.get_submodule(architecture.self_attention), recording.self_attention, -1)
                 if _has(layer, architecture.cross_attention):
-                    handles.append(
-                        layer.get_submodule(architecture.cross_attention).register_forward_hook(
-                            keep(recording.cross_attention, -1)
-                        )
-                    )
+                    keep(layer.get_submodule(architecture.cross_attention), recording.cross_attention, -1)
         yield recording
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _has(layer: nn.Module, name: str) -> bool:

@@ -1,21 +1,24 @@
-"""Layer mapping: granularities, paths, assemblies, ratios. Pure integers.
+"""Layer mapping: granularities, paths, assemblies and ratios. Pure integers, no weights.
 
 The modularized layer m(g, j) stands for the original layers j·g … j·g+g−1 (0-based). The paper (abstract and figure 1)
-numbers them from one; that granularities divide the depth is our choice, since nothing else covers a stack evenly.
+counts both from one. That granularities divide the depth is our choice: no other covers a stack evenly.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 from modtf.errors import ModtfError
 
-#: One stack's granularities in order, covering it from its first layer to its last: ``(1, 1, 2, 2, 6)`` covers 12.
-Path = tuple[int, ...]
+#: The two stacks of every model, in the order of :attr:`Mapping.stacks` and :attr:`Assembly.paths`.
+STACKS = ("encoder", "decoder")
+#: One stack's granularities in order, from its first layer to its last: ``(1, 1, 2, 2, 6)`` covers 12 layers.
+LayerPath = tuple[int, ...]
 
 
 def divisors(depth: int) -> tuple[int, ...]:
@@ -24,199 +27,220 @@ def divisors(depth: int) -> tuple[int, ...]:
 
 
 def default_granularities(depth: int) -> tuple[int, ...]:
-    """All divisors from 2 to half the depth: 2, 3, 4, 6 for 12 layers. A prime or tiny depth has only itself."""
+    """All divisors from 2 to half the depth: 2, 3, 4, 6 for 12 layers. A prime depth has only itself."""
     return tuple(g for g in divisors(depth) if g <= depth // 2) or divisors(depth)
 
 
-def check_granularities(granularities: Iterable[int], depth: int, stack: str) -> tuple[int, ...]:
-    """Sorted and without repeats; raises :class:`ModtfError` for one that does not divide ``depth``."""
-    chosen = tuple(sorted(set(granularities) - {1}))  # originals are always there
-    wrong = [g for g in chosen if type(g) is not int or g not in divisors(depth)]
-    if wrong:
-        possible = ", ".join(map(str, divisors(depth))) or "none (the stack has one layer)"
-        raise ModtfError(
-            f"granularity {wrong[0]} does not divide the {stack}'s {depth} layers; possible are {possible}"
-        )
-    return chosen
+@dataclass(frozen=True)
+class StackMapping:
+    """What one stack can be assembled to: its depth and its granularities.
 
-
-def check_path(path: Iterable[int], depth: int, granularities: Iterable[int], stack: str) -> Path:
-    """The path as a tuple; raises :class:`ModtfError` where it does not cover the stack exactly with what exists."""
-    path = tuple(path)
-    known = (1, *granularities)
-    start = 0
-    for g in path:
-        if g not in known:
-            raise ModtfError(
-                f"the {stack} has no granularity {g}; it has {', '.join(map(str, known))} (1 is an original layer)"
-            )
-        if start % g:
-            raise ModtfError(
-                f"in the {stack}'s path {write_path(path)} granularity {g} starts at layer {start}; "
-                f"it may start only at multiples of {g}. Put layers of granularity 1 or a divisor of {start} before it"
-            )
-        start += g
-    if start != depth:
-        raise ModtfError(
-            f"the {stack}'s path {write_path(path) or '(empty)'} covers {start} layers; the stack has {depth}: cover all of them"
-        )
-    return path
-
-
-def boundaries(path: Path) -> Path:
-    """For each layer of the path, how many original layers are done after it: ``(1, 2, 3)`` → ``(1, 3, 6)``."""
-    done, result = 0, []
-    for g in path:
-        done += g
-        result.append(done)
-    return tuple(result)
-
-
-def split(path: Path, layer: int, granularities: Iterable[int]) -> Path:
-    """The path with the module over original ``layer`` (0-based) split into the next finer layers that fill its place evenly.
-
-    >>> split((6, 6), 0, (2, 3, 6))
-    (3, 3, 6)
-
-    Raises :class:`ModtfError` where there is an original layer, which nothing is finer than.
+    ``granularities`` may be any collection of whole numbers; they are kept sorted, without repeats and without 1, since
+    the original layers are always there. ``name`` is used in error messages only. Raises :class:`ModtfError` for a
+    depth that is not a whole number from 1, and for a granularity that does not divide it.
     """
-    start, g = _at(path, layer)
-    if g == 1:
-        raise ModtfError(f"layer {layer} is an original layer: there is nothing finer to split it into")
-    finer = max(f for f in (1, *granularities) if f < g and g % f == 0)
-    index = start_indices(path).index(start)
-    return (*path[:index], *(finer,) * (g // finer), *path[index + 1 :])
 
+    depth: int
+    granularities: tuple[int, ...] = ()
+    name: str = field(default="stack", compare=False)
 
-def merge(path: Path, layer: int, granularities: Iterable[int]) -> Path:
-    """The path with the smallest module that joins what ends before original ``layer`` (0-based) with what begins there.
+    def __post_init__(self) -> None:
+        if type(self.depth) is not int or self.depth < 1:
+            raise ModtfError(f"the {self.name}'s depth is {self.depth!r}; give its number of layers, 1 or more")
+        object.__setattr__(self, "granularities", self._checked(self.granularities))
 
-    >>> merge((1, 1, 2, 2), 2, (2, 3, 6))
-    (6,)
+    def _checked(self, granularities: Any) -> tuple[int, ...]:
+        if isinstance(granularities, str) or not isinstance(granularities, Iterable):
+            raise ModtfError(
+                f"the {self.name}'s granularities are {granularities!r}, which is no collection of numbers; "
+                "give for example (2, 3)"
+            )
+        chosen = tuple(granularities)
+        possible = divisors(self.depth)
+        words = ", ".join(map(str, possible)) or "none (the stack has one layer)"
+        for g in chosen:
+            if type(g) is not int:
+                raise ModtfError(f"the {self.name}'s granularity {g!r} is not a whole number; possible are {words}")
+            if g not in (1, *possible):
+                raise ModtfError(
+                    f"granularity {g} does not divide the {self.name}'s {self.depth} layers; possible are {words}"
+                )
+        return tuple(sorted(set(chosen) - {1}))
 
-    The module takes the place of every block that it covers, and must not cut one in two. Raises :class:`ModtfError` where none does,
-    or where no block begins at ``layer``.
-    """
-    starts = start_indices(path)
-    depth, known = sum(path), sorted(set(granularities))
-    if layer not in starts or layer == 0:
-        raise ModtfError(f"no block of the path {write_path(path)} begins at layer {layer} with another before it")
-    for g in known:
-        start = layer - layer % g
-        if start < layer and start in starts and start + g in (*starts, depth):
-            first, end = starts.index(start), (*starts, depth).index(start + g)
-            return (*path[:first], g, *path[end:])
-    sizes = ", ".join(map(str, known)) or "none"
-    raise ModtfError(
-        f"no module joins layers {layer - 1} and {layer} here: there are modules of {sizes} layers, each begins at a multiple of its size, "
-        "and none may cut a neighbouring block in two. Split the neighbours first, or merge elsewhere"
-    )
+    @property
+    def original(self) -> LayerPath:
+        """The path of all original layers."""
+        return (1,) * self.depth
 
+    @property
+    def coarsest(self) -> LayerPath:
+        """The path with the fewest layers."""
+        g = max((1, *self.granularities))
+        return (g,) * (self.depth // g)
 
-def start_indices(path: Path) -> Path:
-    """The original layer that each layer of the path begins at: ``(1, 2, 3)`` → ``(0, 1, 3)``."""
-    return tuple(end - g for g, end in zip(path, boundaries(path), strict=True))
-
-
-def _at(path: Path, layer: int) -> tuple[int, int]:
-    """(start, granularity) of the block over an original layer."""
-    for start, g in zip(start_indices(path), path, strict=True):
-        if start <= layer < start + g:
-            return start, g
-    raise ModtfError(f"there is no layer {layer}; the path {write_path(path)} covers layers 0 to {sum(path) - 1}")
-
-
-def all_paths(depth: int, granularities: Iterable[int]) -> Iterator[Path]:
-    """Every path of a stack, fine ones first. There are 292 for 12 layers with 2, 3, 4, 6."""
-    steps = (1, *sorted(set(granularities)))
-
-    def extend(path: Path, start: int) -> Iterator[Path]:
-        if start == depth:
-            yield path
-        for g in steps:
-            if start % g == 0 and start + g <= depth:
-                yield from extend((*path, g), start + g)
-
-    return extend((), 0)
-
-
-@cache
-def path_lengths(depth: int, granularities: tuple[int, ...]) -> tuple[int, ...]:
-    """Numbers of layers that a stack can be assembled to, ascending, without listing every path."""
-    lengths: list[set[int]] = [{0}] + [set() for _ in range(depth)]
-    for end in range(1, depth + 1):
-        for g in (1, *granularities):
-            if end >= g and (end - g) % g == 0:
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """Numbers of layers that the stack can be assembled to, ascending; found without listing every path."""
+        lengths: list[set[int]] = [{0}] + [set() for _ in range(self.depth)]  # of paths over the first 0, 1, 2 … layers
+        for end in range(1, self.depth + 1):
+            for g in self._that_may_end_at(end):
                 lengths[end] |= {n + 1 for n in lengths[end - g]}
-    return tuple(sorted(lengths[depth]))
+        return tuple(sorted(lengths[self.depth]))
+
+    @cached_property
+    def count(self) -> int:
+        """Number of paths: 292 for 12 layers with granularities 2, 3, 4 and 6."""
+        counts = [1] + [0] * self.depth  # of paths over the first 0, 1, 2 … layers
+        for end in range(1, self.depth + 1):
+            counts[end] = sum(counts[end - g] for g in self._that_may_end_at(end))
+        return counts[self.depth]
+
+    def _that_may_end_at(self, end: int) -> list[int]:
+        """Granularities of the layers that may end after ``end`` original layers."""
+        return [g for g in (1, *self.granularities) if end % g == 0]
+
+    def check(self, path: Iterable[int]) -> LayerPath:
+        """The path as a tuple; raises :class:`ModtfError` if it is no path or does not cover exactly this stack."""
+        path = _as_path(path, self.name)
+        start = 0
+        for g in path:
+            if g not in (1, *self.granularities):
+                known = ", ".join(map(str, (1, *self.granularities)))
+                raise ModtfError(
+                    f"the {self.name}'s path {write_path(path)} is not possible: "
+                    f"the {self.name} has no granularity {g}; it has {known} (1 is an original layer)"
+                )
+            if start % g:
+                raise ModtfError(
+                    f"in the {self.name}'s path {write_path(path)} granularity {g} starts at layer {start}; "
+                    f"it may start only at multiples of {g}. "
+                    f"Put layers of granularity 1 or a divisor of {start} before it"
+                )
+            start += g
+        if start != self.depth:
+            raise ModtfError(
+                f"the {self.name}'s path {write_path(path)} covers {start} layers; "
+                f"the stack has {self.depth}: cover all of them"
+            )
+        return path
+
+    def paths(self) -> Iterator[LayerPath]:
+        """Every path of the stack, those that begin with fine layers first."""
+
+        def extend(path: LayerPath, start: int) -> Iterator[LayerPath]:
+            if start == self.depth:
+                yield path
+            for g in (1, *self.granularities):
+                if start % g == 0 and start + g <= self.depth:
+                    yield from extend((*path, g), start + g)
+
+        return extend((), 0)
+
+    def split(self, path: LayerPath, layer: int) -> LayerPath:
+        """The path after splitting the module over original layer ``layer`` (0-based) into equal, next finer layers.
+
+        >>> StackMapping(12, (2, 3, 6)).split((6, 6), layer=0)
+        (3, 3, 6)
+
+        Raises :class:`ModtfError` if an original layer is there, since nothing is finer.
+        """
+        path = self.check(path)
+        for index, (start, g) in enumerate(zip(start_indices(path), path, strict=True)):
+            if start <= layer < start + g:
+                if g == 1:
+                    raise ModtfError(f"layer {layer} is an original layer: there is nothing finer to split it into")
+                finer = max(f for f in (1, *self.granularities) if f < g and g % f == 0)
+                return (*path[:index], *(finer,) * (g // finer), *path[index + 1 :])
+        raise ModtfError(f"the {self.name} has no layer {layer}; it has layers 0 to {self.depth - 1}")
+
+    def merge(self, path: LayerPath, layer: int) -> LayerPath:
+        """The path after joining what meets between original layers ``layer - 1`` and ``layer`` (0-based).
+
+        >>> StackMapping(6, (2, 3, 6)).merge((1, 1, 2, 2), layer=2)
+        (6,)
+
+        It is the smallest module that replaces whole layers of the path, those on both sides among them. Raises
+        :class:`ModtfError` if there is none, or if no layer of the path begins at ``layer``.
+        """
+        path = self.check(path)
+        starts = start_indices(path)
+        if layer not in starts or layer == 0:
+            raise ModtfError(f"no layer of the path {write_path(path)} begins at {layer} with another before it")
+        edges = (*starts, self.depth)
+        for g in self.granularities:
+            start = layer - layer % g
+            if start < layer and start in edges and start + g in edges:
+                return (*path[: edges.index(start)], g, *path[edges.index(start + g) :])
+        sizes = ", ".join(map(str, self.granularities)) or "none"
+        raise ModtfError(
+            f"no module joins layers {layer - 1} and {layer} here: there are modules of {sizes} layers, "
+            "each begins at a multiple of its size and cuts no neighbour in two. "
+            "Split the neighbours first, or merge elsewhere"
+        )
 
 
 @dataclass(frozen=True)
 class Mapping:
-    """What a modular model can be assembled to: the depth and granularities of both stacks."""
+    """What a modular model can be assembled to.
 
-    encoder_depth: int
-    decoder_depth: int
-    encoder_granularities: tuple[int, ...]
-    decoder_granularities: tuple[int, ...]
+    >>> mapping = Mapping(StackMapping(12, (2, 3, 4, 6)), StackMapping(12, (2, 3, 4, 6)))
+    >>> mapping.count_assemblies(), mapping.maximum_ratio
+    (85264, 6.0)
+    """
+
+    encoder: StackMapping
+    decoder: StackMapping
 
     def __post_init__(self) -> None:
-        for stack in ("encoder", "decoder"):
-            name = f"{stack}_granularities"
-            object.__setattr__(
-                self, name, check_granularities(getattr(self, name), getattr(self, f"{stack}_depth"), stack)
-            )
+        for name, stack in zip(STACKS, self.stacks, strict=True):
+            object.__setattr__(self, name, replace(stack, name=name))
+
+    @property
+    def stacks(self) -> tuple[StackMapping, StackMapping]:
+        return self.encoder, self.decoder
 
     @property
     def layers(self) -> int:
         """Layers of the original, both stacks together."""
-        return self.encoder_depth + self.decoder_depth
+        return self.encoder.depth + self.decoder.depth
 
     @property
     def original(self) -> Assembly:
         """The assembly of all original layers."""
-        return Assembly((1,) * self.encoder_depth, (1,) * self.decoder_depth)
+        return Assembly(self.encoder.original, self.decoder.original)
 
     @property
     def coarsest(self) -> Assembly:
         """The assembly with the fewest layers."""
-        e, d = max((1, *self.encoder_granularities)), max((1, *self.decoder_granularities))
-        return Assembly((e,) * (self.encoder_depth // e), (d,) * (self.decoder_depth // d))
+        return Assembly(self.encoder.coarsest, self.decoder.coarsest)
 
     @property
     def maximum_ratio(self) -> float:
         return self.coarsest.ratio
 
     def check(self, assembly: Assembly) -> Assembly:
-        """The same assembly; raises :class:`ModtfError` where this model cannot be assembled to it."""
-        check_path(assembly.encoder, self.encoder_depth, self.encoder_granularities, "encoder")
-        check_path(assembly.decoder, self.decoder_depth, self.decoder_granularities, "decoder")
+        """The same assembly; raises :class:`ModtfError` if it is none, or if this model cannot be assembled to it."""
+        if not isinstance(assembly, Assembly):
+            raise ModtfError(
+                f"the assembly is {assembly!r}; give a modtf.Assembly, such as Assembly((6, 6), (2, 2, 2, 6)), "
+                "or its text 'encoder 6·6 | decoder 2·2·2·6'"
+            )
+        for stack, path in zip(self.stacks, assembly.paths, strict=True):
+            stack.check(path)
         return assembly
 
     def ratios(self) -> tuple[float, ...]:
         """All reachable ratios, ascending from 1."""
-        encoder = path_lengths(self.encoder_depth, self.encoder_granularities)
-        decoder = path_lengths(self.decoder_depth, self.decoder_granularities)
-        return tuple(sorted({self.layers / (e + d) for e in encoder for d in decoder}))
+        return tuple(sorted({self.layers / (e + d) for e in self.encoder.lengths for d in self.decoder.lengths}))
 
     def count_assemblies(self) -> int:
         """How many different assemblies exist."""
-        return _count_paths(self.encoder_depth, self.encoder_granularities) * _count_paths(
-            self.decoder_depth, self.decoder_granularities
-        )
-
-
-@cache
-def _count_paths(depth: int, granularities: tuple[int, ...]) -> int:
-    ways = [1] + [0] * depth
-    for end in range(1, depth + 1):
-        ways[end] = sum(ways[end - g] for g in (1, *granularities) if end >= g and (end - g) % g == 0)
-    return ways[depth]
+        return self.encoder.count * self.decoder.count
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """An encoder path and a decoder path.
+    """An encoder path and a decoder path; raises :class:`ModtfError` for a value that is no path.
 
     >>> assembly = Assembly((2, 2, 2), (1, 1, 2, 2))
     >>> print(assembly)
@@ -225,8 +249,16 @@ class Assembly:
     True
     """
 
-    encoder: Path
-    decoder: Path
+    encoder: LayerPath
+    decoder: LayerPath
+
+    def __post_init__(self) -> None:
+        for name, path in zip(STACKS, self.paths, strict=True):
+            object.__setattr__(self, name, _as_path(path, name))
+
+    @property
+    def paths(self) -> tuple[LayerPath, LayerPath]:
+        return self.encoder, self.decoder
 
     @property
     def layers(self) -> int:
@@ -240,7 +272,7 @@ class Assembly:
 
     @property
     def shape(self) -> str:
-        """Layers as ``encoder-decoder``, such as ``6-6``."""
+        """Numbers of layers as ``encoder-decoder``, such as ``6-6``."""
         return f"{len(self.encoder)}-{len(self.decoder)}"
 
     def __str__(self) -> str:
@@ -248,8 +280,12 @@ class Assembly:
 
     @classmethod
     def parse(cls, text: str) -> Assembly:
-        """Read what ``str`` writes; ``encoder 6,6 | decoder 2x6`` is understood too (``2x6`` is 2·2·2·2·2·2)."""
-        match = re.fullmatch(r"\s*encoder\s+([\d·.,x×\s]+)\|\s*decoder\s+([\d·.,x×\s]+)", text)
+        """Read what ``str`` writes, with each path in any spelling of :func:`parse_path`.
+
+        >>> print(Assembly.parse("encoder 6,6 | decoder [2]*3, 6"))
+        encoder 6·6 | decoder 2·2·2·6
+        """
+        match = re.fullmatch(r"\s*encoder\s+(.+?)\|\s*decoder\s+(.+)", text) if isinstance(text, str) else None
         if not match:
             raise ModtfError(f"{text!r} is not an assembly; write for example 'encoder 6·6 | decoder 2·2·2·6'")
         return cls(parse_path(match[1]), parse_path(match[2]))
@@ -261,29 +297,61 @@ class Assembly:
     @classmethod
     def from_json(cls, data: Any) -> Assembly:
         """Inverse of :meth:`to_json`; raises :class:`ModtfError` for anything else."""
-        paths: list[Any] = (
-            [data.get(stack) for stack in ("encoder", "decoder")]
-            if isinstance(data, dict) and len(data) == 2
-            else [None]
-        )
-        if not all(isinstance(path, list) and path and all(type(g) is int and g > 0 for g in path) for path in paths):
+        if not isinstance(data, dict) or data.keys() != set(STACKS):
             raise ModtfError(f'{data!r} is not an assembly; write {{"encoder": [6, 6], "decoder": [2, 2, 2, 6]}}')
-        return cls(tuple(paths[0]), tuple(paths[1]))
+        return cls(**data)
 
 
-def write_path(path: Path) -> str:
+def boundaries(path: LayerPath) -> tuple[int, ...]:
+    """For each layer of the path, how many original layers are done after it: ``(1, 2, 3)`` → ``(1, 3, 6)``."""
+    return tuple(accumulate(path))
+
+
+def start_indices(path: LayerPath) -> tuple[int, ...]:
+    """The original layer that each layer of the path begins at: ``(1, 2, 3)`` → ``(0, 1, 3)``."""
+    return tuple(end - g for g, end in zip(path, boundaries(path), strict=True))
+
+
+def write_path(path: LayerPath) -> str:
     """``(2, 2, 6)`` → ``2·2·6``."""
     return "·".join(map(str, path))
 
 
-def parse_path(text: str) -> Path:
-    """``2·2·6``, ``2,2,6`` or ``2x2 6`` (granularity x times) → ``(2, 2, 6)``."""
+def parse_path(text: str) -> LayerPath:
+    """Read granularities with ``·``, dots, commas or spaces between; ``[4]*3`` is three layers of granularity 4.
+
+    >>> parse_path("2·2·6"), parse_path("[2]*2, 6")
+    ((2, 2, 6), (2, 2, 6))
+
+    Raises :class:`ModtfError` for anything else, and for ``3x4``, which reads both as three layers and as four.
+    """
+    if not isinstance(text, str):
+        raise ModtfError(f"{text!r} is not the text of a path; write for example '2·2·6'")
     path: list[int] = []
-    for part in re.split(r"[·.,\s]+", text.strip()):
-        match = re.fullmatch(r"([1-9]\d{0,3})(?:[x×]([1-9]\d{0,3}))?", part)
-        if not match:
+    number = r"([1-9]\d{0,3})"
+    for part in re.split(r"[·.,\s]+", re.sub(r"\s*([*x×])\s*", r"\1", text.strip())):
+        if match := re.fullmatch(number, part):
+            path.append(int(match[1]))
+        elif match := re.fullmatch(rf"\[{number}\][*×]{number}", part):
+            path.extend([int(match[1])] * int(match[2]))
+        elif match := re.fullmatch(rf"{number}[*x×]{number}", part):
+            readings = dict.fromkeys([match.groups(), match.groups()[::-1]])  # as (times, granularity)
+            meanings = " or ".join(f"{times} times granularity {g}" for times, g in readings)
+            spellings = " or ".join(f"[{g}]*{times}" for times, g in readings)
+            raise ModtfError(f"{text.strip()!r} is not a path: {part!r} could mean {meanings}; write {spellings}")
+        else:
             raise ModtfError(
-                f"{text.strip()!r} is not a path: {part!r} is not a granularity; write for example 2·2·6 or 2x2,6"
+                f"{text.strip()!r} is not a path: {part!r} is not a granularity; "
+                "write for example 2·2·6, or [2]*3 for three layers of granularity 2"
             )
-        path += [int(match[1])] * int(match[2] or 1)
     return tuple(path)
+
+
+def _as_path(value: Any, stack: str) -> LayerPath:
+    """A list or tuple as a path; raises :class:`ModtfError` for what cannot be the path of any stack."""
+    if not isinstance(value, list | tuple) or not value or not all(type(g) is int and g >= 1 for g in value):
+        raise ModtfError(
+            f"the {stack}'s path is {value!r}; "
+            "a path is a tuple of at least one granularity, each a whole number from 1, such as (2, 2, 6)"
+        )
+    return tuple(value)

@@ -1,8 +1,8 @@
 """Module replacing: which layers a training step runs.
 
-As in BERT-of-Theseus, layers of the original are replaced at random by successors while those learn to work in their place.
-The paper does so at several granularities in one training phase. Its schedule is not published; this one is our choice, and
-`benchmarks/LOG.md` says what was tried. The path of a step is a pure function of (seed, step).
+As in BERT-of-Theseus, layers of the original are replaced at random by successors, which learn to work in their place.
+The paper does so at several granularities in one training phase. Its schedule is not published; this one is our choice,
+and `benchmarks/LOG.md` says what was tried. The path of a step is a pure function of (seed, step).
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 from modtf.errors import ModtfError
-from modtf.mapping import Assembly, Mapping, Path
+from modtf.mapping import Assembly, LayerPath, Mapping, StackMapping
 from modtf.strategies import STRATEGIES, assemblies
 
 _TRIES = 100
@@ -24,14 +25,16 @@ class ReplacingSchedule:
 
     Three kinds of steps alternate at random:
 
-    - *mixtures* (a share ``mixtures``) go through each stack and replace the layers ahead with probability p, by a module of
-      any granularity that may start there: they teach every module to work beside every other;
-    - *whole* steps (a share ``whole``) give each stack one granularity from end to end, 1 among them, all alike often: a full
-      stack must work with a compressed one;
-    - *strategy* steps, the rest, run what :mod:`modtf.strategies` gives, drawn in proportion to the ratio.
+    - *mixtures* (a share ``mixtures`` of all steps) go through each stack and replace the next layers, with probability
+      p, by a module of any granularity that may start there: they teach every module to work beside every other;
+    - *whole* steps (a share ``whole``) give each stack one granularity from end to end, each with equal probability, 1
+      among them: a full stack must work with a compressed one;
+    - *strategy* steps, the rest, run assemblies of :mod:`modtf.strategies`, with probability proportional to the ratio.
 
-    p rises linearly from ``probability`` to 1 at ``full_at`` (a share of all steps); the coarsest granularity allowed rises
-    from the finest to all at ``coarse_at``.
+    p rises linearly from ``probability`` at the first step to 1 at ``full_at`` (a share of all steps). The coarsest
+    granularity allowed rises from the finest to the coarsest of all at ``coarse_at`` (likewise). Raises
+    :class:`ModtfError` for a mapping without modules, for steps or a seed that are not whole numbers, and for shares
+    that are not from 0 to 1.
     """
 
     mapping: Mapping
@@ -44,82 +47,86 @@ class ReplacingSchedule:
     whole: float = 0.6
 
     def __post_init__(self) -> None:
+        if not isinstance(self.mapping, Mapping):
+            raise ModtfError(f"mapping is {self.mapping!r}; give the mapping of a modular model, modular.mapping")
         if self.mapping.maximum_ratio == 1:
             raise ModtfError(
                 "the model has no modularized layers, so nothing can be replaced; modularize it with granularities"
             )
+        for name in ("steps", "seed"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                raise ModtfError(f"{name} is {value!r}; give a whole number")
         if self.steps < 1:
             raise ModtfError(f"a schedule of {self.steps} steps was asked for; at least 1 is needed")
         for name in ("probability", "full_at", "coarse_at", "mixtures", "whole"):
             value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ModtfError(f"{name} is {value}; possible are values from 0 to 1")
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
+                raise ModtfError(f"{name} is {value!r}; possible are numbers from 0 to 1")
         if self.mixtures + self.whole > 1:
             raise ModtfError(
-                f"mixtures and whole are shares of all steps, but {self.mixtures} + {self.whole} is more than 1; lower one"
+                "mixtures and whole are shares of all steps, "
+                f"but {self.mixtures} + {self.whole} is more than 1; lower one of them"
             )
 
     def replacing_probability(self, step: int) -> float:
         """p at a step, from ``probability`` up to 1."""
-        return self.probability + (1 - self.probability) * self._risen(step, self.full_at)
+        return self.probability + (1 - self.probability) * self._progress(step, self.full_at)
 
     def allowed_granularities(self, step: int) -> tuple[int, ...]:
-        """Granularities that a step may draw, the fine ones first in time."""
-        every = tuple(sorted({*self.mapping.encoder_granularities, *self.mapping.decoder_granularities}))
-        return every[: 1 + int(self._risen(step, self.coarse_at) * (len(every) - 1))]
+        """Granularities that a step may draw, ascending; the coarse ones are allowed later."""
+        every = sorted({g for stack in self.mapping.stacks for g in stack.granularities})
+        last = int(self._progress(step, self.coarse_at) * (len(every) - 1))
+        return tuple(every[: last + 1])
 
     def draw(self, step: int) -> Assembly:
         """The assembly that training step ``step`` (0-based) runs; at least one layer of it is replaced."""
         rng = random.Random(f"{self.seed} replacing {step}")
         allowed = self.allowed_granularities(step)
-        stacks = (
-            (self.mapping.encoder_depth, self.mapping.encoder_granularities),
-            (self.mapping.decoder_depth, self.mapping.decoder_granularities),
-        )
         for _ in range(_TRIES):
-            kind = rng.random()
-            if kind < self.mixtures:
-                p = self.replacing_probability(step)
-                drawn = Assembly(
-                    *(self._mixture(rng, p, depth, granularities, allowed) for depth, granularities in stacks)
-                )
-            elif kind < self.mixtures + self.whole:
-                drawn = Assembly(*(self._whole(rng, depth, granularities, allowed) for depth, granularities in stacks))
-            else:
-                reachable = assemblies(self.mapping, rng.choice(sorted(STRATEGIES)))
-                drawn = rng.choices(reachable, [assembly.ratio for assembly in reachable])[0]
-            # A step without modules has no gradient, one with modules that are not due yet comes too early: draw again.
+            drawn = self._draw_once(rng, step, allowed)
+            # A step without modules has no gradient, and modules that are not allowed yet come too early: draw again.
             if drawn != self.mapping.original and set(drawn.encoder + drawn.decoder) <= {1, *allowed}:
                 return drawn
-        # These options have next to no such draw yet (p is 0, or no strategy uses the finest granularity): replace all by the finest.
-        finest = allowed[0]
-        return Assembly(
-            *(
-                (finest,) * (depth // finest) if finest in granularities else (1,) * depth
-                for depth, granularities in stacks
-            )
-        )
+        # Next to no draw fits yet (p is 0, or no strategy uses the finest granularity): replace all by the finest.
+        return Assembly(*(_uniform(stack, allowed[0]) for stack in self.mapping.stacks))
 
-    def _risen(self, step: int, at: float) -> float:
-        return 1.0 if at == 0 else min(1.0, step / self.steps / at)
+    def _draw_once(self, rng: random.Random, step: int, allowed: tuple[int, ...]) -> Assembly:
+        kind = rng.random()
+        if kind < self.mixtures:
+            p = self.replacing_probability(step)
+            return Assembly(*(_mixture(rng, p, stack, allowed) for stack in self.mapping.stacks))
+        if kind < self.mixtures + self.whole:
+            return Assembly(*(_whole(rng, stack, allowed) for stack in self.mapping.stacks))
+        reachable = assemblies(self.mapping, rng.choice(sorted(STRATEGIES)))
+        return rng.choices(reachable, weights=[assembly.ratio for assembly in reachable])[0]
 
-    @staticmethod
-    def _mixture(rng: random.Random, p: float, depth: int, granularities: Path, allowed: Path) -> Path:
-        path: list[int] = []
-        start = 0
-        while start < depth:
-            fitting = [g for g in granularities if g in allowed and start % g == 0]
-            g = rng.choice(fitting) if fitting and rng.random() < p else 1
-            path.append(g)
-            start += g
-        return tuple(path)
-
-    @staticmethod
-    def _whole(rng: random.Random, depth: int, granularities: Path, allowed: Path) -> Path:
-        possible = [1, *(g for g in granularities if g in allowed)]
-        g = rng.choice(possible)
-        return (g,) * (depth // g)
+    def _progress(self, step: int, end: float) -> float:
+        """From 0 at the first step to 1 at ``end``, a share of all steps."""
+        return 1.0 if end == 0 else min(1.0, step / self.steps / end)
 
     def __iter__(self) -> Iterator[Assembly]:
         """All draws in order: what a training with this schedule would run."""
         return (self.draw(step) for step in range(self.steps))
+
+
+def _mixture(rng: random.Random, p: float, stack: StackMapping, allowed: tuple[int, ...]) -> LayerPath:
+    """A path that takes, wherever modules may start, one of them with probability p and an original layer otherwise."""
+    path: list[int] = []
+    start = 0
+    while start < stack.depth:
+        fitting = [g for g in stack.granularities if g in allowed and start % g == 0]
+        g = rng.choice(fitting) if fitting and rng.random() < p else 1
+        path.append(g)
+        start += g
+    return tuple(path)
+
+
+def _whole(rng: random.Random, stack: StackMapping, allowed: tuple[int, ...]) -> LayerPath:
+    """A path of one granularity, 1 among the possible ones."""
+    return _uniform(stack, rng.choice([1, *(g for g in stack.granularities if g in allowed)]))
+
+
+def _uniform(stack: StackMapping, g: int) -> LayerPath:
+    """The path of granularity g alone, or the original's if the stack lacks it."""
+    return (g,) * (stack.depth // g) if g in stack.granularities else stack.original

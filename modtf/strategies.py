@@ -1,52 +1,55 @@
 """From a wanted ratio to an assembly.
 
-The paper names two deterministic strategies, size-first and speed-first, and what they are for. How they choose among
-paths is not published, so the rules below are our choice: each strategy is one way down from the original to the smallest
-assembly, on which a higher ratio never has more layers in either stack, and takes the assembly on it whose number of layers is nearest to
-the wanted one. (Where the stacks' lengths have gaps, an assembly off that way may come nearer: 12 + 4 layers whose decoder
-is of 4 layers or 1 have one of 15, but not on the even way.)
+The paper names two deterministic strategies, size-first and speed-first, and says what they are for, but not how they
+choose among paths. The rules below are our choice. Each strategy is one way down from the original to the smallest
+assembly, and no step of it adds a layer to either stack. It takes the step whose number of layers is nearest to the
+wanted one. (Where the stacks' lengths have gaps, an assembly off that way may be nearer: 12 + 4 layers whose decoder
+has 4 layers or 1 can be assembled to 15 layers, but not on the even way.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from numbers import Real
 
 from modtf.errors import ModtfError
-from modtf.mapping import Assembly, Mapping, Path, path_lengths
+from modtf.mapping import Assembly, LayerPath, Mapping, StackMapping
 
-#: (encoder layers, decoder layers) from the original's to the fewest, each step taking layers away and adding none.
+#: Numbers of layers (encoder, decoder) from the original's to the fewest; each step takes layers away and adds none.
 Descent = tuple[tuple[int, int], ...]
 Strategy = Callable[[Mapping, float], Assembly]
 
 
 def size_first(mapping: Mapping, ratio: float) -> Assembly:
-    """Both stacks shrink evenly: the smallest model that keeps as much of each stack as of the other.
+    """Both stacks shrink evenly, so that the smaller model keeps as much of one as of the other.
 
-    12 + 12 layers at 2x become 6 + 6. For equal sizes this suits storage; the paper's *size-first*, with our choice of paths.
-    Raises :class:`ModtfError` for a ratio below 1 or above the maximum.
+    12 + 12 layers at 2x become 6 + 6. The paper's *size-first*, meant for little storage; the paths are our choice.
+    Raises :class:`ModtfError` for a ratio that is no number, is below 1 or above the maximum.
     """
     return _nearest(mapping, ratio, _even_descent(mapping))
 
 
 def speed_first(mapping: Mapping, ratio: float) -> Assembly:
-    """The decoder shrinks first, since it runs once for every generated token and the encoder once a sentence.
+    """The decoder shrinks first, since it runs once for each generated token and the encoder once for each text.
 
-    12 + 12 layers at 1.5x become 12 + 4; only when the decoder is at its smallest does the encoder shrink (2x: 10 + 2).
-    The paper's *speed-first*, with our choice of paths. Raises :class:`ModtfError` as :func:`size_first`.
+    12 + 12 layers at 1.5x become 12 + 4. The encoder shrinks only once the decoder is at its smallest (2x: 10 + 2).
+    The paper's *speed-first*; the paths are our choice. Raises :class:`ModtfError` like :func:`size_first`.
     """
     encoder, decoder = _descending_lengths(mapping)
-    return _nearest(mapping, ratio, (*((encoder[0], d) for d in decoder), *((e, decoder[-1]) for e in encoder[1:])))
+    decoder_shrinks = tuple((encoder[0], d) for d in decoder)
+    encoder_shrinks = tuple((e, decoder[-1]) for e in encoder[1:])
+    return _nearest(mapping, ratio, decoder_shrinks + encoder_shrinks)
 
 
 STRATEGIES: dict[str, Strategy] = {"size_first": size_first, "speed_first": speed_first}
 
 
-def choose(mapping: Mapping, ratio: float, strategy: str) -> Assembly:
-    """The assembly of a strategy given by its name."""
-    if strategy not in STRATEGIES:
+def choose(mapping: Mapping, ratio: float | None, strategy: str) -> Assembly:
+    """The assembly that the named strategy gives for a ratio; None is ratio 1, the original."""
+    if not isinstance(strategy, str) or strategy not in STRATEGIES:
         raise ModtfError(f"strategy {strategy!r} is unknown; possible are {', '.join(STRATEGIES)}")
-    return STRATEGIES[strategy](mapping, ratio)
+    return STRATEGIES[strategy](mapping, 1.0 if ratio is None else ratio)
 
 
 def assemblies(mapping: Mapping, strategy: str) -> tuple[Assembly, ...]:
@@ -54,39 +57,39 @@ def assemblies(mapping: Mapping, strategy: str) -> tuple[Assembly, ...]:
     return tuple(dict.fromkeys(choose(mapping, ratio, strategy) for ratio in mapping.ratios()))
 
 
-def even_path(depth: int, granularities: tuple[int, ...], layers: int) -> Path:
+def even_path(stack: StackMapping, layers: int) -> LayerPath:
     """The path of ``layers`` layers whose granularities differ least, fine ones first.
 
-    Of all paths of that length the one with the smallest sum of squared granularities (no module does much more than
-    its share), and among those the one that keeps original layers longest (our choice; the last layers are the ones that
-    users of SFT drop with the least loss).
+    Of all paths of that length it has the smallest sum of squared granularities (no module does much more than its
+    share); among equals it keeps original layers longest. Both are our choice. Raises :class:`ModtfError` if the stack
+    cannot be assembled to that many layers.
     """
-    return _even_path(depth, granularities, layers, 0)[1]
+    if layers not in stack.lengths:
+        possible = ", ".join(map(str, stack.lengths))
+        raise ModtfError(f"the {stack.name} cannot be assembled to {layers!r} layers; possible are {possible}")
+    return _most_even(stack, layers, 0)[1]
 
 
 @cache
-def _even_path(depth: int, granularities: tuple[int, ...], layers: int, start: int) -> tuple[float, Path]:
-    """The best (sum of squares, path) from original layer ``start`` on, by dynamic programming."""
-    if layers == 0 or start == depth:
-        return (0.0, ()) if layers == 0 and start == depth else (float("inf"), ())
+def _most_even(stack: StackMapping, layers: int, start: int) -> tuple[float, LayerPath]:
+    """The smallest sum of squares (infinite if no path fits) and its path, from original layer ``start`` on."""
+    if layers == 0 or start == stack.depth:
+        return (0.0, ()) if layers == 0 and start == stack.depth else (float("inf"), ())
     options = []
-    for g in (1, *granularities):
-        if start % g == 0 and start + g <= depth:
-            squares, rest = _even_path(depth, granularities, layers - 1, start + g)
+    for g in (1, *stack.granularities):
+        if start % g == 0 and start + g <= stack.depth:
+            squares, rest = _most_even(stack, layers - 1, start + g)
             options.append((squares + g * g, (g, *rest)))
     return min(options)
 
 
 def _descending_lengths(mapping: Mapping) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return (
-        path_lengths(mapping.encoder_depth, mapping.encoder_granularities)[::-1],
-        path_lengths(mapping.decoder_depth, mapping.decoder_granularities)[::-1],
-    )
+    return mapping.encoder.lengths[::-1], mapping.decoder.lengths[::-1]
 
 
 @cache
 def _even_descent(mapping: Mapping) -> Descent:
-    """Take the next layers from the stack that has kept the larger share of its own; from the decoder on a tie."""
+    """Each step shrinks the stack that has kept the larger share of its layers, and the decoder on a tie."""
     encoder, decoder = _descending_lengths(mapping)
     e = d = 0
     descent = [(encoder[0], decoder[0])]
@@ -103,14 +106,14 @@ def _even_descent(mapping: Mapping) -> Descent:
 def _nearest(mapping: Mapping, ratio: float, descent: Descent) -> Assembly:
     """The step of the descent whose number of layers is nearest to the wanted one, the larger on a tie."""
     maximum = mapping.maximum_ratio
-    # A ratio that was rounded for people (1.09, 2.67) may lie a hair outside of what is possible.
+    if isinstance(ratio, bool) or not isinstance(ratio, Real):
+        kind = type(ratio).__name__
+        raise ModtfError(f"the ratio is {ratio!r}, a {kind}; give a number from 1 to {maximum:.4g}")
+    # A ratio that was rounded for people (1.09, 2.67) may lie just above the maximum.
     if not 1 - 1e-9 <= ratio <= maximum + 0.005:
         raise ModtfError(
-            f"ratio {ratio:g} is out of reach; this model can be assembled to ratios from 1 to {maximum:.4g}"
+            f"ratio {ratio} is out of reach; this model can be assembled to ratios from 1 to {maximum:.4g}"
         )
-    wanted = mapping.layers / ratio
+    wanted = mapping.layers / float(ratio)
     encoder, decoder = min(descent, key=lambda lengths: (abs(sum(lengths) - wanted), -sum(lengths)))
-    return Assembly(
-        even_path(mapping.encoder_depth, mapping.encoder_granularities, encoder),
-        even_path(mapping.decoder_depth, mapping.decoder_granularities, decoder),
-    )
+    return Assembly(even_path(mapping.encoder, encoder), even_path(mapping.decoder, decoder))

@@ -61,8 +61,7 @@ for ratio in (1, 2, 3, 6):
 # Read the last one again: it is fluent, and it is not true to the facts. **The price is gone.** A *slot* is one kind of fact (name, food, price …), and a slot matcher finds which of them a text says:
 
 # %% tags=["nbval-check-output"]
-from modtf.tasks.e2e import parse_mr
-from modtf.tasks.slots import check
+from modtf.tasks.e2e import check, parse_mr
 
 for ratio in (1, 2, 3, 6):
     report = check(parse_mr(facts), modular.generate(facts, ratio=ratio))
@@ -75,13 +74,12 @@ for ratio in (1, 2, 3, 6):
 from collections import Counter
 
 from modtf.evaluation import write_texts
-from modtf.pocket import bundled_examples
-from modtf.tasks.e2e import write_mr
+from modtf.tasks import E2E
 
-examples = bundled_examples("evaluation")[:100]
+sources = [example.source for example in E2E.bundled_examples("evaluation")[:100]]
 for ratio in (1, 6):
-    texts = write_texts(modular, modular.choose(ratio), [write_mr(example.mr) for example in examples])
-    missed = Counter(slot for example, text in zip(examples, texts, strict=True) for slot in check(example.mr, text).missed)
+    texts = write_texts(modular, modular.choose(ratio), sources)
+    missed = Counter(slot for source, text in zip(sources, texts, strict=True) for slot in check(parse_mr(source), text).missed)
     print(f"{ratio}x misses:", ", ".join(f"{slot} {count} times" for slot, count in missed.most_common()))
 
 # %% [markdown]
@@ -103,19 +101,19 @@ guess_errors = None  # 6x has how many times as many slot errors as the full mod
 # %% tags=["nbval-check-output"]
 import json
 
-from modtf import course
-from modtf.data import bundled
+from modtf.bundled import bundled
+from modtf.views import notebook
 
-rows = [row for row in json.loads(bundled("table.json").read_text())["rows"] if row["trained"]]
+rows = [row for row in json.loads(bundled("pocket/table.json").read_text())["rows"] if row["trained"]]
 full, small = (next(row for row in rows if row["strategy"] == "size_first" and row["wanted_ratio"] == ratio) for ratio in (1, 6))
-course.reveal("BLEU that 6x keeps (%)", guess_bleu, 100 * small["bleu"] / full["bleu"])
-course.reveal("slot errors of 6x, times those of 1x", guess_errors, small["ser"] / full["ser"])
+notebook.reveal("BLEU that 6x keeps (%)", guess_bleu, 100 * small["bleu"] / full["bleu"])
+notebook.reveal("slot errors of 6x, times those of 1x", guess_errors, small["ser"] / full["ser"])
 
 # %%
 from modtf.views.figures import described, quality_curve
 
 described(
-    quality_curve(rows, against="ratio"),
+    quality_curve(rows, E2E.metrics, against="ratio"),
     "Two panels over the compression ratio from 1 to 6, a line for each strategy. Left: the BLEU kept stays at about 100 percent everywhere. Right: the slot error rate is "
     f"{full['ser']} percent at 1x and stays near it while the decoder has three layers or more; with two, as at 6x, it is {small['ser']} percent.",
     template="plotly_white",
@@ -149,7 +147,7 @@ my_facts = None  # for example "name[...], eatType[pub], food[...]"
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with course.check("0.1"):
+with notebook.check("0.1"):
     assert my_facts is not None, "my_facts is still None; write a text such as name[The Golden Fox], eatType[pub], food[Thai]"
     assert isinstance(my_facts, str), f"my_facts should be a text in quotes, not {my_facts!r}"
     assert len(parse_mr(my_facts)) >= 6, f"you gave {len(parse_mr(my_facts))} facts; at least six are wanted"
@@ -184,7 +182,7 @@ highest = None
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with course.check("0.2"):
+with notebook.check("0.2"):
     assert highest is not None, "highest is still None"
     written = {ratio: modular.generate(facts, ratio=ratio, strategy="speed_first") for ratio in {highest, *modular.mapping.ratios()}}
     reports = {ratio: check(parse_mr(facts), text) for ratio, text in written.items()}

@@ -34,10 +34,10 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 import modtf
-from modtf import course
-from modtf.data import bundled
+from modtf.bundled import bundled
 from modtf.evaluation import size_of_assembly
-from modtf.mapping import all_paths, default_granularities, divisors, parse_path
+from modtf.mapping import StackMapping, default_granularities, divisors, parse_path
+from modtf.views import notebook
 from modtf.views.figures import described, paths_figure
 
 torch.set_num_threads(1)
@@ -54,11 +54,11 @@ mapping = modular.mapping
 # g. All modularized layers of one granularity are a **bank**: for 12 layers, the bank of granularity 3 has four, m(3, 0) to m(3, 3).
 
 # %% tags=["nbval-check-output"]
-print("encoder:", mapping.encoder_depth, "layers, granularities", mapping.encoder_granularities)
-print("decoder:", mapping.decoder_depth, "layers, granularities", mapping.decoder_granularities)
+print("encoder:", mapping.encoder.depth, "layers, granularities", mapping.encoder.granularities)
+print("decoder:", mapping.decoder.depth, "layers, granularities", mapping.decoder.granularities)
 
 # %%
-banks = {"originals": (1,) * 12} | {f"bank {g}": (g,) * (12 // g) for g in mapping.encoder_granularities}
+banks = {"originals": (1,) * 12} | {f"bank {g}": (g,) * (12 // g) for g in mapping.encoder.granularities}
 described(
     paths_figure(banks, "Everything that one stack can be made of"),
     "Five rows of blocks over 12 original layers. The first row has the 12 originals. Below it, bank 2 has six blocks of two layers each, bank 3 four blocks of three, "
@@ -83,7 +83,7 @@ def module(g: int, j: int):
 described(module(3, 1), "A row of original layers 0 to 11, in which the block m(3, 1) takes the place of layers 3, 4 and 5.")
 
 # %%
-course.play(
+notebook.play(
     module,
     g=widgets.SelectionSlider(options=[2, 3, 4, 6], value=3, description="g"),
     j=widgets.IntSlider(value=1, min=0, max=5, description="j"),
@@ -117,7 +117,7 @@ def covers(g: int, j: int) -> range:
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with course.check("1.1"):
+with notebook.check("1.1"):
     assert covers(3, 1) is not None, "covers(3, 1) gives nothing back yet; `return` a range in place of None"
     assert list(covers(3, 1)) == [3, 4, 5], f"covers(3, 1) gives {list(covers(3, 1))}; look at the figure: which columns does m(3, 1) span?"
     assert list(covers(6, 0)) == [0, 1, 2, 3, 4, 5], f"covers(6, 0) gives {list(covers(6, 0))}; it should be the first six layers"
@@ -149,7 +149,7 @@ for encoder in [(1, 1, 2, 2, 6), (2, 2, 2), (1, 2, 3, 6), (2, 2, 2, 1, 5)]:
         print("✗", error)
 
 # %% [markdown]
-# Now build one by hand. Write granularities, separated by spaces or commas, and press Enter; `2x3` is 2·2·2.
+# Now build one by hand. Write granularities, separated by spaces or commas, and press Enter; `[2]*3` is 2·2·2.
 
 
 # %%
@@ -164,7 +164,7 @@ described(
 )
 
 # %%
-course.play(draw_path, path=widgets.Text("1 1 2 2 6", description="path"))
+notebook.play(draw_path, path=widgets.Text("1 1 2 2 6", description="path"))
 
 # %% [markdown]
 # ## How many models is that?
@@ -176,13 +176,13 @@ course.play(draw_path, path=widgets.Text("1 1 2 2 6", description="path"))
 guess_assemblies = None  # a number in place of None
 
 # %% tags=["nbval-check-output"]
-paths = list(all_paths(12, (2, 3, 4, 6)))
+paths = list(mapping.encoder.paths())
 print("paths of one stack:", len(paths))
 print("the first ones:", *("·".join(map(str, path)) for path in paths[:3]), sep="\n  ")
 print("the last one:\n  " + "·".join(map(str, paths[-1])))
 
 # %% tags=["nbval-check-output"]
-course.reveal("Assemblies of 12 + 12 layers", guess_assemblies, mapping.count_assemblies())
+notebook.reveal("Assemblies of 12 + 12 layers", guess_assemblies, mapping.count_assemblies())
 
 # %% [markdown]
 # All of them are there after **one** training, because they are built from the same 12 originals and 6 + 4 + 3 + 2 modules in each stack. Nobody could train 85,264 models one by one.
@@ -238,14 +238,14 @@ def count_paths(depth: int, granularities: tuple[int, ...]) -> int:
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with course.check("1.2"):
+with notebook.check("1.2"):
     assert count_paths(2, (2,)) is not None, "count_paths(2, (2,)) gives nothing back yet"
     assert count_paths(2, (2,)) == 2, f"two layers and granularity 2 have two paths, 1·1 and 2; yours are {count_paths(2, (2,))}"
     assert count_paths(4, (2,)) == 4, (
         f"four layers and granularity 2: 1·1·1·1, 1·1·2, 2·1·1, 2·2. Yours are {count_paths(4, (2,))}; do modules begin at any layer?"
     )
-    for granularities in [(2, 3, 4, 6), (2, 3, 6), (5,), ()]:
-        wanted, given = len(list(all_paths(12, granularities))), count_paths(12, granularities)
+    for granularities in [(2, 3, 4, 6), (2, 3, 6), (12,), ()]:
+        wanted, given = StackMapping(12, granularities).count, count_paths(12, granularities)
         assert given == wanted, f"12 layers with {granularities} have another number of paths than {given}"
 
 # %% [markdown]
@@ -287,14 +287,14 @@ sizes = pd.DataFrame(
 print(sizes.to_string(index=False))
 
 # %% tags=["nbval-check-output"]
-course.reveal("T5-base at 6x: times fewer parameters", guess_t5, sizes["times fewer"].iloc[-1])
+notebook.reveal("T5-base at 6x: times fewer parameters", guess_t5, sizes["times fewer"].iloc[-1])
 
 # %% [markdown]
 # A sixth of the layers, but a quarter of the parameters: T5-base keeps its 24.7 million of embeddings. And time? It cannot be counted, only measured. The package brings a
 # table of measurements with it ([notebook 5](5_quality_and_speed.ipynb) is about how they were made):
 
 # %%
-table = json.loads(bundled("table.json").read_text())
+table = json.loads(bundled("pocket/table.json").read_text())
 rows = [row for row in table["rows"] if row["trained"] and row["strategy"] == "size_first"]
 whole = rows[0]["parameters"]
 figure = go.Figure()
@@ -352,7 +352,7 @@ def times_fewer(encoder: int, decoder: int) -> float:
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with course.check("1.3"):
+with notebook.check("1.3"):
     assert times_fewer(12, 12) is not None, "times_fewer(12, 12) gives nothing back yet"
     assert abs(times_fewer(12, 12) - 1) < 0.01, f"12-12 is the original: 1 times fewer, not {times_fewer(12, 12)}"
     assert times_fewer(6, 6) > 1, (

@@ -29,7 +29,6 @@ import inspect
 import json
 import random
 import time
-from dataclasses import asdict
 
 import ipywidgets as widgets
 import pandas as pd
@@ -38,14 +37,14 @@ import torch
 from plotly.subplots import make_subplots
 
 import modtf
-from modtf import course
 from modtf.architectures import set_attention
-from modtf.data import bundled
+from modtf.bundled import bundled
 from modtf.evaluation import measure_quality
 from modtf.layers import ModularStack
-from modtf.pocket import bundled_examples
+from modtf.tasks import E2E
 from modtf.tasks.batches import TaskBatches
-from modtf.tasks.e2e import write_mr
+from modtf.training.batches import encode_sources_once
+from modtf.views import notebook
 from modtf.views.figures import described, paths_figure
 
 torch.set_num_threads(1)
@@ -75,7 +74,7 @@ pocket = modtf.load("pocket")
 print(inspect.getsource(ModularStack))
 
 # %% [markdown]
-# (`boundaries((1, 1, 2))` is `(1, 2, 4)`: where each layer of the path ends. So `layers((1, 1, 2))` of a stack of four gives its originals 0 and 1, then m(2, 1).)
+# (`start_indices((1, 1, 2))` is `(0, 1, 2)`: where each layer of the path begins. So `layers((1, 1, 2))` of a stack of four gives its originals 0 and 1, then m(2, 1).)
 #
 # Iterating over it gives the layers of the current `path`, and Hugging Face's forward pass runs whatever it is given. With the path of all originals the model is the
 # original, bit for bit:
@@ -108,31 +107,33 @@ def new_modules() -> modtf.ModularModel:
     """The original with untrained modules of granularity 2."""
     original = pocket.assemble()
     set_attention(original, "eager")  # for texts as short as these, plain attention is the fastest on a CPU
-    return modtf.modularize(original, granularities=(2,), tokenizer=pocket.tokenizer)
+    modular = modtf.modularize(original, granularities=(2,), tokenizer=pocket.tokenizer, task="e2e")
+    encode_sources_once(modular.model)  # a batch holds each source once, however many texts were written for it
+    return modular
 
 
 modular = new_modules()
 mapping = modular.mapping
 two = modular.choose(ratio=2)
-inputs = bundled_examples("evaluation")[:40]  # MRs, each with the text that the original wrote for it
+inputs = E2E.bundled_examples("evaluation")[:40]  # MRs, each with the text that the original wrote for it
 
 untrained = measure_quality(modular, two, inputs)
-course.reveal("BLEU of untrained modules, 2x", guess_untrained, untrained.bleu)
-print(f"slot error rate: {untrained.ser:.0f} %")
+notebook.reveal("BLEU of untrained modules, 2x", guess_untrained, untrained["bleu"])
+print(f"slot error rate: {untrained['ser']:.0f} %")
 
 # %%
 example = inputs[3]
-print("MR:       ", write_mr(example.mr))
-print("original: ", modular.generate(write_mr(example.mr), ratio=1))
-print("2x, new:  ", modular.generate(write_mr(example.mr), ratio=2))
+print("MR:       ", example.source)
+print("original: ", modular.generate(example.source, ratio=1))
+print("2x, new:  ", modular.generate(example.source, ratio=2))
 
 # %% [markdown]
 # Half of the layers, and hardly a sentence is left. Is one layer to blame? We replace one pair of layers at a time, leave all others as they are, and look at the
 # cross-entropy (the loss) on a batch of texts that the original wrote: the higher, the worse.
 
 # %%
-pairs = bundled_examples("pairs")
-probe = TaskBatches(pairs, modular.tokenizer, steps=1, batch_size=32, seed=1)[0]
+pairs = E2E.bundled_examples("pairs")
+probe = TaskBatches(E2E, pairs, modular.tokenizer, steps=1, batch_size=32, seed=1)[0]
 
 
 def loss_of(assembly: modtf.Assembly) -> float:
@@ -200,7 +201,7 @@ def draw_path(rng: random.Random, p: float, depth: int, g: int) -> tuple[int, ..
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with course.check("2.1"):
+with notebook.check("2.1"):
     assert draw_path(random.Random(0), 1.0, 12, 2) is not None, "draw_path(rng, 1.0, 12, 2) gives nothing back yet"
     assert tuple(draw_path(random.Random(0), 1.0, 12, 2)) == (2,) * 6, (
         f"with p = 1 all is replaced: 2·2·2·2·2·2, not {draw_path(random.Random(0), 1.0, 12, 2)}"
@@ -279,7 +280,7 @@ described(
 
 # %%
 unit = {"min": 0.0, "max": 1.0, "step": 0.05}
-course.play(
+notebook.play(
     history,
     probability=widgets.FloatSlider(value=0.5, description="p of the first step", **unit),
     full_at=widgets.FloatSlider(value=0.5, description="share of the training after which p is 1", **unit),
@@ -304,7 +305,7 @@ described(
 )
 
 # %%
-course.play(one_step, step=widgets.IntSlider(value=40, min=0, max=STEPS - 1, description="step"))
+notebook.play(one_step, step=widgets.IntSlider(value=40, min=0, max=STEPS - 1, description="step"))
 
 # %% [markdown]
 # ### Exercise 2.2
@@ -332,7 +333,7 @@ def probability(step: int, steps: int, start: float, full_at: float) -> float:
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with course.check("2.2"):
+with notebook.check("2.2"):
     assert probability(0, 200, 0.5, 0.5) is not None, "probability(0, 200, 0.5, 0.5) gives nothing back yet"
     for step, wanted in [(0, 0.5), (50, 0.75), (100, 1.0), (199, 1.0)]:
         given = probability(step, 200, 0.5, 0.5)
@@ -354,7 +355,7 @@ guess_trained = None  # BLEU of 2x after 200 steps
 
 # %% tags=["long"]
 modular = new_modules()  # whoever runs this cell again begins anew
-batches = TaskBatches(pairs, modular.tokenizer, STEPS, batch_size=16)
+batches = TaskBatches(E2E, pairs, modular.tokenizer, STEPS, batch_size=16)
 banks = [parameter for parameter in modular.parameters() if parameter.requires_grad]
 optimizer = torch.optim.AdamW(banks, lr=2e-3)
 decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 20, 1 - step / STEPS))
@@ -371,7 +372,7 @@ def learning_curve() -> go.Figure:
     return figure
 
 
-canvas = course.Canvas("learning curve")
+canvas = notebook.Canvas("learning curve")
 display(canvas.widget)
 begun, measuring = time.perf_counter(), 0.0
 for step in range(STEPS + 1):
@@ -379,10 +380,10 @@ for step in range(STEPS + 1):
         paused = time.perf_counter()
         modular.eval()
         quality = measure_quality(modular, two, inputs)
-        curve.append({"step": step} | asdict(quality))
+        curve.append({"step": step} | quality)
         canvas.draw(learning_curve())
         print(
-            f"step {step:3}: BLEU {quality.bleu:5.1f}, slot errors {quality.ser:5.1f} %  {modular.generate(write_mr(example.mr), ratio=2)[:90]}…"
+            f"step {step:3}: BLEU {quality['bleu']:5.1f}, slot errors {quality['ser']:5.1f} %  {modular.generate(example.source, ratio=2)[:90]}…"
         )
         modular.train()
         measuring += time.perf_counter() - paused
@@ -404,10 +405,10 @@ described(
 )
 
 # %% tags=["long"]
-course.reveal(f"BLEU of 2x after {STEPS} steps of replacing", guess_trained, curve[-1]["bleu"])
-print("\nMR:           ", write_mr(example.mr))
-print("original:     ", modular.generate(write_mr(example.mr), ratio=1))
-print("2x, trained:  ", modular.generate(write_mr(example.mr), ratio=2))
+notebook.reveal(f"BLEU of 2x after {STEPS} steps of replacing", guess_trained, curve[-1]["bleu"])
+print("\nMR:           ", example.source)
+print("original:     ", modular.generate(example.source, ratio=1))
+print("2x, trained:  ", modular.generate(example.source, ratio=2))
 
 # %% [markdown]
 # It speaks. And the sizes in between, with some of the originals back in their places? 1.2x has ten layers in each stack instead of six, and eight of them are originals. **Your guess: what BLEU does 1.2x have?**
@@ -421,12 +422,12 @@ for ratio in (1, 1.1, 1.2, 1.33, 1.5, 1.71, 2):
     assembly = modular.choose(ratio)
     quality = measure_quality(modular, assembly, inputs)
     between.append(
-        {"ratio": round(assembly.ratio, 2), "layers": assembly.shape, "BLEU": round(quality.bleu, 1), "SER %": round(quality.ser, 1)}
+        {"ratio": round(assembly.ratio, 2), "layers": assembly.shape, "BLEU": round(quality["bleu"], 1), "SER %": round(quality["ser"], 1)}
     )
 print(pd.DataFrame(between).to_string(index=False))
 
 # %% tags=["long"]
-course.reveal("BLEU of 1.2x", guess_between, next(row["BLEU"] for row in between if row["ratio"] == 1.2))
+notebook.reveal("BLEU of 1.2x", guess_between, next(row["BLEU"] for row in between if row["ratio"] == 1.2))
 
 # %% [markdown]
 # (1x is the original itself, against its own texts: BLEU 100 by definition. Its slot errors are those of the original.)
@@ -509,7 +510,7 @@ def share_replaced(assembly: modtf.Assembly) -> float:
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with course.check("2.3"):
+with notebook.check("2.3"):
     assert share_replaced(mapping.original) is not None, "share_replaced gives nothing back yet"
     assert share_replaced(mapping.original) == 0, f"in the original nothing is replaced; yours says {share_replaced(mapping.original)}"
     assert share_replaced(two) == 1, f"at 2x all is replaced; yours says {share_replaced(two)}"

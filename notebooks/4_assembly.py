@@ -38,10 +38,12 @@ import torch
 from transformers import AutoModelForSeq2SeqLM
 
 import modtf
-from modtf import course
-from modtf.data import bundled
+from modtf.bundled import bundled
+from modtf.decoding import decode
 from modtf.evaluation import in_turns, size_of_assembly
 from modtf.strategies import assemblies, even_path
+from modtf.tasks import E2E
+from modtf.views import notebook
 from modtf.views.figures import described, paths_figure, quality_curve
 
 torch.set_num_threads(1)
@@ -79,7 +81,7 @@ new = sum(size for pointer, size in needed.items() if pointer not in held) / 1e6
 print("assemblies:", len(every))
 print(f"the modular model: {sum(held.values()) / 1e6:.1f} MB")
 print(f"the assemblies, had each its own weights: {sum(size_of_assembly(modular, model.assembly).megabytes for model in every):.1f} MB")
-course.reveal("MB of new weights", guess_megabytes, new)
+notebook.reveal("MB of new weights", guess_megabytes, new)
 
 # %% [markdown]
 # None. (And so assembling takes milliseconds.) A data pointer is the address of a tensor's first number in memory. Each weight of each assembly lies at an address that the modular model owns. So they are not *like* its weights, they
@@ -154,7 +156,7 @@ described(
 
 # %%
 ratios = [(f"{ratio:.2f}x", ratio) for ratio in mapping.ratios()]
-course.play(
+notebook.play(
     picture,
     ratio=widgets.SelectionSlider(options=ratios, value=2.0, description="ratio"),
     strategy=widgets.ToggleButtons(options=["size_first", "speed_first"], description="strategy"),
@@ -187,7 +189,7 @@ def encoder_first(layers: int) -> tuple[int, int]:
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with course.check("4.1"):
+with notebook.check("4.1"):
     assert encoder_first(24) is not None, "encoder_first(24) gives nothing back yet"
     for layers, wanted in [(24, (12, 12)), (18, (6, 12)), (14, (2, 12)), (8, (2, 6)), (4, (2, 2))]:
         given = tuple(encoder_first(layers))
@@ -231,7 +233,7 @@ SHAPES = [(12, 12), (12, 2), (2, 12), (2, 2)]
 
 
 def of_shape(encoder: int, decoder: int) -> modtf.Assembly:
-    return modtf.Assembly(even_path(12, (2, 3, 4, 6), encoder), even_path(12, (2, 3, 4, 6), decoder))
+    return modtf.Assembly(even_path(mapping.encoder, encoder), even_path(mapping.decoder, decoder))
 
 
 profiles = {}
@@ -269,19 +271,18 @@ described(
 )
 
 # %%
-course.reveal("encoder's share of the time at 1x (%)", guess_encoder, 100 * profile_table["encoder"].iloc[0] / profile_table.iloc[0].sum())
+at_1x = profile_table.iloc[0]
+notebook.reveal("encoder's share of the time at 1x (%)", guess_encoder, 100 * at_1x["encoder"] / at_1x.sum())
 
 # %% [markdown]
 # Two things to see. The encoder hardly matters for one short text: taking ten of its layers away gains little. And a good part of the time is *everything else*: what `generate` does in Python between two tokens. No
 # compression helps against that, so its share is larger where layers are few. (Why has self-attention so much at 12-2? The first one also computes T5's position biases, for all layers.) It is why modtf writes greedy texts by a plain loop of its own
-# ([decoding.py](../modtf/decoding.py)), which gives the same tokens:
+# ([loop.py](../modtf/decoding/loop.py)), which gives the same tokens:
 
 # %%
 models = {"{}-{}".format(*shape): modular.assembled(of_shape(*shape)) for shape in SHAPES}
 engines = {
-    (name, engine): lambda model=model, engine=engine: modtf.modular.decode(
-        model, **encoded, max_new_tokens=TOKENS, exactly=True, engine=engine
-    )
+    (name, engine): lambda model=model, engine=engine: decode(model, **encoded, max_new_tokens=TOKENS, exactly=True, engine=engine)
     for name, model in models.items()
     for engine in ("generate", "loop")
 }
@@ -294,7 +295,7 @@ print(medians.loc[list(models)].round(1).rename_axis("milliseconds").to_string()
 # %%
 lengths = (12, 9, 6, 4, 2)
 runs = {
-    (e, d): lambda e=e, d=d: modtf.modular.decode(modular.assembled(of_shape(e, d)), **encoded, max_new_tokens=TOKENS, exactly=True)
+    (e, d): lambda e=e, d=d: decode(modular.assembled(of_shape(e, d)), **encoded, max_new_tokens=TOKENS, exactly=True)
     for e in lengths
     for d in lengths
 }
@@ -352,7 +353,7 @@ def fastest(layers: int, a: float, b: float, tokens: int) -> tuple[int, int]:
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with course.check("4.2"):
+with notebook.check("4.2"):
     assert fastest(12, 1.0, 1.0, 24) is not None, "fastest(12, 1.0, 1.0, 24) gives nothing back yet"
     assert sum(fastest(12, 1.0, 1.0, 24)) == 12, (
         f"fastest(12, …) is {fastest(12, 1.0, 1.0, 24)}; it should be (encoder layers, decoder layers), 12 together"
@@ -373,10 +374,10 @@ with course.check("4.2"):
 # Speed is half of the choice. Here is the other half, as measured on the 630 inputs of the test set:
 
 # %%
-measured = [row for row in json.loads(bundled("table.json").read_text())["rows"] if row["trained"]]
+measured = [row for row in json.loads(bundled("pocket/table.json").read_text())["rows"] if row["trained"]]
 at_two = {row["strategy"]: row for row in measured if row["wanted_ratio"] == 2}
 described(
-    quality_curve(measured),
+    quality_curve(measured, E2E.metrics),
     "BLEU kept and slot error rate against the measured speed-up, a line for each strategy. BLEU stays near 100 percent. Slot errors rise for both where the decoder has two layers: at 2x "
     f"size first has {at_two['size_first']['ser']} percent at {at_two['size_first']['speed_up']:.1f} times the speed, speed first {at_two['speed_first']['ser']} percent at {at_two['speed_first']['speed_up']:.1f} times.",
     template="plotly_white",
@@ -410,7 +411,7 @@ my_choice = None  # a row of `measured`
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with course.check("4.3"):
+with notebook.check("4.3"):
     assert my_choice is not None, "my_choice is still None; it should be one of the rows in measured"
     assert my_choice in measured, f"my_choice should be a row of measured, a dict, not {my_choice!r}"
     full = next(row for row in measured if row["ratio"] == 1)

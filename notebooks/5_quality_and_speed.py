@@ -41,28 +41,30 @@ import plotly.graph_objects as go
 import torch
 
 import modtf
-from modtf import course
-from modtf.data import bundled
+from modtf.bundled import bundled
 from modtf.decoding import GENERATE, LOOP, decode
 from modtf.evaluation import Latency, in_turns, measure_quality, write_texts
-from modtf.pocket import bundled_examples
-from modtf.tasks.e2e import write_mr
-from modtf.tasks.scores import bleu, score, slot_error_rate
-from modtf.tasks.slots import SlotReport, check
+from modtf.tasks import E2E
+from modtf.tasks.e2e import check, parse_mr, score, write_mr
+from modtf.tasks.e2e.scores import bleu, slot_error_rate
+from modtf.tasks.e2e.slots import SlotReport
+from modtf.views import notebook
 from modtf.views.figures import described
 
 torch.set_num_threads(1)
 modular = modtf.load("pocket")
 original, smallest = modular.choose(1), modular.choose(6)
-table = json.loads(bundled("table.json").read_text(encoding="utf-8"))
+table = json.loads(bundled("pocket/table.json").read_text(encoding="utf-8"))
 published = json.loads(bundled("published.json").read_text(encoding="utf-8"))
-examples = bundled_examples("evaluation")  # 300 random inputs, each with the text that the original wrote for it
+examples = E2E.bundled_examples("evaluation")  # 300 random inputs, each with the text that the original wrote for it
+sources = [example.source for example in examples]
+mrs = [parse_mr(source) for source in sources]
 
 # %% [markdown]
 # ## What a text says: slots
 #
 # `pocket` is given a restaurant's attributes, the *slots*, and writes a description. So there is something to check that needs no opinion: does the text say every
-# slot, with the right value, once, and nothing else? `modtf.tasks.slots.check` looks for that with regular expressions. Here are three inputs, each written by the
+# slot, with the right value, once, and nothing else? `modtf.tasks.e2e.check` looks for that with regular expressions. Here are three inputs, each written by the
 # original and at 6x:
 
 
@@ -76,11 +78,10 @@ def chips(mr: dict[str, str], text: str) -> str:
 
 
 for number in (2, 12, 24):
-    mr = examples[number].mr
-    print(write_mr(mr))
+    print(sources[number])
     for ratio in (1, 6):
-        text = modular.generate(write_mr(mr), ratio=ratio)
-        print(f"  {ratio}x  {text}\n      {chips(mr, text)}")
+        text = modular.generate(sources[number], ratio=ratio)
+        print(f"  {ratio}x  {text}\n      {chips(mrs[number], text)}")
     print()
 
 # %% [markdown]
@@ -125,7 +126,7 @@ def ser(reports: list[SlotReport]) -> float:  # in percent
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with course.check("5.1"):
+with notebook.check("5.1"):
     right = SlotReport(said=("name", "food", "area"), missed=(), wrong=(), repeated=(), added=())
     mixed = SlotReport(said=("name", "food"), missed=("area",), wrong=("near",), repeated=("food",), added=("priceRange",))
     missing = SlotReport(said=("name",), missed=("food",), wrong=(), repeated=(), added=())
@@ -134,8 +135,8 @@ with course.check("5.1"):
     assert ser([missing]) == 50, f"one of two slots is missed: 50 %, not {ser([missing])}"
     assert ser([mixed]) == 100, f"four errors (missed, wrong, repeated, added) for an input of four slots are 100 %, not {ser([mixed])}"
     assert ser([right, missing]) == 20, f"one error in five slots is 20 %, not {ser([right, missing])}; add up first, then divide"
-    wanted = slot_error_rate([example.mr for example in examples], [example.references[0] for example in examples])
-    given = ser([check(example.mr, example.references[0]) for example in examples])
+    wanted = slot_error_rate(mrs, [example.references[0] for example in examples])
+    given = ser([check(mr, example.references[0]) for mr, example in zip(mrs, examples, strict=True)])
     assert abs(given - wanted) < 1e-9, f"for {len(examples)} texts of the original it should be {wanted:.4f}, yours is {given:.4f}"
 
 # %% [markdown]
@@ -148,7 +149,7 @@ with course.check("5.1"):
 # Take one input, the original's text as the reference, and four other texts:
 
 # %% tags=["nbval-check-output"]
-mill = examples[12].mr
+mill = mrs[12]
 reference = examples[12].references[0]
 others = {
     "the original's own": reference,
@@ -175,7 +176,7 @@ def judge(text: str) -> str:
     )
 
 
-course.play(judge, text=widgets.Textarea(reference, description="text", layout={"width": "100%", "height": "80px"}))
+notebook.play(judge, text=widgets.Textarea(reference, description="text", layout={"width": "100%", "height": "80px"}))
 
 # %% [markdown]
 # One text proves little: BLEU was made for many texts at once. So we spoil all 300 texts of the original, in two ways. One turns a fact around: "family friendly"
@@ -194,8 +195,6 @@ def without_last_sentence(text: str) -> str:
     return " ".join(sentences[:-1] or sentences)
 
 
-mrs = [example.mr for example in examples]
-sources = [write_mr(mr) for mr in mrs]
 own = [example.references[0] for example in examples]  # the original's texts
 spoiled = {
     "1x, turned around": [turned_around(text) for text in own],
@@ -240,9 +239,9 @@ for name, texts in {"1x": own, "6x": written["6x"], "1x, turned around": spoiled
 
 # %% tags=["nbval-check-output"]
 for number in (2, 5):
-    mr = examples[number].mr
+    mr = mrs[number]
     text = modular.generate(write_mr({slot: value for slot, value in mr.items() if slot != "food"}))
-    print(f"{write_mr(mr)}\n  {text}\n  {chips(mr, text)}\n")
+    print(f"{sources[number]}\n  {text}\n  {chips(mr, text)}\n")
 
 # %% [markdown]
 # A reader who does not know the input would not notice. With all slots, the original has a BLEU of 66.2. **What is its BLEU if no text says what food there is?** Write a guess.
@@ -252,7 +251,7 @@ guess_no_food = None  # BLEU, a number in place of None
 
 # %% tags=["nbval-check-output"]
 rows = {row["system"]: row for row in published["rows"]}
-course.reveal("BLEU of a model that never says the food (all slots: 66.2)", guess_no_food, rows["pocket, never told food"]["bleu"])
+notebook.reveal("BLEU of a model that never says the food (all slots: 66.2)", guess_no_food, rows["pocket, never told food"]["bleu"])
 print()
 shown = pd.DataFrame(published["rows"]).sort_values("bleu", ascending=False)
 print(shown[["system", "bleu", "rouge_l", "ser", "words"]].rename(columns={"words": "words a text"}).to_string(index=False))
@@ -332,7 +331,7 @@ guess_kept = None  # percent, a number in place of None
 
 # %% tags=["nbval-check-output"]
 by_layers = {row["layers"]: row for row in trained}  # 12-12 and 2-2 are in both strategies
-course.reveal("BLEU kept at 6x, in percent", guess_kept, by_layers["2-2"]["bleu_kept"])
+notebook.reveal("BLEU kept at 6x, in percent", guess_kept, by_layers["2-2"]["bleu_kept"])
 print()
 columns = ["layers", "ratio", "bleu", "bleu_kept", "ser", "rouge_l", "speed_up", "batch_speed_up"]
 print(pd.DataFrame(by_layers.values())[columns].round(2).to_string(index=False))
@@ -394,7 +393,7 @@ described(
 )
 
 # %%
-course.play(
+notebook.play(
     draw_columns,
     across=widgets.Dropdown(options=list(COLUMNS), value="times fewer parameters"),
     up=widgets.Dropdown(options=list(COLUMNS), value="slot errors, %"),
@@ -439,7 +438,7 @@ def fastest(rows: list[dict], points: float = 1.0) -> dict:
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with course.check("5.2"):
+with notebook.check("5.2"):
     assert fastest(trained) is not None, "fastest(trained) gives nothing back yet"
     chosen = fastest(trained)
     assert chosen in trained, f"give back a whole row of the table, not {chosen!r}"
@@ -482,7 +481,9 @@ print(pd.DataFrame(yardsticks).to_string(index=False))
 
 # %%
 quality = measure_quality(modular, smallest, examples)
-print(f"6x, measured now: BLEU {quality.bleu:.1f} against the original's own texts, SER {quality.ser:.1f} %, ROUGE-L {quality.rouge_l:.1f}")
+print(
+    f"6x, measured now: BLEU {quality['bleu']:.1f} against the original's own texts, SER {quality['ser']:.1f} %, ROUGE-L {quality['rouge_l']:.1f}"
+)
 print(
     f"6x, in the table: BLEU {by_layers['2-2']['bundled']['bleu']:.1f} against the original's own texts, SER {by_layers['2-2']['bundled']['ser']:.1f} %"
 )
@@ -490,8 +491,8 @@ print(
 # %% tags=["nbval-check-output"]
 print(
     "the same within half a point:",
-    abs(quality.bleu - by_layers["2-2"]["bundled"]["bleu"]) < 0.5,
-    abs(quality.ser - by_layers["2-2"]["bundled"]["ser"]) < 0.5,
+    abs(quality["bleu"] - by_layers["2-2"]["bundled"]["bleu"]) < 0.5,
+    abs(quality["ser"] - by_layers["2-2"]["bundled"]["ser"]) < 0.5,
 )
 
 # %% [markdown]
@@ -546,7 +547,7 @@ described(
 # An interval that holds zero says: these inputs do not show a difference. That is not the same as "there is none". With fewer inputs even the loss at 6x drowns:
 
 # %%
-course.play(draw_intervals, inputs=widgets.SelectionSlider(options=[10, 30, 100, 300], value=30))
+notebook.play(draw_intervals, inputs=widgets.SelectionSlider(options=[10, 30, 100, 300], value=30))
 
 # %% [markdown]
 # Now read the table again: no spread stands in it. `benchmarks/published.py` drew the table's 630 inputs anew in the same way:
@@ -643,7 +644,7 @@ def median_ms(run, repeats: int) -> float:
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with course.check("5.3"):
+with notebook.check("5.3"):
     naps = iter([0.3, 0.004, 0.2, 0.004, 0.004, 0.004, *[0.004] * 50])  # a slow start, and one run that met a neighbour
     calls = []
     given = median_ms(lambda: (calls.append(1), time.sleep(next(naps))), 5)
@@ -759,8 +760,8 @@ for (texts, engine), before in in_table.items():
     })  # fmt: skip
 print(pd.DataFrame(lines).to_string(index=False))
 print("(of so few runs, the p95 is the slowest one)\n")
-course.reveal("6x, one sentence, loop: times as fast", guess_one, faster[1, LOOP])
-course.reveal("6x, batch of 32, loop: times as fast", guess_batch, faster[32, LOOP])
+notebook.reveal("6x, one sentence, loop: times as fast", guess_one, faster[1, LOOP])
+notebook.reveal("6x, batch of 32, loop: times as fast", guess_batch, faster[32, LOOP])
 
 # %% [markdown]
 # What was measured now differs from the table: another machine or other neighbours, and few runs. That is why every speed needs its machine, its engine and its batch

@@ -42,7 +42,6 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 from datasets import Dataset, load_dataset
-from huggingface_hub import HfApi
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -60,13 +59,13 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 import modtf
-from modtf import course
 from modtf.decoding import decode
 from modtf.evaluation import in_turns, size_of_assembly, write_texts
-from modtf.mapping import Assembly, all_paths, parse_path
-from modtf.pocket import bundled_examples
-from modtf.tasks.e2e import write_mr
+from modtf.mapping import Assembly, parse_path
+from modtf.tasks import E2E
+from modtf.tasks.e2e import parse_mr
 from modtf.tasks.scores import likeness, rouge_l
+from modtf.views import notebook
 from modtf.views.figures import described
 
 torch.set_num_threads(1)
@@ -172,7 +171,8 @@ for family, name in (("t5", "small"), ("bart", "small-bart")):
     small_model(family, 6, 6).save_pretrained(FOLDER / name)
     tokenizer.save_pretrained(FOLDER / name)
 for bundled, split in (("pairs", "train"), ("evaluation", "validation")):
-    rows = [{"mr": write_mr(e.mr), "text": text} for e in bundled_examples(bundled) if len(e.mr) <= 6 for text in e.references]
+    few = [example for example in E2E.bundled_examples(bundled) if len(parse_mr(example.source)) <= 6]
+    rows = [{"mr": example.source, "text": text} for example in few for text in example.references]
     Dataset.from_list(rows).to_parquet(FOLDER / "restaurants" / f"{split}.parquet")
 
 # %% [markdown]
@@ -220,7 +220,7 @@ def model_input(row: dict) -> dict:
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with course.check("6.1"):
+with notebook.check("6.1"):
     given = model_input(row)
     assert given is not None, "model_input(row) gives nothing back yet"
     assert {"input_ids", "attention_mask", "labels"} <= set(given), (
@@ -287,7 +287,7 @@ def memory_gb(original: int, banks: int) -> float:
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with course.check("6.2"):
+with notebook.check("6.2"):
     assert memory_gb(1, 1) is not None, "memory_gb(1, 1) gives nothing back yet"
     assert round(memory_gb(10**9, 0), 6) == 4, (
         f"an original of 10⁹ parameters alone is 4 GB, not {memory_gb(10**9, 0):g}: only its weights are there"
@@ -340,7 +340,7 @@ def parts_gb(name: str, granularities: tuple[int, ...]) -> dict[str, float]:
 
 
 # %% tags=["nbval-check-output"]
-course.reveal("T5-base with the kit 2, 3, 4, 6: GB", guess_gb, sum(parts_gb("T5-base", (2, 3, 4, 6)).values()))
+notebook.reveal("T5-base with the kit 2, 3, 4, 6: GB", guess_gb, sum(parts_gb("T5-base", (2, 3, 4, 6)).values()))
 
 # %% tags=["nbval-check-output"]
 wanted = [(name, kit) for name in ("BART-base", "T5-base", "T5-large") for kit in ((), (2,), (2, 3), (2, 3, 6), (2, 3, 4, 6))]
@@ -384,7 +384,7 @@ def draw_cost(model: str, granularities: str):
     return cost_figure([{"model": model, "kit": ", ".join(map(str, kit))} | parts_gb(model, kit)], "What training holds in memory")
 
 
-course.play(
+notebook.play(
     draw_cost,
     model=widgets.Dropdown(options=["T5-base", "T5-large", "BART-base"], description="model"),
     granularities=widgets.Text("2 3 4", description="granularities"),
@@ -439,22 +439,20 @@ print(pd.DataFrame(counted).round(1).to_string(index=False))
 # | smaller batches, accumulated | `per_device_train_batch_size=4, gradient_accumulation_steps=4` | activations of 4 texts instead of 16; all four batches of a step run the same assembly |
 # | checkpointing | `gradient_checkpointing=True` | what modularized layers keep is computed twice instead; the originals of a mixed path keep theirs |
 # | bfloat16 | `bf16=True` | half-size numbers in most operations, on GPUs that are good at it (on Colab: A100, L4; not T4) |
-# | no attention maps | `attention_weight=0` | fast attention instead of eager, and no maps to keep |
+# | no attention maps | `attention_weight=0`, the default | fast attention instead of eager, and no maps to keep |
 #
 # All of them are arguments of `ModularTrainingArguments` but the first.
 #
 # ## What it costs: time
 #
 # We write down once how both trainings are run. `ModularTrainingArguments` are `Seq2SeqTrainingArguments` with the method's own settings. The weights of the losses are
-# those that `pocket`'s kit was trained with ([notebook 3](3_distillation.ipynb) is about them).
+# the defaults: those that `pocket`'s kit was trained with ([notebook 3](3_distillation.ipynb) is about them).
 #
 # > **In the paper**: attention maps and hidden states are distilled, in one training phase. How many steps and which learning rates it used, we do not know: ours are our
 # > choice.
 
+
 # %%
-LOSSES = {"labels_weight": 0.0, "logits_weight": 1.0, "hidden_weight": 0.2, "attention_weight": 0.0}
-
-
 def arguments(kind, name: str, steps: int, learning_rate: float, **more):
     given = {
         "output_dir": str(FOLDER / name), "max_steps": steps, "learning_rate": learning_rate, "warmup_steps": steps // 10, "bf16": BF16,
@@ -489,7 +487,7 @@ trial = modtf.modularize(trial, settings.granularities, tokenizer=tokenizer)
 stopwatch = Stopwatch()
 modtf.ModularTrainer(
     trial,
-    arguments(modtf.ModularTrainingArguments, "trial", 12, settings.kit_rate, save_strategy="no", logging_strategy="no", **LOSSES),
+    arguments(modtf.ModularTrainingArguments, "trial", 12, settings.kit_rate, save_strategy="no", logging_strategy="no"),
     train_dataset=train,
     data_collator=collator(trial.model),
     callbacks=[stopwatch],
@@ -575,7 +573,7 @@ def careful_kit(original):
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with course.check("6.3"):
+with notebook.check("6.3"):
     careful = careful_kit(small_model("bart", 8, 4))
     assert careful is not None, "careful_kit(original) gives nothing back yet"
     assert isinstance(careful, modtf.ModularModel), (
@@ -584,9 +582,9 @@ with course.check("6.3"):
     smallest = careful.assemble(assembly=careful.mapping.coarsest).config
     assert smallest.encoder_layers == 2, f"the smallest encoder has {smallest.encoder_layers} layers, and should have 2"
     assert smallest.decoder_layers == 2, f"the smallest decoder has {smallest.decoder_layers} layers, and should have 2"
-    assert careful.mapping.encoder_granularities == (2, 4), "the encoder could have more lengths: which other granularity divides 8?"
+    assert careful.mapping.encoder.granularities == (2, 4), "the encoder could have more lengths: which other granularity divides 8?"
     assert careful.mapping.count_assemblies() == 100, f"{careful.mapping.count_assemblies()} assemblies where 100 are possible"
-    for assembly in (Assembly(e, d) for e in all_paths(8, (2, 4)) for d in all_paths(4, (2,))):
+    for assembly in (Assembly(e, d) for e in careful.mapping.encoder.paths() for d in careful.mapping.decoder.paths()):
         config = careful.assemble(assembly=assembly).config
         assert 12 / (config.encoder_layers + config.decoder_layers) == assembly.ratio, f"{assembly} is not {assembly.ratio:g}x"
 
@@ -632,7 +630,7 @@ for (strategy, assembly), scores in before.items():
 set_seed(0)
 trainer = modtf.ModularTrainer(
     modular,
-    arguments(modtf.ModularTrainingArguments, "training", settings.kit_steps, settings.kit_rate, **LOSSES),
+    arguments(modtf.ModularTrainingArguments, "training", settings.kit_steps, settings.kit_rate),
     train_dataset=train,
     data_collator=collator(original),
 )
@@ -662,8 +660,8 @@ described(
 # %% tags=["long"]
 after = measured()
 two = "size_first", modular.choose(2)
-course.reveal("2x before training: % of the full model's ROUGE-L", guess_before, 100 * before[two]["rouge_l"] / full_rouge_l)
-course.reveal("2x after training: % of the full model's ROUGE-L", guess_after, 100 * after[two]["rouge_l"] / full_rouge_l)
+notebook.reveal("2x before training: % of the full model's ROUGE-L", guess_before, 100 * before[two]["rouge_l"] / full_rouge_l)
+notebook.reveal("2x after training: % of the full model's ROUGE-L", guess_after, 100 * after[two]["rouge_l"] / full_rouge_l)
 
 # %% tags=["long"]
 figure = go.Figure()
@@ -770,15 +768,14 @@ print("as here:", text == after[two]["texts"][0])
 # %% [markdown]
 # ## Upload
 #
-# The whole folder goes to the hub as it is; `modtf.load("your-name/your-banks")` takes it from there. Write the repository's name into `REPOSITORY` at the top, and log in
-# (`huggingface_hub.login()`, or the secret `HF_TOKEN` on Colab). Say in its `README.md` what the original and the data were, and under which licences.
+# `push_to_hub` uploads the same files and a model card; `modtf.load("your-name/your-banks")` takes it from there. Write the repository's name into `REPOSITORY` at the top, and log in
+# (`huggingface_hub.login()`, or the secret `HF_TOKEN` on Colab). Say in the card what the original and the data were, and under which licences.
 
 # %% tags=["long"]
 if REPOSITORY is None:
     print(f"no REPOSITORY: nothing is uploaded. It would be {len(files)} files, {sum(p.stat().st_size for p in files) / 1e6:.1f} MB.")
 else:
-    HfApi().create_repo(REPOSITORY, exist_ok=True)
-    print(HfApi().upload_folder(repo_id=REPOSITORY, folder_path=FOLDER / "kit"))
+    print(modular.push_to_hub(REPOSITORY))
 
 # %% [markdown]
 # ## More GPUs
@@ -804,7 +801,6 @@ else:
 #     output_dir=f"{output}/training", max_steps=int(steps), warmup_steps=int(steps) // 10, learning_rate=3e-4,  # BART: 1e-4
 #     per_device_train_batch_size=8, gradient_accumulation_steps=2, save_total_limit=2, report_to="none",
 #     bf16=gpu and torch.cuda.get_device_capability() >= (8, 0),
-#     labels_weight=0, logits_weight=1, hidden_weight=0.2, attention_weight=0,
 #     use_cpu=not gpu, dataloader_pin_memory=gpu, ddp_backend="gloo" if not gpu and "LOCAL_RANK" in os.environ else None,
 # )
 # tokenizer = AutoTokenizer.from_pretrained(name)
@@ -834,7 +830,7 @@ else:
 # ```
 #
 # All processes run the same assembly in a step, since the draw depends on seed and step only. Two processes read 2 × 8 texts a step. (The shell command
-# `modtf train kit` is for the bundled task.)
+# `modtf train kit` does the same for a folder with `train.jsonl`, if you give it `--task text`.)
 #
 # ## When it does not work
 #
@@ -847,7 +843,7 @@ else:
 # | texts read well, but leave things out | which losses have weights | `labels_weight=0`, `logits_weight=1`: the original's probabilities say what the labels say, with less noise. A lighter hand on hidden states (0.2) was better than 1 |
 # | small sizes write what the original should not have written | the original alone, on held-out data | a better original. Ours was over-fitted at first; dropout helped it |
 # | you initialise banks yourself, and they do not learn | from which layers | the *first* layer of each group, as `modularize` does; the last ones did not work |
-# | AdamW learns slowly | the loss after the same time | `modtf.trainer.MuonWithAdamW` as `optimizers=(..., None)`: better for `pocket`, each step costs more |
+# | AdamW learns slowly | the loss after the same time | `modtf.training.optimizer.MuonWithAdamW` as `optimizers=(..., None)`: better for `pocket`, each step costs more |
 # | larger batches do not help | how many *different* assemblies were drawn | smaller batches, more steps: there is one assembly in a step |
 # | slow steps on a CPU | how many different shapes the batches have | `pad_to_multiple_of=8` in the collator |
 # | an error about half precision | how the original was stored | `from_pretrained(..., dtype=torch.float32)`; banks learn in float32, and `bf16=True` computes in bfloat16 where the GPU is good at it. Not `fp16=True`: T5 is known to overflow in it |
@@ -858,8 +854,8 @@ else:
 #
 # ## Slide it
 #
-# The explorer of [notebook 0](0_quickstart.ipynb), for the model that you have just made. (For a dataset of the hub it has a field for any text, and ROUGE-L against the
-# full model's text.)
+# The explorer of [notebook 0](0_quickstart.ipynb), for the model that you have just made. (Its task is any text, so it has a field to type into, and ROUGE-L against the
+# full model's text in place of slots.)
 
 # %% tags=["long"]
 modtf.explore(modular, folder=FOLDER)

@@ -3,8 +3,9 @@
     python notebooks/build.py         # all; `make notebooks` does this
     python notebooks/build.py 2 3     # some, by their numbers
 
-What is the same everywhere is written here: links, the badge, the cell that installs modtf on Colab (both from the project's
-address in pyproject.toml), the minutes that a run took, and the index in README.md. Needs Chromium, for the figures' PNG copies.
+What is the same everywhere is written here: links, the badge, the cell that installs modtf on Colab (both from the
+project's address in pyproject.toml), the minutes that a run took, and the index in README.md. Needs Chromium, for the
+figures' PNG copies.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 import modtf
-from modtf.pocket import train_tokenizer
+from modtf.recipes.pocket import train_tokenizer
 
 torch.set_num_threads(1)
 settings.register_profile(

@@ -8,12 +8,15 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
@@ -30,7 +33,8 @@ ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "build"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync",
 ]  # fmt: skip
 #: Generous: everything is slow on a machine that does something else.
 SECONDS = 90
@@ -43,15 +47,42 @@ sync_api = pytest.importorskip(
 pytest.importorskip("voila", reason="Voila is not installed; the page was not tested: pip install 'modtf[demo]'")
 
 
-def started(command: list[str], folder: Path, said_when_ready: str, **environment: str) -> Iterator[str]:
-    """What a server printed once it was ready; it is stopped as Ctrl-C does, and must then end well."""
+def await_port(port: int) -> None:
+    """JupyterLab prints its address a moment before it listens there."""
+    for _ in range(10 * SECONDS):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail(f"nothing answers at port {port}")
+
+
+@contextmanager
+def started(
+    command: list[str],
+    folder: Path,
+    said_when_ready: str,
+    said_at_the_end: str = "",
+    stop: signal.Signals = signal.SIGTERM,
+    **environment: str,
+) -> Iterator[str]:
+    """What a server printed once it was ready; it is stopped by a signal, and must then end well."""
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment}
     variables.pop("JUPYTER_TOKEN", None)
     server = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, cwd=folder
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=variables,
+        cwd=folder,
+        # Where these tests run in the background, their shell may have had SIGINT ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) if stop == signal.SIGINT else None,
     )
     lines: Queue[str] = Queue()
-    threading.Thread(target=lambda: [lines.put(line) for line in server.stdout or []], daemon=True).start()
+    reader = threading.Thread(target=lambda: [lines.put(line) for line in server.stdout or []], daemon=True)
+    reader.start()
     said = ""
     try:
         while not (found := re.search(said_when_ready, said)):
@@ -59,15 +90,22 @@ def started(command: list[str], folder: Path, said_when_ready: str, **environmen
                 said += lines.get(timeout=SECONDS)
             except Empty:
                 pytest.fail(f"the server was not ready; it said: {said}")
+        await_port(int(urlsplit(found[0]).port or 0))
         yield found[0]
     finally:
-        server.send_signal(signal.SIGINT)
+        server.send_signal(stop)
         try:
             code = server.wait(60)
         except subprocess.TimeoutExpired:
             server.kill()
-            pytest.fail("the server did not stop after Ctrl-C")
-    assert code == 0
+            pytest.fail(f"the server did not stop after {stop.name}")
+    reader.join(SECONDS)
+    said += "".join(lines.queue)
+    assert code == 0 and said_at_the_end in said, said
+
+
+DEMO = [sys.executable, "-m", "modtf.cli", "demo", "--no-browser"]
+ADDRESS = r"http://127\.0\.0\.1:\d+/\?token=[\w-]{20,}"
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +116,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
-    """The page's address with its token, from a server that was started as `modtf demo` starts it."""
-    code = "from modtf.views.serve import serve; serve(open_browser=False)"
-    yield from started([sys.executable, "-c", code], folder, r"http://127\.0\.0\.1:\d+/\?token=[\w-]{20,}")
+    """The page's address with its token."""
+    with started(DEMO, folder, ADDRESS, "Stopped.") as said:
+        yield said
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_the_server_stops_when_it_is_told_to(folder: Path, stop: signal.Signals) -> None:
+    """Ctrl-C sends SIGINT."""
+    with started(DEMO, folder, ADDRESS, "Stopped.", stop) as said:
+        assert said.startswith("http://127.0.0.1:")
 
 
 #: Both in one cell: JupyterLab draws a cell that is out of sight only when one scrolls to it.
@@ -101,9 +146,11 @@ NOTEBOOK = {
 def lab(folder: Path) -> Iterator[str]:
     """The address of a notebook with two explorers, in JupyterLab as it comes."""
     (folder / "explorers.ipynb").write_text(json.dumps(NOTEBOOK))
-    yield from in_lab(folder, "explorers.ipynb")
+    with in_lab(folder, "explorers.ipynb") as address:
+        yield address
 
 
+@contextmanager
 def in_lab(folder: Path, notebook: str, **environment: str) -> Iterator[str]:
     """The address of a notebook in JupyterLab, started in ``folder`` with nobody's settings but those given."""
     own = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
@@ -117,9 +164,8 @@ def in_lab(folder: Path, notebook: str, **environment: str) -> Iterator[str]:
         "--ServerApp.answer_yes=True",
     ]
     command = [sys.executable, "-m", "jupyter", "lab", *options]
-    for said in started(
-        command, folder, r"http://127\.0\.0\.1:\d+/lab\?token=", JUPYTER_PREFER_ENV_PATH="1", **own, **environment
-    ):
+    own["JUPYTER_PREFER_ENV_PATH"] = "1"
+    with started(command, folder, r"http://127\.0\.0\.1:\d+/lab\?token=", **own, **environment) as said:
         yield said.replace("/lab?", f"/lab/tree/{notebook}?") + token
 
 
@@ -141,8 +187,11 @@ class Page:
     def settled(self, generation: int = -1) -> int:
         """Wait until the texts on the page belong to a request after ``generation``; the number of that request."""
         self.page.wait_for_function(
-            "([before, index]) => { const r = document.querySelectorAll('.modtf')[index]?.querySelector('.modtf-result'); return r && r.ariaBusy === 'false'"
-            " && +r.dataset.generation > before && !r.classList.contains('modtf-waiting') && !r.classList.contains('modtf-stale'); }",
+            """([before, index]) => {
+                const result = document.querySelectorAll('.modtf')[index]?.querySelector('.modtf-result');
+                return result && result.ariaBusy === 'false' && +result.dataset.generation > before
+                    && !/modtf-(waiting|stale)/.test(result.className);
+            }""",
             arg=[generation, self.index],
         )
         return int(self.root.locator(".modtf-result").get_attribute("data-generation"))
@@ -150,8 +199,11 @@ class Page:
     def shows(self, words: str) -> None:
         """Wait until the assembled text is there under this title: on the way there, others may come and go."""
         self.page.wait_for_function(
-            "([words, index]) => { const r = document.querySelectorAll('.modtf')[index].querySelector('.modtf-result'); return r.ariaBusy === 'false'"
-            " && r.querySelector('.modtf-small header').innerText.includes(words) && !/modtf-(waiting|stale)/.test(r.className); }",
+            """([words, index]) => {
+                const result = document.querySelectorAll('.modtf')[index].querySelector('.modtf-result');
+                return result.ariaBusy === 'false' && !/modtf-(waiting|stale)/.test(result.className)
+                    && result.querySelector('.modtf-small header').innerText.includes(words);
+            }""",
             arg=[words, self.index],
         )
 
@@ -159,11 +211,16 @@ class Page:
         return {
             name: self.root.locator(selector).first.inner_text()
             for name, selector in {
-                "full": ".modtf-result .modtf-full .modtf-text", "small": ".modtf-result .modtf-small .modtf-text", "title": ".modtf-result .modtf-small header",
-                "speed": ".modtf-speed b", "table": ".modtf-table", "quality": ".modtf-quality", "chips": ".modtf-full .modtf-chips",
+                "full": ".modtf-result .modtf-full .modtf-text",
+                "small": ".modtf-result .modtf-small .modtf-text",
+                "title": ".modtf-result .modtf-small header",
+                "speed": ".modtf-speed b",
+                "table": ".modtf-table",
+                "quality": ".modtf-quality",
+                "chips": ".modtf-full .modtf-chips",
                 "shape": ".modtf-shape",
             }.items()
-        }  # fmt: skip
+        }
 
     def button(self, name: str) -> Any:
         return self.root.get_by_role("button", name=re.compile(rf"^\W*{name}$"))  # an icon is a sign of its own
@@ -301,9 +358,15 @@ def test_a_stack_has_a_slider_of_its_own(page: Page) -> None:
 def test_a_race_streams_both_texts(page: Page) -> None:
     page.settled()
     page.root.evaluate(
-        "root => { window.seen = {full: new Set(), small: new Set()}; new MutationObserver(() => { for (const lane of ['full', 'small'])"
-        " { const text = root.querySelector(`.modtf-race .modtf-${lane} .modtf-text`); if (text) window.seen[lane].add(text.innerText.length); } })"
-        ".observe(root, {subtree: true, childList: true}); }"
+        """root => {
+            window.seen = {full: new Set(), small: new Set()};
+            new MutationObserver(() => {
+                for (const lane of ['full', 'small']) {
+                    const text = root.querySelector(`.modtf-race .modtf-${lane} .modtf-text`);
+                    if (text) window.seen[lane].add(text.innerText.length);
+                }
+            }).observe(root, {subtree: true, childList: true});
+        }"""
     )
     page.button("race").click()
     race = page.root.locator(".modtf-race[data-finished=true]")
@@ -314,7 +377,8 @@ def test_a_race_streams_both_texts(page: Page) -> None:
     texts = page.read()
     assert race.locator(".modtf-full .modtf-text").inner_text() == texts["full"]
     assert race.locator(".modtf-small .modtf-text").inner_text() == texts["small"]
-    assert "slow motion" in race.inner_text() and "times as fast" in race.inner_text()
+    # Which of the two, a busy machine decides.
+    assert re.search("(slow motion|As fast as it was).*(times as fast|times as long)", race.inner_text(), re.DOTALL)
     # A move calls a running one off.
     page.button("race").click()
     page.button("stop").wait_for()
@@ -467,7 +531,7 @@ def test_explorers_beside_each_other_do_not_meet(page: Page, browser: Any, addre
         tab.context.close()
 
 
-# -- the course, in JupyterLab ----------------------------------------------------------------------------------------------
+# -- the course, in JupyterLab -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -483,7 +547,8 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     settings = folder / "settings" / "@jupyterlab" / "notebook-extension"
     settings.mkdir(parents=True)
     (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
-    yield from in_lab(folder, "%s", JUPYTERLAB_SETTINGS_DIR=str(folder / "settings"))
+    with in_lab(folder, "%s", JUPYTERLAB_SETTINGS_DIR=str(folder / "settings")) as address:
+        yield address
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import modtf
-from modtf.data import bundled
-from modtf.pocket import _last_checkpoint, bundled_examples
-from modtf.tasks.e2e import write_mr
+from modtf.bundled import bundled
+from modtf.tasks import E2E
+from modtf.training.runs import last_checkpoint
 
 ORIGINAL = str(next(bundled("pocket").glob("original-*")))
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -43,15 +43,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of E2E data, made of what the bundled original wrote."""
     folder = tmp_path_factory.mktemp("e2e")
     for split, examples in (
-        ("train-cleaned", bundled_examples("pairs")[:200]),
-        ("test", bundled_examples("evaluation")[:6]),
+        ("train-cleaned", E2E.bundled_examples("pairs")[:200]),
+        ("test", E2E.bundled_examples("evaluation")[:6]),
     ):
         with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(["mr", "ref"])
-            rows.writerows(
-                [write_mr(example.mr), reference] for example in examples for reference in example.references
-            )
+            rows.writerows([example.source, reference] for example in examples for reference in example.references)
     return folder
 
 
@@ -102,9 +100,9 @@ def test_half_a_checkpoint_is_passed_over(tmp_path: Path) -> None:
     for step in (9, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
     (tmp_path / "checkpoint-9" / "trainer_state.json").write_text("{}")
-    assert _last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
     (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"epoch": 1.')
-    assert _last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
 
 
 def test_a_damaged_original(data: Path, original: Path, tmp_path: Path) -> None:
@@ -164,7 +162,7 @@ def test_export(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["generate", "--ratio", "9", "name[The Vaults]"], "from 1 to 6"),
-        (["generate", "--assembly", "encoder 5 | decoder 12x1", "name[The Vaults]"], "encoder"),
+        (["generate", "--assembly", "encoder 5 | decoder [1]*12", "name[The Vaults]"], "encoder"),
         (["generate", "colour[red]"], "'colour' is unknown"),
         (["generate", "--model", "/nowhere", "name[The Vaults]"], "/nowhere"),
         (["train", "original", "--data", "/nowhere", "--output", "out"], "/nowhere"),

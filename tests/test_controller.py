@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 import modtf
-from modtf.evaluation import size_of, size_of_assembly
+from modtf.decoding import forget
+from modtf.evaluation import measured_table, size_of, size_of_assembly
 from modtf.mapping import Assembly
-from modtf.pocket import train_tokenizer
-from modtf.tasks.slots import check
+from modtf.recipes.pocket import train_tokenizer
+from modtf.tasks import E2E
+from modtf.tasks.e2e import parse_mr
 from modtf.views import markup
-from modtf.views.controller import Controller, bundled_table
+from modtf.views.controller import Controller
 from modtf.views.explorer import Explorer
 from modtf.views.markup import chips_html, marked_html, python_lines, race_html, result_html, sweep_html
 from modtf.views.serve import HOST, free_port, serve
@@ -32,11 +34,9 @@ MR = "name[The Vaults], food[French]"
 TEXTS = ["The Vaults is a cheap French pub near Café Adriatic.", "The Mill serves English food in the city centre."] * 5
 
 
-def make_modular(slots: bool = True, min_new_tokens: int = 1) -> modtf.ModularModel:
+def make_modular(task: str = "e2e", min_new_tokens: int = 1) -> modtf.ModularModel:
     torch.manual_seed(0)
     tokenizer = train_tokenizer(TEXTS, 320)
-    if not slots:  # as any other model's: no token of a slot is known as such
-        tokenizer = tokenizer.train_new_from_iterator(TEXTS, 300)
     config = T5Config(
         vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_heads=2, num_layers=4, num_decoder_layers=4,
         dropout_rate=0.0, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
@@ -44,7 +44,7 @@ def make_modular(slots: bool = True, min_new_tokens: int = 1) -> modtf.ModularMo
     original = T5ForConditionalGeneration(config).eval()
     original.generation_config.min_new_tokens = min_new_tokens
     original.generation_config.exponential_decay_length_penalty = (8, 5.0)  # random weights would never come to an end
-    return modtf.modularize(original, (2, 4), tokenizer=tokenizer)
+    return modtf.modularize(original, (2, 4), tokenizer=tokenizer, task=task)
 
 
 def make_modular_tokenizer() -> Any:
@@ -82,10 +82,13 @@ def row(strategy: str, assembly: Assembly, **fields: Any) -> dict[str, Any]:
 
 def settle(controller: Controller, runs: int) -> State:
     """The state once the result's times are medians of so many runs."""
-    with controller._changed:
-        assert controller._changed.wait_for(
-            lambda: controller.state.result is not None and len(controller.state.result.full.times_ms) == runs, 60
-        )
+
+    def settled() -> bool:
+        result = controller.state.result
+        return result is not None and len(result.full.latency.times_ms) == runs
+
+    with controller.changed:
+        assert controller.changed.wait_for(settled, 60)
         return controller.state
 
 
@@ -99,14 +102,15 @@ def test_both_texts_with_reports_sizes_and_times(modular: modtf.ModularModel) ->
     assert result.full.text == modular.generate(MR)
     assert result.small.text == modular.generate(MR, ratio=2, strategy="speed_first")
     for side in (result.full, result.small):
-        assert side.milliseconds > 0 and side.tokens > 0 and side.report is not None and side.engine == "generate"
-        assert {*side.report.said, *side.report.missed, *side.report.wrong} == {"name", "food"}
+        assert side.latency.median_ms > 0 and side.latency.tokens > 0 and side.engine == "generate"
+        assert {mark.name for mark in side.judgement.marks if mark.kind != "added"} == {"name", "food"}
     assert result.small.size.parameters < result.full.size.parameters
-    assert result.speed_up == pytest.approx(result.small.tokens_per_second / result.full.tokens_per_second)
-    assert result.fidelity is None
+    assert result.speed_up == pytest.approx(
+        result.small.latency.tokens_per_second / result.full.latency.tokens_per_second
+    )
 
 
-def test_the_full_text_is_remembered_and_timed_again_at_rest(modular: modtf.ModularModel) -> None:
+def test_the_full_text_is_remembered_and_timed_in_turns_at_rest(modular: modtf.ModularModel) -> None:
     controller = Controller(modular)
     controller.request(MR, ratio=2)
     first = controller.wait().result
@@ -134,7 +138,7 @@ def test_the_newest_request_wins(modular: modtf.ModularModel) -> None:
 def test_a_request_called_off_while_it_settles_does_not_run(
     modular: modtf.ModularModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modtf.views.controller._SETTLE_SECONDS", 0.3)
+    monkeypatch.setattr("modtf.views.controller.SETTLE_SECONDS", 0.3)
     controller = Controller(modular)
     ran: list[object] = []
     monkeypatch.setattr(controller, "_compute", lambda *request: ran.append(request))
@@ -245,7 +249,7 @@ def test_the_measured_row_is_exact_or_the_nearest(modular: modtf.ModularModel) -
 
 
 def test_pockets_measurements_are_pockets_only(modular: modtf.ModularModel) -> None:
-    table, note = bundled_table(modular)
+    table, note = measured_table(modular)
     assert table is None and "No measurements" in note
 
 
@@ -262,16 +266,16 @@ def controller(modular: modtf.ModularModel) -> Iterator[Controller]:
 
 
 def test_a_race_replays_what_was_measured(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modtf.views.controller._RACE_SECONDS", 0.3)
+    monkeypatch.setattr("modtf.views.jobs.RACE_SECONDS", 0.3)
     result = controller.state.result
     controller.race()
     state = controller.wait()
     race = state.race
     assert race is not None and race.finished and result is not None and state.job is not None and not state.job.running
     for runner, side in ((race.full, result.full), (race.small, result.small)):
-        assert runner.texts[-1] == side.text and len(runner.texts) == side.tokens
+        assert runner.texts[-1] == side.text and len(runner.texts) == side.latency.tokens
         assert list(runner.times_ms) == sorted(runner.times_ms) and runner.times_ms[0] > 0
-        assert runner.tokens_at(0) == 0 and runner.tokens_at(runner.times_ms[-1]) == side.tokens
+        assert runner.tokens_at(0) == 0 and runner.tokens_at(runner.times_ms[-1]) == side.latency.tokens
     assert race.slowdown == pytest.approx(max(1, 300 / max(race.full.times_ms[-1], race.small.times_ms[-1])))
 
 
@@ -302,9 +306,9 @@ def test_a_move_calls_a_job_off(controller: Controller, job: str, monkeypatch: p
         "measure": lambda: controller.measure(300),
         "sweep": lambda: controller.sweep("size_first"),
     }[job]()
-    with controller._changed:  # it has begun: there is something to show
+    with controller.changed:  # it has begun: there is something to show
         begun = {"race": "race", "measure": "job", "sweep": "sweep"}[job]
-        assert controller._changed.wait_for(
+        assert controller.changed.wait_for(
             lambda: getattr(controller.state, begun) and (job != "measure" or controller.state.job.total), 60
         )
     generation = controller.request(ratio=4)
@@ -322,7 +326,7 @@ def test_a_job_on_a_text_that_is_not_there_yet_waits_for_it(controller: Controll
     controller.request("name[Zizzi]")
     controller.sweep("speed_first")
     state = controller.wait()
-    assert state.current and state.result.request.mr == {"name": "Zizzi"}
+    assert state.current and state.result.request.source == "name[Zizzi]"
     assert [side.assembly.ratio for side in state.sweep.sides] == sorted(
         side.assembly.ratio for side in state.sweep.sides
     )
@@ -377,11 +381,11 @@ def test_a_cancelled_job_leaves_text_and_times_to_come(controller: Controller) -
     controller.request("name[Zizzi]")
     controller.race()
     controller.cancel()
-    state = controller.wait(timed_again=True)
+    state = controller.wait(timed_in_turns=True)
     assert (
         state.current
-        and state.result.request.mr == {"name": "Zizzi"}
-        and state.result.timed_again
+        and state.result.request.source == "name[Zizzi]"
+        and state.result.timed_in_turns
         and state.job.note == "stopped"
     )
     controller.request(ratio=4)
@@ -412,13 +416,33 @@ def test_sizes_without_assembling(make_modular: Any, family: str) -> None:
             assert size_of_assembly(modular, assembly) == size_of(modular.assemble(assembly=assembly))
 
 
-def test_new_weights_make_old_texts_void() -> None:
+def fused_step(weights: list[torch.Tensor]) -> None:
+    """A step of an optimizer that counts no versions."""
+    for weight in weights:
+        weight.grad = torch.randn_like(weight)
+    torch.optim.SGD(weights, lr=1.0, fused=True).step()
+
+
+def other_signs(weights: list[torch.Tensor]) -> None:
+    """The norms stay."""
+    with torch.no_grad():
+        for weight in weights:
+            weight.neg_()
+
+
+def writes_that_nothing_counts(weights: list[torch.Tensor]) -> None:
+    for weight in weights:
+        weight.data.neg_()
+    forget()
+
+
+@pytest.mark.parametrize("change", [fused_step, other_signs, writes_that_nothing_counts])
+def test_new_weights_make_old_texts_void(change: Callable[[list[torch.Tensor]], None]) -> None:
     modular = make_modular()
     controller = Controller(modular)
     controller.request(MR, ratio=4)
     before = controller.wait().result
-    for weight in modular.bank_weights().values():
-        weight.data.normal_(0, 1)  # as a fused optimizer, which counts no versions
+    change(list(modular.bank_weights().values()))
     controller.request(MR)
     after = controller.wait().result
     assert after is not before and after.small.text == modular.generate(MR, ratio=4) != before.small.text
@@ -434,7 +458,7 @@ def test_a_text_that_is_cut_says_so() -> None:
     controller = Controller(modular)
     controller.request(MR, ratio=4)
     state = controller.wait()
-    assert state.result.small.cut and "cut at 128 tokens" in result_html(state)
+    assert state.result.small.cut and "cut at 128 tokens" in result_html(state, E2E)
     controller.close()
 
 
@@ -455,6 +479,59 @@ def test_a_checkpoint_is_saved_to_its_end(
     controller.close()
 
 
+def test_a_move_calls_off_a_checkpoint_that_waits_for_its_text(
+    modular: modtf.ModularModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was written yet, so the button comes back and the folder stays empty."""
+    write, writing, go_on = modular.write, threading.Event(), threading.Event()
+
+    def slow_write(*given: Any, **options: Any) -> Any:
+        writing.set()
+        assert go_on.wait(60)
+        return write(*given, **options)
+
+    monkeypatch.setattr(modular, "write", slow_write)
+    controller = Controller(modular, folder=tmp_path)
+    controller.request(MR, ratio=2)
+    assert writing.wait(60)
+    controller.save("mine")
+    assert controller.state.busy and controller.state.job == Job("save")
+    controller.request(ratio=4)
+    assert controller.state.job == Job("save", running=False, note="stopped")
+    go_on.set()
+    state = controller.wait()
+    assert state.current and state.result.small.assembly.ratio == 4
+    assert state.job.note == "stopped" and "stopped" in markup.saved_html(state.job) and not list(tmp_path.iterdir())
+    controller.save("mine")
+    assert controller.wait().job.note == str(tmp_path / "mine")
+    controller.close()
+
+
+def test_a_checkpoint_that_fails_after_a_move_says_so(
+    modular: modtf.ModularModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def fail(*given: Any) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(modular, "export", fail)
+    controller = Controller(modular, folder=tmp_path)
+    controller.request(MR, ratio=2)
+    controller.wait()
+    controller.save("mine")
+    assert begun.wait(60)
+    controller.request(ratio=4)
+    assert controller.state.job.running, "what is being written is written to its end"
+    go_on.set()
+    state = controller.wait()
+    assert state.job == Job("save", running=False, problem="RuntimeError: out of memory")
+    assert state.current and state.result.small.assembly.ratio == 4 and not state.problem
+    controller.close()
+
+
 def test_jobs_need_a_request_that_holds(modular: modtf.ModularModel) -> None:
     controller = Controller(modular)
     controller.race()
@@ -466,7 +543,7 @@ def test_jobs_need_a_request_that_holds(modular: modtf.ModularModel) -> None:
 
 
 def test_a_failing_job_is_said_where_it_was_started(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modtf.views.controller.score", lambda *_: 1 / 0)
+    monkeypatch.setattr(controller, "task", replace(E2E, score=lambda *_: 1 / 0))
     controller.measure(10)
     state = controller.wait()
     assert "ZeroDivisionError" in state.job.problem and not state.problem and state.current
@@ -527,8 +604,10 @@ def test_the_lines_rebuild_the_text() -> None:
 def test_pockets_texts_come_from_the_loop() -> None:
     controller = Controller(modtf.load("pocket"))
     controller.request(MR, ratio=6)
-    state = controller.wait(timed_again=True)
-    assert {state.result.full.engine, state.result.small.engine} == {"loop"} and "greedy loop" in result_html(state)
+    state = controller.wait(timed_in_turns=True)
+    assert {state.result.full.engine, state.result.small.engine} == {"loop"} and "greedy loop" in result_html(
+        state, E2E
+    )
     controller.close()
 
 
@@ -549,18 +628,18 @@ def test_differing_words_are_marked(text: str, other: str, marked: str) -> None:
 
 def test_the_first_lost_slot_is_named(controller: Controller) -> None:
     full = controller.state.result.full
-    mr = {"name": "Zizzi", "area": "riverside", "food": "Thai"}
+    mr = "name[Zizzi], food[Thai], area[riverside]"
 
     def side(text: str, assembly: Assembly) -> Side:
-        return replace(full, text=text, assembly=assembly, report=check(mr, text))
+        return replace(full, text=text, assembly=assembly, judgement=E2E.judge(mr, text, ""))
 
     paths = [Assembly((1, 1, 1, 1), (1, 1, 1, 1)), Assembly((2, 2), (2, 2)), Assembly((4,), (4,))]
     texts = ["Zizzi serves Thai food.", "Zizzi is a restaurant.", "A restaurant."]
-    html = sweep_html(Sweep("", "size_first", 3, tuple(map(side, texts, paths))))
+    html = sweep_html(Sweep("", "size_first", 3, tuple(map(side, texts, paths))), E2E)
     assert "<b>food</b>, at 2.00×" in html, "the area was lost by the full model already"
     assert html.count("modtf-first-loss") == 1
-    assert "is lost at any ratio" in sweep_html(Sweep("", "size_first", 1, (side(texts[0], paths[0]),)))
-    assert "lost so far" in sweep_html(Sweep("", "size_first", 2, (side(texts[0], paths[0]),)))
+    assert "is lost at any ratio" in sweep_html(Sweep("", "size_first", 1, (side(texts[0], paths[0]),)), E2E)
+    assert "lost so far" in sweep_html(Sweep("", "size_first", 2, (side(texts[0], paths[0]),)), E2E)
 
 
 # -- the widgets, without a browser ----------------------------------------------------------------------------------------
@@ -575,21 +654,21 @@ def explorer(modular: modtf.ModularModel) -> Iterator[Explorer]:
 
 
 def test_fields_follow_each_other(explorer: Explorer) -> None:
-    explorer.slots["food"].value = "Thai"
-    explorer.slots["near"].value = ""
+    explorer.fields["food"].value = "Thai"
+    explorer.fields["near"].value = ""
     assert "food[Thai]" in explorer.source.value and "near[" not in explorer.source.value
     explorer.source.value = "name[Aromi], area[riverside]"
-    assert {slot: field.value for slot, field in explorer.slots.items() if field.value} == {
+    assert {slot: field.value for slot, field in explorer.fields.items() if field.value} == {
         "name": "Aromi",
         "area": "riverside",
     }
-    assert explorer.controller.wait().request.mr == {"name": "Aromi", "area": "riverside"}
+    assert explorer.controller.wait().request.source == "name[Aromi], area[riverside]"
 
 
 def test_a_wrong_mr_is_said_and_fields_stay(explorer: Explorer) -> None:
     explorer.source.value = "name[Aromi], area[<b>moon</b>]"
     assert "area[&lt;b&gt;moon&lt;/b&gt;] is unknown" in explorer.problem.value
-    assert explorer.slots["name"].value == "The Plough"
+    assert explorer.fields["name"].value == "The Plough"
     explorer.source.value = "name[Aromi]"
     assert explorer.problem.value == ""
 
@@ -663,7 +742,7 @@ def test_the_picture_draws_what_it_is_given(explorer: Explorer) -> None:
 
 
 def test_jobs_from_their_buttons(explorer: Explorer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("modtf.views.controller._RACE_SECONDS", 0.5)
+    monkeypatch.setattr("modtf.views.jobs.RACE_SECONDS", 0.5)
     explorer.race_button.click()
     assert explorer.race_button.description == "stop"
     explorer.race_button.click()
@@ -714,7 +793,7 @@ def test_a_second_measurement_draws_a_new_point(explorer: Explorer) -> None:
 
 
 def test_without_a_text_everything_else_follows() -> None:
-    explorer = Explorer(make_modular(slots=False))
+    explorer = Explorer(make_modular("text"))
     assert explorer.ratio.value == 2.0 and explorer.lengths["encoder"].value == 2 and "2-2" in explorer.structure.value
     assert explorer.problem.value == "" and explorer.name.value.endswith("2-2")
     explorer.lengths["encoder"].value = 1
@@ -764,8 +843,8 @@ def test_nothing_generated_becomes_html(explorer: Explorer) -> None:
     assert state.result is not None and state.request is not None
     side = replace(state.result.small, text=EVIL)
     drawn = [
-        result_html(replace(state, result=replace(state.result, small=side))),
-        sweep_html(Sweep(EVIL, "size_first", 1, (side,))),
+        result_html(replace(state, result=replace(state.result, small=side)), E2E),
+        sweep_html(Sweep(EVIL, "size_first", 1, (side,)), E2E),
         race_html(Race(*(Runner(side.assembly, "loop", (EVIL,), (1.0,)),) * 2, slowdown=1.0, now_ms=2.0)),
         markup.code_html(explorer.controller.modular, replace(state.request, source=EVIL)),
         markup.saved_html(Job("save", running=False, note=EVIL)),
@@ -778,22 +857,23 @@ def test_nothing_generated_becomes_html(explorer: Explorer) -> None:
 
 def test_chips_name_each_slot_once(explorer: Explorer) -> None:
     state = explorer.controller.wait()
-    assert state.result is not None and state.request is not None and state.request.mr is not None
-    report = state.result.small.report
-    assert report is not None
-    assert chips_html(state.result.small).count("modtf-chip ") == len(state.request.mr) + len(report.added)
+    assert state.result is not None and state.request is not None
+    judgement = state.result.small.judgement
+    added = [mark for mark in judgement.marks if mark.kind in ("added", "repeated")]
+    assert chips_html(judgement).count("modtf-chip ") == len(parse_mr(state.request.source)) + len(added)
 
 
 def test_other_models_get_a_text_and_no_chips() -> None:
-    explorer = Explorer(make_modular(slots=False))
-    assert not explorer.slots and "Type a text" in explorer.result.value
+    explorer = Explorer(make_modular("text"))
+    assert not explorer.fields and "Type a text" in explorer.result.value
     explorer.source.value = "The Mill serves <food>."
     state = explorer.controller.wait()
     assert state.current and "modtf-chip " not in explorer.result.value and "modtf-card" in explorer.result.value
-    assert state.result is not None and state.result.fidelity is not None and 0 <= state.result.fidelity <= 100
+    assert state.result is not None and 0 <= state.result.small.judgement.value <= 100
+    assert state.result.full.judgement.value == 100
     assert "ROUGE-L" in explorer.result.value
     explorer.controller.measure(30)
-    assert "bundled examples" in explorer.controller.wait().job.problem
+    assert "no examples of the task 'text' are bundled" in explorer.controller.wait().job.problem
     explorer.controller.stop()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-import itertools
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import T5ForConditionalGeneration
 
 import modtf
-from modtf.decoding import GENERATE, LOOP, decode, obstacle
+from modtf.decoding import ENGINES, GENERATE, LOOP, check_engine, decode, forget, obstacle, weights_stamp
 from modtf.strategies import STRATEGIES
-from modtf.tasks.e2e import draw_mr, write_mr
+from modtf.tasks.e2e.mrs import draw_mr, write_mr
 
 
 def sources(lengths: list[int], seed: int, vocabulary: int, left: bool = False) -> dict[str, torch.Tensor]:
@@ -99,12 +101,12 @@ def test_models_that_name_no_end(make_model: Any) -> None:
 
 
 def test_the_cache_grows(make_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modtf.decoding._FIRST_POSITIONS", 3)
+    monkeypatch.setattr("modtf.decoding.loop._FIRST_POSITIONS", 3)
     for family in ("bart", "t5"):
         assert assert_same(make_model(family), sources([4, 6], 1, 97), max_new_tokens=20, exactly=True).shape[1] == 21
 
 
-@pytest.mark.parametrize("wrong", [0, -1, None, "9", 1.5])
+@pytest.mark.parametrize("wrong", [0, -1, None, "9", 1.5, True])
 def test_wrong_numbers_of_tokens_are_said(make_model: Any, wrong: Any) -> None:
     with pytest.raises(modtf.ModtfError, match="whole number from 1 on"):
         decode(make_model("t5"), **sources([4], 1, 97), max_new_tokens=wrong)
@@ -122,35 +124,162 @@ def test_scaled_embeddings_count(make_model: Any) -> None:
     assert_same(make_model("bart", scale_embedding=True), sources([4, 6], 1, 97), max_new_tokens=6)
 
 
-def test_changed_weights_are_seen(modular: modtf.ModularModel) -> None:
-    """Laid-out weights are kept; a training step, loading, or moving must not leave old ones in use."""
-    changed = copy.deepcopy(modular)
-    encoded = sources([6, 4], 5, 97)
-    model = changed.assembled(changed.mapping.coarsest)
-    parameters = [p for p in changed.parameters() if p.requires_grad]
-    texts = [assert_same(model, encoded, max_new_tokens=10).tolist()]
-    for optimizer in (torch.optim.AdamW(parameters, lr=0.3), torch.optim.AdamW(parameters, lr=0.3, fused=True)):
-        for parameter in parameters:
-            parameter.grad = torch.randn_like(parameter)
-        optimizer.step()
-        texts.append(assert_same(model, encoded, max_new_tokens=10).tolist())
+def step(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
     for parameter in parameters:
-        parameter.data.add_(torch.randn_like(parameter))
-    texts.append(assert_same(model, encoded, max_new_tokens=10).tolist())
-    assert all(one != other for one, other in itertools.pairwise(texts))
-    assert_same(changed.to(torch.float64).assembled(changed.mapping.coarsest), encoded, max_new_tokens=10)
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
 
 
-def test_assemblies_share_what_is_laid_out(modular: modtf.ModularModel) -> None:
-    from modtf.decoding import _laid_out
+def muon_step(model: nn.Module, parameters: list[nn.Parameter]) -> None:
+    from modtf.training.optimizer import MuonWithAdamW
 
-    encoded = sources([6], 5, 97)
-    for ratio in (1, 2):
-        decode(modular.assemble(ratio=ratio), **encoded, max_new_tokens=2)
-    count = len(_laid_out)
-    for ratio in (1, 2):
-        decode(modular.assemble(ratio=ratio), **encoded, max_new_tokens=2)
-    assert len(_laid_out) == count
+    step(MuonWithAdamW(model, lr=0.3, adamw_lr=0.3), parameters)
+
+
+@torch.no_grad()
+def turn_in_place(model: Any, parameters: list[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.neg_()
+
+
+@torch.no_grad()
+def turn_a_view(model: Any, parameters: list[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.detach().view(-1).neg_()
+
+
+def assign_data(model: Any, parameters: list[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.data = -parameter.data
+
+
+def assign_a_transposed_view(model: Any, parameters: list[nn.Parameter]) -> None:
+    """The same memory and norm, read in another order."""
+    for parameter in parameters:
+        if parameter.ndim == 2 and parameter.shape[0] == parameter.shape[1]:
+            parameter.data = parameter.data.t()
+
+
+def assign_new_parameters(model: Any, parameters: list[nn.Parameter]) -> None:
+    for module in model.get_decoder().modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(-parameter.detach()))
+
+
+def load_others(model: Any, parameters: list[nn.Parameter]) -> None:
+    model.load_state_dict({name: -weight for name, weight in model.state_dict().items()})
+
+
+#: What changes the weights of ``parameters``, all those of ``model``'s decoder.
+WAYS: dict[str, Callable[[Any, list[nn.Parameter]], None]] = {
+    "in place": turn_in_place,
+    "in place, through a view": turn_a_view,
+    "data assigned": assign_data,
+    "a transposed view assigned": assign_a_transposed_view,
+    "new parameters": assign_new_parameters,
+    "load_state_dict": load_others,
+    "AdamW": lambda _, parameters: step(torch.optim.AdamW(parameters, lr=0.3), parameters),
+    "fused AdamW": lambda _, parameters: step(torch.optim.AdamW(parameters, lr=0.3, fused=True), parameters),
+    "fused SGD": lambda _, parameters: step(torch.optim.SGD(parameters, lr=3, fused=True), parameters),
+    "Muon with AdamW": muon_step,
+    "another type": lambda model, _: model.double(),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_changed_weights_are_seen(make_model: Any, family: str, way: str) -> None:
+    """Laid-out weights are kept, but old ones must not be in use after weights have changed in whatever way."""
+    model, encoded = make_model(family), sources([6, 4], 5, 97)
+    before = [assert_same(model, encoded, max_new_tokens=10), weights_stamp(model.parameters())]
+    WAYS[way](model, list(model.get_decoder().parameters()))
+    after = [assert_same(model, encoded, max_new_tokens=10), weights_stamp(model.parameters())]
+    assert way == "another type" or not torch.equal(after[0], before[0]), "a change that changes no token shows nothing"
+    assert after[1] != before[1]
+
+
+def test_what_is_written_past_pytorch_can_be_forgotten(modular: modtf.ModularModel) -> None:
+    """Nothing counts writes through ``.data``; with the sign alone changed, the norms of the weights stay, too."""
+    model = copy.deepcopy(modular).assemble(ratio=2)
+    encoded = sources([6, 4], 5, 97)
+    before, stamp = assert_same(model, encoded, max_new_tokens=10), weights_stamp(model.parameters())
+    for parameter in model.get_decoder().parameters():
+        parameter.data.neg_()
+    assert weights_stamp(model.parameters()) == stamp
+    forget()
+    assert weights_stamp(model.parameters()) != stamp
+    assert not torch.equal(assert_same(model, encoded, max_new_tokens=10), before)
+
+
+def test_memory_that_is_used_again_does_not_pass_for_unchanged() -> None:
+    weight = nn.Parameter(torch.randn(64, 64))
+    stamps = [weights_stamp([weight])]
+    addresses = {weight.data_ptr()}
+    for _ in range(20):
+        weight.data = -weight.data
+        stamps.append(weights_stamp([weight]))
+        addresses.add(weight.data_ptr())
+    assert len(set(stamps)) == len(stamps) > len(addresses), "every stamp is new, though addresses come back"
+
+
+def test_weights_made_in_inference_mode_are_seen_to_change(make_model: Any, family: str) -> None:
+    encoded = sources([6, 4], 5, 97)
+    with torch.inference_mode():
+        model = make_model(family)
+        before = assert_same(model, encoded, max_new_tokens=10)
+        turn_in_place(model, list(model.get_decoder().parameters()))
+        assert not torch.equal(assert_same(model, encoded, max_new_tokens=10), before)
+
+
+def test_another_activation_is_seen(modular: modtf.ModularModel) -> None:
+    """It belongs to one assembly, whose weights are those of others."""
+    small, other, encoded = modular.assemble(ratio=2), modular.assemble(ratio=2), sources([6, 4], 5, 97)
+    before = assert_same(small, encoded, max_new_tokens=10)
+    for module in small.get_decoder().modules():
+        for name in ("act", "activation_fn"):
+            if hasattr(module, name):
+                setattr(module, name, nn.LeakyReLU(-5.0).eval())
+    assert not torch.equal(assert_same(small, encoded, max_new_tokens=10), before)
+    assert torch.equal(assert_same(other, encoded, max_new_tokens=10), before)
+
+
+class Operations(TorchDispatchMode):
+    """Counts what is done with tensors."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_stamp_reads_no_weights_and_holds_none() -> None:
+    weight = nn.Parameter(torch.randn(64, 64))
+    with Operations() as operations:
+        stamp = weights_stamp([weight])
+        assert stamp == weights_stamp([weight]) and hash(stamp) == hash(weights_stamp([weight]))
+    assert operations.count == 0
+    gone = weakref.ref(weight)
+    del weight
+    assert gone() is None and stamp != weights_stamp([nn.Parameter(torch.randn(64, 64))])
+
+
+def test_assemblies_share_what_is_laid_out_and_free_it(make_modular: Any, family: str) -> None:
+    from modtf.decoding.weights import _remembered
+
+    gc.collect()
+    before = set(map(id, _remembered.values()))
+    modular, encoded = make_modular(family), sources([6], 5, 97)
+
+    def laid_out(modular: modtf.ModularModel) -> set[int]:
+        for ratio in (1, 2):
+            decode(modular.assemble(ratio=ratio), **encoded, max_new_tokens=2)
+        return set(map(id, _remembered.values())) - before
+
+    first = laid_out(modular)
+    assert len(first) == 6 + 3 + 1 and laid_out(modular) == first, "nine layers and the head, once"
+    del modular
+    gc.collect()
+    assert set(map(id, _remembered.values())) <= before
 
 
 def test_watching_and_stopping(modular: modtf.ModularModel) -> None:
@@ -177,8 +306,13 @@ def test_what_the_loop_does_not_know_goes_to_generate(make_model: Any, make_modu
     assert decode(bart, **encoded, max_new_tokens=3)[1] == GENERATE
     with pytest.raises(modtf.ModtfError, match="no_repeat_ngram_size"):
         decode(bart, **encoded, engine=LOOP)
-    with pytest.raises(modtf.ModtfError, match="'loop' and 'generate'"):
-        decode(bart, **encoded, engine="quick")
+    for engine in (None, *ENGINES):
+        check_engine(engine)
+    for wrong in ("quick", 5, ["loop"]):
+        with pytest.raises(modtf.ModtfError, match="'loop' and 'generate'"):
+            check_engine(wrong)  # type: ignore[arg-type]
+        with pytest.raises(modtf.ModtfError, match="'loop' and 'generate'"):
+            decode(bart, **encoded, engine=wrong)  # type: ignore[arg-type]
     half = make_model("t5").to(torch.bfloat16)
     assert "half precision" in obstacle(half)
     with torch.autocast("cpu", torch.bfloat16):

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from modtf.distillation import attention_loss, hidden_loss, logits_loss
+from modtf.distillation import attention_loss, hidden_loss, labels_loss, logits_loss
 
 BATCH, LENGTH = 3, 5
 KEEP = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]).bool()
@@ -100,7 +100,9 @@ def test_a_step_down_the_gradient_lowers_it(loss: Loss, make: Callable[[int], li
     before = loss(student, teacher, KEEP)
     before.backward()
     with torch.no_grad():
-        after = loss([s - 0.1 * s.grad / s.grad.abs().max() for s in student], teacher, KEEP)  # type: ignore[operator,union-attr]
+        gradients = [s.grad for s in student if s.grad is not None]
+        moved = [s - 0.1 * g / g.abs().max() for s, g in zip(student, gradients, strict=True)]
+        after = loss(moved, teacher, KEEP)
     assert after < before
 
 
@@ -124,6 +126,14 @@ def test_logits_by_hand() -> None:
     )
 
 
+def test_labels_by_hand() -> None:
+    """Probabilities 1/2 and 1/4 of the right tokens: (ln 2 + ln 4) / 2; the third token does not count."""
+    student = torch.tensor([[[1.0, 1.0, 2.0], [1.0, 2.0, 1.0], [9.0, 1.0, 1.0]]]).log()
+    labels = torch.tensor([[2, 0, -100]])
+    assert labels_loss(student, labels).item() == pytest.approx(1.5 * math.log(2))
+    assert labels_loss(student.bfloat16(), labels).dtype == torch.float32
+
+
 def test_temperature_by_hand() -> None:
     """At temperature 2 odds of 9 : 1 become 3 : 1, and the loss is multiplied by 4."""
     teacher, student = torch.tensor([[[9.0, 1.0]]]).log(), torch.tensor([[[1.0, 1.0]]]).log()
@@ -143,7 +153,7 @@ def test_logits_are_a_mean_over_tokens() -> None:
 
 
 def test_hidden_by_hand() -> None:
-    """First pair: differences 1 and 2 against a mean square of 10 → 2.5 / 10. Second: 3 and 0 against 4.5 → 4.5 / 4.5."""
+    """First pair: differences 1 and 2, mean square 10 → 2.5 / 10. Second: 3 and 0, mean square 4.5 → 4.5 / 4.5."""
     teacher = [torch.tensor([[[2.0, 4.0]]]), torch.tensor([[[3.0, 0.0]]])]
     student = [torch.tensor([[[3.0, 2.0]]]), torch.tensor([[[0.0, 0.0]]])]
     assert hidden_loss(student, teacher, torch.tensor([[True]])).item() == pytest.approx((0.25 + 1) / 2)
@@ -158,7 +168,7 @@ def test_hidden_does_not_depend_on_scale() -> None:
 
 
 def test_attention_by_hand() -> None:
-    """Squared differences summed over the keys: (1/2)² + (1/2)² = 1/2 for the first query, 2 · 1 for the second; mean 5/4."""
+    """Squared differences, summed over the keys: (1/2)² + (1/2)² = 1/2 for the first query, 2 for the second."""
     teacher = [torch.tensor([[[[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]]])]
     student = [torch.tensor([[[[0.5, 0.5], [0.0, 1.0], [0.3, 0.7]]]])]
     assert attention_loss(student, teacher, torch.tensor([[True, True, False]])).item() == pytest.approx(1.25)

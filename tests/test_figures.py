@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from modtf.evaluation import Size
-from modtf.mapping import Mapping
+from modtf.mapping import Mapping, StackMapping
 from modtf.strategies import STRATEGIES, choose
+from modtf.tasks import E2E, TEXT
 from modtf.views.figures import figure_html, frame_html, quality_curve
 from modtf.views.markup import assembly_html, quality_html
 
-MAPPING = Mapping(12, 12, (2, 3, 4, 6), (2, 3, 4, 6))
+METRICS = E2E.metrics
+MAPPING = Mapping(StackMapping(12, (2, 3, 4, 6)), StackMapping(12, (2, 3, 4, 6)))
 
 
 def table() -> list[dict[str, Any]]:
@@ -36,7 +38,7 @@ def table() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("against", ["speed_up", "ratio"])
 def test_a_line_for_each_strategy_and_the_present_point(against: str) -> None:
     rows = table()
-    figure = quality_curve(rows, rows[2], against=against)
+    figure = quality_curve(rows, METRICS, rows[2], against=against)
     bleu = [trace for trace in figure.data if trace.xaxis in (None, "x")]
     assert [trace.name for trace in bleu] == ["size first", "speed first", "you are here"]
     assert list(bleu[0].x) == [row[against] for row in rows[:4]], "trained rows only, in the order of their ratios"
@@ -45,31 +47,31 @@ def test_a_line_for_each_strategy_and_the_present_point(against: str) -> None:
 
 
 def test_lines_differ_in_more_than_colour() -> None:
-    first, second = quality_curve(table()).data[0], quality_curve(table()).data[2]
+    first, second = quality_curve(table(), METRICS).data[0], quality_curve(table(), METRICS).data[2]
     assert first.marker.symbol != second.marker.symbol and first.line.dash != second.line.dash
 
 
 def test_a_point_that_is_only_near_is_hollow_and_says_so() -> None:
     rows = table()
-    here = quality_curve(rows, rows[1], exact=False).data[-1]
+    here = quality_curve(rows, METRICS, rows[1], exact=False).data[-1]
     assert here.marker.symbol == "circle-open"
-    assert "nearest measured" in {trace.name for trace in quality_curve(rows, rows[1], exact=False).data}
+    assert "nearest measured" in {trace.name for trace in quality_curve(rows, METRICS, rows[1], exact=False).data}
 
 
 @pytest.mark.parametrize("lowest", [99.5, 40.0])
 def test_the_axis_does_not_enlarge_noise_and_holds_all_points(lowest: float) -> None:
     rows = table()
     rows[3]["bleu_kept"] = lowest
-    low, high = quality_curve(rows).layout.yaxis.range
+    low, high = quality_curve(rows, METRICS).layout.yaxis.range
     assert low <= min(90, lowest) and high >= 102
 
 
 def test_no_rows_make_an_empty_figure() -> None:
-    assert len(quality_curve([]).data) == 0
+    assert len(quality_curve([], METRICS).data) == 0
 
 
 def test_the_figure_survives_the_way_through_html() -> None:
-    figure = quality_curve(table())
+    figure = quality_curve(table(), METRICS)
     inside = re.fullmatch(r'<div class="modtf-figure" hidden>(.*)</div>', figure_html(figure), re.DOTALL)
     assert inside is not None and "<" not in inside[1]
     assert json.loads(unescape(inside[1])) == json.loads(figure.to_json())
@@ -84,15 +86,20 @@ def test_the_frame_needs_no_network_and_passes_jupyters_data_rate() -> None:
 
 def test_quality_says_whether_it_is_of_this_very_assembly() -> None:
     here = table()[2]
-    assert "This assembly: <b>98.0 %</b>" in quality_html(here, True, {"examples": 630, "machine": "<x>", "threads": 1})
-    assert "is not in the table. The nearest that is (2.00×, 6-6)" in quality_html(here, False, {})
-    assert "<x>" not in quality_html(here, True, {"machine": "<x>"})
+    assert "This assembly: <b>98.0 %</b>" in quality_html(
+        here, True, {"examples": 630, "machine": "<x>", "threads": 1}, METRICS[:2]
+    )
+    assert "is not in the table. The nearest that is (2.00×, 6-6)" in quality_html(here, False, {}, METRICS[:2])
+    assert "<x>" not in quality_html(here, True, {"machine": "<x>"}, METRICS[:2])
 
 
 def test_points_of_ones_own_stand_out_and_are_within_the_axis() -> None:
     mine = [{"ratio": 1.6, "layers": "3-2", "bleu_kept": 71.0, "ser": 3.0, "speed_up": 1.9}]
     figure = quality_curve(
-        table(), mine=mine, quality="BLEU against the full model's texts", errors="slot error rate (%), bundled inputs"
+        table(),
+        METRICS,
+        mine=mine,
+        titles=["BLEU against the full model's texts", "slot error rate (%), bundled inputs"],
     )
     own = [trace for trace in figure.data if trace.name == "measured here"]
     assert [list(trace.y) for trace in own] == [[71.0], [3.0]] and {trace.mode for trace in own} == {"markers"}
@@ -102,6 +109,16 @@ def test_points_of_ones_own_stand_out_and_are_within_the_axis() -> None:
         "BLEU against the full model's texts",
         "slot error rate (%), bundled inputs",
     ]
+
+
+def test_scores_of_another_task_are_drawn_by_their_names() -> None:
+    rows = [row | {"chrf": 70.0, "chrf_kept": 101.0} for row in table()]
+    figure = quality_curve(rows, TEXT.metrics, rows[2])
+    assert [title.text for title in figure.layout.annotations] == [metric.title for metric in TEXT.metrics[:2]]
+    assert {value for trace in figure.data if trace.xaxis == "x2" for value in trace.y} == {101.0}
+    assert figure.layout.yaxis2.range[0] <= 90, "more is better here, so the axis need not begin at zero"
+    words = quality_html(rows[2], True, {}, TEXT.metrics[:2])
+    assert "of the full model's BLEU (64.0)" in words and "of the full model's chrF2 (70.0)" in words
 
 
 def test_the_assembly_is_said_in_words() -> None:

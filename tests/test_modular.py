@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -28,11 +29,11 @@ import modtf
 from modtf.architectures import set_attention, stacks_of
 from modtf.errors import ModtfError
 from modtf.layers import ModularStack, new_bank
-from modtf.mapping import Assembly, Mapping, all_paths
+from modtf.mapping import Assembly, Mapping, StackMapping
 from modtf.strategies import STRATEGIES
 
 Batch = dict[str, torch.Tensor]
-SIX = list(all_paths(6, (2, 3)))
+SIX = list(StackMapping(6, (2, 3)).paths())
 RATIOS = (1, 1.2, 1.5, 2, 3)
 CHOICES = [
     (strategy, ratio) for strategy in sorted(STRATEGIES) for ratio in RATIOS if ratio > 1 or strategy == "size_first"
@@ -63,7 +64,7 @@ def logits(model: nn.Module, batch: Batch, **options: Any) -> torch.Tensor:
     return model(**batch, **options).logits
 
 
-# -- the original, and what shares its weights -----------------------------------------------------------------------------
+# -- the original, and what shares its weights -------------------------------------------------------------------------
 
 
 def test_all_original_assembly_is_bit_identical(family: str, make_model: Any, batch: Batch) -> None:
@@ -176,7 +177,7 @@ def test_training_of_banks_is_seen_by_living_assemblies(family: str, make_modula
     assert torch.equal(logits(original, batch), before_original)
 
 
-# -- generation ------------------------------------------------------------------------------------------------------------
+# -- generation --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("strategy", "ratio"), CHOICES)
@@ -253,14 +254,30 @@ def test_generate_from_text(family: str, make_modular: Any, tokenizer: Any) -> N
     assert len(modular.generate(texts[0], ratio=2, num_beams=2, num_return_sequences=2, **options)) == 2
 
 
+def test_write_says_how(family: str, make_modular: Any, tokenizer: Any) -> None:
+    modular = make_modular(family, tokenizer=tokenizer, vocabulary=len(tokenizer))
+    texts, assembly = ["name[The Mill], food[Thai]", "name[Zizzi]"], modular.choose(2)
+    started = time.perf_counter()
+    written = modular.write(texts, assembly, max_new_tokens=6)
+    assert 0 < written.seconds < time.perf_counter() - started
+    assert written.texts == modular.generate(tuple(texts), assembly=assembly, max_new_tokens=6)
+    assert written.engine == "loop" and written.tokens.shape[0] == 2 and 1 <= written.tokens.shape[1] <= 6
+    assert written.texts == tokenizer.batch_decode(written.tokens, skip_special_tokens=True)
+    plain = modular.write(texts, assembly, max_new_tokens=6, engine="generate")
+    assert plain.engine == "generate" and torch.equal(plain.tokens, written.tokens)
+    seen: list[int] = []
+    stopped = modular.write(texts, assembly, watch=lambda tokens: seen.append(len(tokens)) or len(seen) == 2)
+    assert seen == [2, 2] and torch.equal(stopped.tokens, written.tokens[:, :2])
+
+
 @pytest.mark.parametrize(("encoder", "decoder"), [(2, 6), (6, 2), (1, 3)])
 def test_unequal_depths(
     family: str, make_modular: Any, batch: Batch, encoder: int, decoder: int, tmp_path: Any
 ) -> None:
-    """``generate`` sizes caches by the decoder's depth under a name that T5 does not have: a shallower encoder would raise."""
+    """``generate`` reads the decoder's depth by a name that T5 lacks: a shallower encoder would raise."""
     modular = make_modular(family, encoder, decoder)
-    assert modular.mapping.encoder_depth == encoder
-    assert modular.mapping.decoder_depth == decoder
+    assert modular.mapping.encoder.depth == encoder
+    assert modular.mapping.decoder.depth == decoder
     for assembly in (
         modular.mapping.original,
         modular.mapping.coarsest,
@@ -285,7 +302,7 @@ def test_encoder_shallower_than_decoder_by_assembling(modular: modtf.ModularMode
     assert torch.equal(logits(again, batch), logits(small, batch))
 
 
-# -- configurations --------------------------------------------------------------------------------------------------------
+# -- configurations ----------------------------------------------------------------------------------------------------
 
 
 def test_depths_in_every_configuration(modular: modtf.ModularModel) -> None:
@@ -376,7 +393,7 @@ def test_recording_a_path(modular: modtf.ModularModel, batch: Batch) -> None:
     )
 
 
-# -- T5's position biases, BART's layerdrop --------------------------------------------------------------------------------
+# -- T5's position biases, BART's layerdrop ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("t5", ["t5", "t5-gated"])
@@ -413,7 +430,7 @@ def test_layerdrop_is_off(make_model: Any, batch: Batch) -> None:
     assert [stack.layerdrop for stack in stacks_of(small)] == [0, 0]
 
 
-# -- training mode ---------------------------------------------------------------------------------------------------------
+# -- training mode -----------------------------------------------------------------------------------------------------
 
 
 def test_only_banks_train(modular: modtf.ModularModel) -> None:
@@ -492,25 +509,30 @@ def test_a_failing_forward_pass_leaves_the_original(modular: modtf.ModularModel,
     assert [stack.path for stack in modular.stacks] == [(1,) * 6, (1,) * 6]
 
 
-def test_shared_sources(modular: modtf.ModularModel, batch: Batch) -> None:
-    """``source_index`` encodes a source once; each target's logits are those with its source repeated."""
-    index = torch.tensor([0, 0, 2, 1, 2])
-    targets = batch["labels"][[0, 1, 2, 0, 1]]
-    shared = sources(batch) | {"labels": targets, "source_index": index}
-    repeated = {name: value[index] for name, value in sources(batch).items()} | {"labels": targets}
-    for assembly in (modular.mapping.original, modular.mapping.coarsest):
-        with torch.no_grad():
-            one, other = modular(assembly, **shared), modular(assembly, **repeated)
-        torch.testing.assert_close(one.logits, other.logits, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(one.loss, other.loss)
+def test_everything_reaches_the_model(modular: modtf.ModularModel, batch: Batch) -> None:
+    """What is given for the decoder counts, too."""
+    assembly = modular.mapping.coarsest
+    given = sources(batch) | {
+        "decoder_input_ids": batch["labels"].clamp(min=3),
+        "decoder_attention_mask": torch.tensor([[1, 1, 0, 0, 1, 1]] * 3),
+        "labels": batch["labels"].roll(1),
+    }
+    small = modular.assemble(assembly=assembly)
+    with torch.no_grad():
+        one, other = modular(assembly, **given, use_cache=True), small(**given, use_cache=False)
+        unmasked = small(**{name: value for name, value in given.items() if name != "decoder_attention_mask"})
+    assert torch.equal(one.logits, other.logits) and torch.equal(one.loss, other.loss)
+    assert not torch.allclose(one.logits, unmasked.logits)
+    assert one.past_key_values is None
 
 
-# -- words for bad input ---------------------------------------------------------------------------------------------------
+# -- words for bad input -----------------------------------------------------------------------------------------------
 
 
 def _unsupported() -> dict[str, Any]:
     marian = MarianConfig(
-        vocab_size=20, d_model=8, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
+        vocab_size=20, d_model=8, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
+        decoder_attention_heads=2,
         encoder_ffn_dim=8, decoder_ffn_dim=8, pad_token_id=0, decoder_start_token_id=0,
     )  # fmt: skip
     return {
@@ -541,7 +563,7 @@ def test_a_granularity_that_does_not_divide_changes_nothing(family: str, make_mo
     assert all(p.requires_grad for p in original.parameters())
     assert torch.equal(logits(original, batch), before)
     modular = modtf.modularize(original, (2, 3), decoder_granularities=(2,))
-    assert modular.mapping == Mapping(6, 4, (2, 3), (2,))
+    assert modular.mapping == Mapping(StackMapping(6, (2, 3)), StackMapping(4, (2,)))
 
 
 def test_no_memory_for_the_banks_leaves_the_original_alone(make_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -565,7 +587,7 @@ def test_words_for_what_is_no_model(make_model: Any) -> None:
         modtf.modularize("t5-base")  # type: ignore[arg-type]
     with pytest.raises(ModtfError, match=r"BartForCausalLM .* is not supported"):
         modtf.modularize(BartForCausalLM(make_model("bart").config))
-    with pytest.raises(ModtfError, match=r"granularity 2.0 does not divide"):
+    with pytest.raises(ModtfError, match=r"granularity 2.0 is not a whole number"):
         modtf.modularize(make_model("t5"), (2.0,))  # type: ignore[arg-type]
 
 
@@ -578,12 +600,12 @@ def test_a_length_given_to_generate_counts(make_modular: Any, tokenizer: Any, mo
 
 
 def test_granularity_one_is_always_there(make_model: Any) -> None:
-    assert modtf.modularize(make_model("t5"), (1, 2)).mapping == Mapping(6, 6, (2,), (2,)) == Mapping(6, 6, [1, 2], [2])  # type: ignore[arg-type]
+    assert modtf.modularize(make_model("t5"), (1, 2)).mapping == Mapping(StackMapping(6, (2,)), StackMapping(6, (2,)))
 
 
 def test_granularities_may_be_any_iterable(make_model: Any) -> None:
     modular = modtf.modularize(make_model("t5"), (g for g in (3, 2)))
-    assert modular.mapping == Mapping(6, 6, (2, 3), (2, 3))
+    assert modular.mapping == Mapping(StackMapping(6, (2, 3)), StackMapping(6, (2, 3)))
 
 
 def test_already_modular(modular: modtf.ModularModel) -> None:
@@ -608,6 +630,55 @@ def test_words_for_bad_choices(modular: modtf.ModularModel) -> None:
         modular.assemble(assembly="6·6")
 
 
+@pytest.mark.parametrize("assembly", [[(3, 3), (3, 3)], ((3, 3), (3, 3)), {"encoder": (3, 3)}, 3, b"x", True], ids=repr)
+def test_an_assembly_is_an_object_or_its_text(modular: modtf.ModularModel, assembly: Any) -> None:
+    words = (
+        r"give an Assembly, such as Assembly\(\(3, 3\), \(3, 3\)\), or its text, such as 'encoder 3·3 \| decoder 3·3'"
+    )
+    with pytest.raises(ModtfError, match=words):
+        modular.assemble(assembly=assembly)
+    with pytest.raises(ModtfError, match=words):
+        modular.generate("pub", assembly=assembly)
+
+
+@pytest.mark.parametrize("ratio", ["3", "x", [2], 2 + 1j, True, float("nan"), float("inf"), {}], ids=repr)
+def test_a_ratio_is_a_number(modular: modtf.ModularModel, ratio: Any) -> None:
+    with pytest.raises(ModtfError, match="ratio"):
+        modular.assemble(ratio=ratio)
+
+
+@pytest.mark.parametrize("strategy", [None, 5, ["size_first"], {}], ids=repr)
+def test_a_strategy_is_one_of_the_names(modular: modtf.ModularModel, strategy: Any) -> None:
+    with pytest.raises(ModtfError, match="strategy"):
+        modular.assemble(2, strategy)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"engine": "fast"}, "engine 'fast' is unknown; possible are 'loop' and 'generate'"),
+        ({"engine": ["loop"]}, "is unknown; possible are"),
+        ({"engine": 5, "num_beams": 2}, "engine 5 is unknown"),
+        ({"engine": "loop", "num_beams": 2}, "takes max_new_tokens only, not num_beams"),
+        *(
+            ({"max_new_tokens": wrong}, "max_new_tokens is .*; give a whole number")
+            for wrong in (0, -1, "3", 2.5, True)
+        ),
+    ],
+    ids=repr,
+)
+def test_words_for_bad_options(make_modular: Any, tokenizer: Any, options: dict[str, Any], words: str) -> None:
+    modular = make_modular("t5", 2, 2, tokenizer=tokenizer, vocabulary=len(tokenizer))
+    with pytest.raises(ModtfError, match=words):
+        modular.generate("pub", **options)
+
+
+@pytest.mark.parametrize("task", ["", 5, ["text"]], ids=repr)
+def test_a_task_has_a_name(make_model: Any, task: Any) -> None:
+    with pytest.raises(ModtfError, match=r"the task is .*; give its name"):
+        modtf.modularize(make_model("t5", 2, 2), task=task)
+
+
 @pytest.mark.parametrize(
     ("texts", "words"),
     [
@@ -616,6 +687,13 @@ def test_words_for_bad_choices(modular: modtf.ModularModel) -> None:
         (["name[Zizzi]", ""], "text 1 is empty"),
         (["name[Zizzi]", None], "text 1 is empty or not a string"),
         ([], "no texts were given"),
+        ((), "no texts were given"),
+        (["name[Zizzi]", 5], "text 1 is empty or not a string: 5"),
+        ([["name[Zizzi]"]], "text 0 is empty or not a string"),
+        (None, "the texts are None, of type NoneType; give a string, or a list of strings"),
+        (5, "the texts are 5, of type int; give a string"),
+        ({"a": "name[Zizzi]"}, "of type dict; give a string"),
+        (b"name[Zizzi]", "of type bytes; give a string"),
         (" ".join(["pub"] * 70), "tokens; at most 64 are possible: shorten it"),
     ],
 )

@@ -26,8 +26,12 @@ SECONDS_EACH = float(os.environ.get("MODTF_NOTEBOOK_SECONDS", 180))
 SECONDS_TOGETHER = 5 * SECONDS_EACH
 #: Kernels as a test wants them: no network, one thread, no bars of progress, figures without an image engine.
 ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PLOTLY_RENDERER": "plotly_mimetype",
-}  # fmt: skip
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "PLOTLY_RENDERER": "plotly_mimetype",
+}
 
 _spec = importlib.util.spec_from_file_location("build", FOLDER / "build.py")
 assert _spec and _spec.loader
@@ -52,11 +56,17 @@ def text_of(cell: Any) -> str:
 
 def test_the_course_is_whole() -> None:
     assert [source.stem for source in SOURCES] == [
-        "0_quickstart", "1_layer_mapping", "2_module_replacement", "3_distillation", "4_assembly", "5_quality_and_speed", "6_your_own_model",
-    ]  # fmt: skip
+        "0_quickstart",
+        "1_layer_mapping",
+        "2_module_replacement",
+        "3_distillation",
+        "4_assembly",
+        "5_quality_and_speed",
+        "6_your_own_model",
+    ]
 
 
-# -- running ---------------------------------------------------------------------------------------------------------------
+# -- running -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -78,8 +88,14 @@ def test_runs_and_gives_what_is_stored(source: Path) -> None:
     begun = time.perf_counter()
     try:
         run = subprocess.run(
-            [*command, str(source.with_suffix(".ipynb"))], cwd=FOLDER, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, timeout=SECONDS_EACH, check=False
-        )  # fmt: skip
+            [*command, str(source.with_suffix(".ipynb"))],
+            cwd=FOLDER,
+            env={**os.environ, **ENVIRONMENT},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_EACH,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
         pytest.fail(
             f"{source.stem} did not end within {SECONDS_EACH:.0f} seconds: {(error.output or b'').decode()[-2000:]}"
@@ -125,7 +141,7 @@ def test_solutions_pass_their_checks(source: Path, monkeypatch: pytest.MonkeyPat
     assert all(re.fullmatch(r"✓ Exercise \d\.\d: that is right\.\n", text) for text in said), said
 
 
-# -- what is stored --------------------------------------------------------------------------------------------------------
+# -- what is stored ----------------------------------------------------------------------------------------------------
 
 
 @of_each
@@ -168,20 +184,18 @@ def test_figures_can_be_seen_anywhere_and_by_anybody(source: Path) -> None:
         assert len(output.metadata["image/png"]["alt"].split()) >= 8
 
 
-# -- form ------------------------------------------------------------------------------------------------------------------
+# -- form --------------------------------------------------------------------------------------------------------------
 
 
 @of_each
 def test_frame_is_what_the_builder_writes(source: Path) -> None:
-    """Badge, links and the cell that installs come from one place: pyproject.toml's address and the order of the files."""
+    """Badge, links and the cell that installs come from one place: the project's address and the order of the files."""
     notebook = jupytext.read(source, fmt="py:percent")
     before = [cell.source for cell in notebook.cells]
     build.write_frame(notebook, source, build.minutes_of(notebook) * 60)
     assert [cell.source for cell in notebook.cells] == before, "run `make notebooks`"
-    assert (
-        f"colab.research.google.com/github/{build.REPOSITORY.removeprefix('https://github.com/')}/blob/main/notebooks/{source.stem}.ipynb"
-        in before[0]
-    )
+    repository = build.REPOSITORY.removeprefix("https://github.com/")
+    assert f"colab.research.google.com/github/{repository}/blob/main/notebooks/{source.stem}.ipynb" in before[0]
 
 
 @of_each
@@ -199,7 +213,7 @@ def test_has_what_a_learner_needs(source: Path) -> None:
         assert needed in words, needed
     assert len(re.findall(r"^\d\. ", words.partition("## In five lines")[2], re.MULTILINE)) == 5
     guesses = set(re.findall(r"^(guess_\w+) = None", code, re.MULTILINE))
-    assert guesses and guesses == set(re.findall(r"course\.reveal\([^\n]*?(guess_\w+)", code))
+    assert guesses and guesses == set(re.findall(r"notebook\.reveal\([^\n]*?(guess_\w+)", code))
 
 
 @of_each
@@ -212,7 +226,7 @@ def test_exercises_have_hint_solution_and_check(source: Path) -> None:
         task, _, help_, check = cells[i - 1 : i + 3]
         assert f"### Exercise {name}" in task.source
         assert "<summary>Hint" in help_.source and help_.source.count("<summary>Solution</summary>") == 1
-        assert {"check", "nbval-check-output"} <= set(tags(check)) and f'course.check("{name}")' in check.source
+        assert {"check", "nbval-check-output"} <= set(tags(check)) and f'notebook.check("{name}")' in check.source
         assert re.match(rf"✗ Exercise {name}, not yet[:.]", text_of(check)), (
             "the stub must not pass, and its check says why in words"
         )

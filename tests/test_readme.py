@@ -54,7 +54,7 @@ def test_your_own_model(folder: Path) -> None:
         code = code.replace(there, here)
     (folder / "own.py").write_text(code)
     run(["own.py"], folder)
-    assert modtf.load(folder / "my-banks").mapping.encoder_granularities == (2,)
+    assert modtf.load(folder / "my-banks").mapping.encoder.granularities == (2,)
 
 
 def test_the_script_of_notebook_6_goes_on_where_it_was(folder: Path) -> None:

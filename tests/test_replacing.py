@@ -10,16 +10,18 @@ from contextlib import contextmanager
 from itertools import pairwise
 from statistics import mean
 from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modtf.errors import ModtfError
-from modtf.mapping import Mapping, divisors
+from modtf.mapping import Mapping, StackMapping, divisors
 from modtf.replacing import ReplacingSchedule
 
-DEEP = Mapping(12, 12, (2, 3, 4, 6), (2, 3, 4, 6))
+TWELVE = StackMapping(12, (2, 3, 4, 6))
+DEEP = Mapping(TWELVE, TWELVE)
 
 
 @st.composite
@@ -32,7 +34,7 @@ def schedules(draw: st.DrawFn) -> ReplacingSchedule:
         depths[0], chosen[0] = 4, (2,)
     mixtures = draw(st.floats(0, 0.9))
     return ReplacingSchedule(
-        Mapping(*depths, *chosen),
+        Mapping(*map(StackMapping, depths, chosen)),
         steps=draw(st.integers(1, 1000)),
         seed=draw(st.integers(0, 99)),
         probability=draw(st.floats(0, 1)),
@@ -57,7 +59,7 @@ def test_draws_are_pure_valid_and_due(schedule: ReplacingSchedule, data: st.Data
 
 @given(schedules())
 def test_granularities_come_fine_to_coarse(schedule: ReplacingSchedule) -> None:
-    every = tuple(sorted({*schedule.mapping.encoder_granularities, *schedule.mapping.decoder_granularities}))
+    every = tuple(sorted({g for stack in schedule.mapping.stacks for g in stack.granularities}))
     allowed = [schedule.allowed_granularities(step) for step in range(schedule.steps)]
     assert all(later[: len(earlier)] == earlier for earlier, later in pairwise(allowed)), "none is taken away again"
     assert all(granularities == every[: len(granularities)] != () for granularities in allowed)
@@ -154,13 +156,13 @@ def at_most(seconds: float) -> Iterator[None]:
     [
         (DEEP, {"probability": 0, "mixtures": 1, "whole": 0}),  # only mixtures, and at first they replace nothing
         (
-            Mapping(3, 5, (3,), (5,)),
+            Mapping(StackMapping(3, (3,)), StackMapping(5, (5,))),
             {"mixtures": 0, "whole": 0},
         ),  # strategies begin with the granularity that comes last
-        (Mapping(4, 7, (4,), (7,)), {"mixtures": 0, "whole": 0}),
+        (Mapping(StackMapping(4, (4,)), StackMapping(7, (7,))), {"mixtures": 0, "whole": 0}),
     ],
 )
-def test_a_draw_ends(mapping: Mapping, options: dict[str, float]) -> None:
+def test_a_draw_ends(mapping: Mapping, options: dict[str, Any]) -> None:
     schedule = ReplacingSchedule(mapping, 100, **options)
     with at_most(2):
         drawn = schedule.draw(0)
@@ -172,20 +174,32 @@ def test_a_draw_ends(mapping: Mapping, options: dict[str, float]) -> None:
     ("options", "words"),
     [
         ({"steps": 0}, "at least 1 is needed"),
-        ({"probability": 1.1}, "probability is 1.1; possible are values from 0 to 1"),
+        ({"probability": 1.1}, "probability is 1.1; possible are numbers from 0 to 1"),
         ({"full_at": -0.1}, "full_at is -0.1"),
         ({"coarse_at": 2}, "coarse_at is 2"),
         ({"mixtures": -1}, "mixtures is -1"),
         ({"whole": float("nan")}, "whole is nan"),
         ({"mixtures": 0.6, "whole": 0.5}, "more than 1"),
+        ({"steps": "10"}, "steps is '10'; give a whole number"),
+        ({"steps": 10.0}, "steps is 10.0; give a whole number"),
+        ({"steps": None}, "steps is None; give a whole number"),
+        ({"steps": True}, "steps is True; give a whole number"),
+        ({"seed": "a"}, "seed is 'a'; give a whole number"),
+        ({"probability": "x"}, "probability is 'x'; possible are numbers from 0 to 1"),
+        ({"full_at": None}, "full_at is None; possible are numbers from 0 to 1"),
+        ({"coarse_at": [0.5]}, "coarse_at is [0.5]; possible are numbers from 0 to 1"),
+        ({"mixtures": 0.5j}, "mixtures is 0.5j; possible are numbers from 0 to 1"),
+        ({"whole": True}, "whole is True; possible are numbers from 0 to 1"),
+        ({"mapping": (12, 12)}, "mapping is (12, 12); give the mapping of a modular model"),
     ],
 )
-def test_words_for_bad_options(options: dict[str, float], words: str) -> None:
+def test_words_for_bad_options(options: dict[str, Any], words: str) -> None:
+    given_: dict[str, Any] = {"mapping": DEEP, "steps": 10} | options
     with pytest.raises(ModtfError) as raised:
-        ReplacingSchedule(DEEP, **({"steps": 10} | options))  # type: ignore[arg-type]
+        ReplacingSchedule(**given_)
     assert words in str(raised.value)
 
 
 def test_nothing_to_replace() -> None:
     with pytest.raises(ModtfError, match="nothing can be replaced; modularize it with granularities"):
-        ReplacingSchedule(Mapping(1, 6, (), ()), 10)
+        ReplacingSchedule(Mapping(StackMapping(1), StackMapping(6)), 10)

@@ -1,4 +1,4 @@
-"""Saving and loading: assemblies that plain transformers loads, banks that belong to one original, and what stays whole when it fails."""
+"""Saving and loading: what plain transformers loads, what belongs together, and what stays whole when saving fails."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from huggingface_hub import HfApi, ModelCard, RepoUrl
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
 import modtf
-import modtf.modular
+import modtf.saving
+from modtf.bundled import bundled
 from modtf.errors import ModtfError
 from modtf.mapping import Assembly
 
@@ -43,7 +46,8 @@ for folder in work["folders"]:
     model, loading = AutoModelForSeq2SeqLM.from_pretrained(folder, output_loading_info=True)
     assert not any(loading.values()), loading
     with torch.no_grad():
-        written[folder] = [type(model).__name__] + [model.generate(**sources, **options).tolist() for options in work["options"]]
+        tokens = [model.generate(**sources, **options).tolist() for options in work["options"]]
+        written[folder] = [type(model).__name__, *tokens]
 assert not [name for name in sys.modules if name.split(".")[0] == "modtf" and sys.modules[name]]
 print(json.dumps(written))
 """
@@ -74,7 +78,7 @@ def change_banks(modular: modtf.ModularModel) -> None:
             parameter.add_(0.25)
 
 
-# -- assemblies as ordinary checkpoints ------------------------------------------------------------------------------------
+# -- assemblies as ordinary checkpoints --------------------------------------------------------------------------------
 
 
 def test_an_assembly_loads_where_modtf_is_not_installed(make_modular: Any, batch: Batch, tmp_path: Path) -> None:
@@ -130,7 +134,7 @@ def test_saving_an_assembly_leaves_banks_and_original_alone(
     assert_same_weights(modular, before)
 
 
-# -- round trips -----------------------------------------------------------------------------------------------------------
+# -- round trips -------------------------------------------------------------------------------------------------------
 
 
 def assert_alike(a: modtf.ModularModel, b: modtf.ModularModel, batch: Batch) -> None:
@@ -296,7 +300,7 @@ def test_files_of_others_stay(make_modular: Any, tmp_path: Path) -> None:
 def test_a_checkpoint_beside_a_saved_model_leaves_its_original(
     make_modular: Any, tmp_path: Path, dtype: torch.dtype | None
 ) -> None:
-    """``trainer.save_model()`` writes banks into the output folder, where the model itself may have been saved before."""
+    """``trainer.save_model()`` writes banks into the output folder, where the model itself may lie already."""
     modular = make_modular("t5")
     modular.save_pretrained(tmp_path, dtype=dtype)
     change_banks(modular)
@@ -347,7 +351,233 @@ def test_no_place_to_point_to(make_modular: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "banks").exists()
 
 
-# -- banks and original belong together ------------------------------------------------------------------------------------
+# -- an original that lies in the folder that is saved to --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spelling", ["absolute", "relative", "dotted", "linked"])
+def test_a_pointer_into_its_own_folder(
+    spelling: str, make_modular: Any, batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The original of a loaded kit lies in the kit: pointing to it must not clean it away."""
+    make_modular("t5").save_pretrained(tmp_path / "kit")
+    (tmp_path / "link").symlink_to(tmp_path / "kit", target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    name = {"absolute": tmp_path / "kit", "relative": "kit", "dotted": "./kit/../kit/", "linked": "link"}[spelling]
+    modular = modtf.load(name)
+    change_banks(modular)
+    modular.save_pretrained(name, copy_original=False)
+    (tmp_path / "kit").rename(tmp_path / "moved")
+    assert_alike(modular, modtf.load(tmp_path / "moved"), batch)
+    assert len(list((tmp_path / "moved").iterdir())) == 3
+
+
+@pytest.mark.parametrize("linked", ["original", "folder"])
+def test_a_link_between_original_and_folder(linked: str, make_modular: Any, batch: Batch, tmp_path: Path) -> None:
+    make_modular("t5").save_pretrained(tmp_path / "kit")
+    inner = next((tmp_path / "kit").glob("original-*"))
+    if linked == "original":  # its files are elsewhere
+        inner.rename(tmp_path / "elsewhere")
+        inner.symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    else:
+        (tmp_path / "link").symlink_to(inner, target_is_directory=True)
+        index = tmp_path / "kit" / "modtf.json"
+        pointing = json.loads(index.read_text()) | {"original": {"pointer": str(tmp_path / "link")}}
+        index.write_text(json.dumps(pointing))
+    modular = modtf.load(tmp_path / "kit")
+    modular.save_pretrained(tmp_path / "kit", copy_original=False)
+    assert_alike(modular, modtf.load(tmp_path / "kit"), batch)
+
+
+def test_a_kit_saved_into_the_one_that_holds_its_original(make_modular: Any, batch: Batch, tmp_path: Path) -> None:
+    make_modular("t5").save_pretrained(tmp_path / "a")
+    modtf.load(tmp_path / "a").save_pretrained(tmp_path / "b", copy_original=False)
+    assert len(list((tmp_path / "b").iterdir())) == 2, "an index that points into a, and the banks"
+    b = modtf.load(tmp_path / "b")
+    change_banks(b)
+    b.save_pretrained(tmp_path / "a", copy_original=False)
+    assert_alike(b, modtf.load(tmp_path / "a"), batch)
+    assert modtf.load(tmp_path / "b").mapping == b.mapping
+
+
+@pytest.mark.parametrize("copied", [None, True, False])
+def test_a_copy_that_was_renamed(copied: bool | None, make_modular: Any, batch: Batch, tmp_path: Path) -> None:
+    make_modular("t5").save_pretrained(tmp_path)
+    next(tmp_path.glob("original-*")).rename(tmp_path / "my-t5")
+    index = tmp_path / "modtf.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"original": {"copy": "my-t5"}}))
+    modular = modtf.load(tmp_path)
+    modular.save_pretrained(tmp_path, copy_original=copied)
+    assert_alike(modular, modtf.load(tmp_path), batch)
+    assert (tmp_path / "my-t5").is_dir() and len(list(tmp_path.iterdir())) == 3, "not copied a second time"
+
+
+def test_a_folder_within_the_copy_stays_when_it_is_pointed_to(make_modular: Any, batch: Batch, tmp_path: Path) -> None:
+    make_modular("t5").save_pretrained(tmp_path)
+    inner = next(tmp_path.glob("original-*"))
+    shutil.copytree(inner, tmp_path / "start")
+    (tmp_path / "start").rename(inner / "start")
+    modular = modtf.modularize(AutoModelForSeq2SeqLM.from_pretrained(inner / "start"))
+    modular.save_pretrained(tmp_path, copy_original=False)
+    assert_alike(modular, modtf.load(tmp_path), batch)
+
+
+def test_another_precision_leaves_nothing_to_point_to(make_modular: Any, batch: Batch, tmp_path: Path) -> None:
+    """The half precision takes the place of the copy that the living model came from."""
+    make_modular("t5").save_pretrained(tmp_path)
+    modular = modtf.load(tmp_path)
+    modular.save_pretrained(tmp_path, copy_original=True, dtype=torch.float16)
+    assert len(list(tmp_path.glob("original-*"))) == 1
+    kept = contents(tmp_path)
+    with pytest.raises(ModtfError, match=r"no longer, what .* holds.*copy_original=True"):
+        modular.save_pretrained(tmp_path, copy_original=False)
+    assert contents(tmp_path) == kept
+    assert modtf.load(tmp_path).mapping == modular.mapping
+
+
+def test_an_original_that_has_gone_or_changed_is_not_pointed_to(make_model: Any, tmp_path: Path) -> None:
+    make_model("t5").save_pretrained(tmp_path / "original")
+    modular = modtf.modularize(AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "original"))
+    make_model("t5", seed=5).save_pretrained(tmp_path / "original")
+    for _ in range(2):
+        with pytest.raises(ModtfError, match=r"is not, or no longer, what .* holds"):
+            modular.save_pretrained(tmp_path / "banks", copy_original=False)
+        shutil.rmtree(tmp_path / "original", ignore_errors=True)
+    assert not (tmp_path / "banks").exists()
+
+
+# -- comparing with a checkpoint without loading it --------------------------------------------------------------------
+
+
+@pytest.fixture()
+def no_second_model(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it to forbid loading from then on."""
+
+    def forbidden(*_: Any, **__: Any) -> None:
+        raise AssertionError("a second model was loaded")
+
+    return lambda: monkeypatch.setattr(AutoModelForSeq2SeqLM, "from_pretrained", forbidden)
+
+
+def original_in(folder: Path) -> dict[str, str]:
+    return json.loads((folder / "modtf.json").read_text())["original"]
+
+
+def from_checkpoint(model: PreTrainedModel, folder: Path, **options: Any) -> modtf.ModularModel:
+    model.save_pretrained(folder, **options)
+    return modtf.modularize(AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("stored", ["float32", "float16", "shards"])
+def test_an_unchanged_checkpoint_is_pointed_to(
+    family: str, stored: str, make_model: Any, tmp_path: Path, no_second_model: Any
+) -> None:
+    model, options = make_model(family), {"max_shard_size": "30KB"} if stored == "shards" else {}
+    modular = from_checkpoint(model.half() if stored == "float16" else model, tmp_path / "original", **options)
+    assert len(list((tmp_path / "original").glob("*.safetensors"))) > 1 or stored != "shards"
+    no_second_model()
+    modular.save_pretrained(tmp_path / "banks")
+    assert original_in(tmp_path / "banks") == {"pointer": str(tmp_path / "original")}
+
+
+@pytest.mark.parametrize("options", [{}, {"max_shard_size": "30KB"}], ids=["one file", "shards"])
+def test_a_single_changed_weight_is_noticed(
+    family: str, options: dict[str, Any], make_model: Any, tmp_path: Path, no_second_model: Any
+) -> None:
+    """Also one that the fingerprint, which reads every sixth value here, does not see."""
+    modular = from_checkpoint(make_model(family), tmp_path / "original", **options)
+    with torch.no_grad():
+        modular.model.get_input_embeddings().weight.view(-1)[1] += 1
+    no_second_model()
+    modular.save_pretrained(tmp_path / "banks")
+    assert "copy" in original_in(tmp_path / "banks")
+    saved = load_file(next((tmp_path / "banks").glob("original-*/model.safetensors")))
+    own = modular.original_weights()
+    assert all(torch.equal(saved[name], own[name]) for name in own)
+
+
+def test_a_changed_buffer_is_noticed(make_model: Any, tmp_path: Path) -> None:
+    modular = from_checkpoint(make_model("bart"), tmp_path / "original")
+    modular.model.final_logits_bias[0, 3] = 1
+    modular.save_pretrained(tmp_path / "banks")
+    assert "copy" in original_in(tmp_path / "banks")
+
+
+def renamed(checkpoint: Path, names: dict[str, str]) -> None:
+    file = checkpoint / "model.safetensors"
+    saved = {names.get(name, name): tensor for name, tensor in load_file(file).items()}
+    file.unlink()
+    save_file(saved, file, metadata={"format": "pt"})
+
+
+def test_names_without_the_prefix(make_model: Any, tmp_path: Path, no_second_model: Any) -> None:
+    """As in a checkpoint of BartModel, whose lack of a head (and of its bias, which is zero) matters as little."""
+    make_model("bart").save_pretrained(tmp_path / "original")
+    file = tmp_path / "original" / "model.safetensors"
+    saved = {name.removeprefix("model."): tensor for name, tensor in load_file(file).items()}
+    saved.pop("final_logits_bias", None)
+    save_file(saved, file, metadata={"format": "pt"})
+    modular = modtf.modularize(AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "original"))
+    no_second_model()
+    modular.save_pretrained(tmp_path / "banks")
+    assert "pointer" in original_in(tmp_path / "banks")
+
+
+def test_another_name_of_a_tied_weight(make_model: Any, tmp_path: Path) -> None:
+    model, before = make_model("t5"), "shared.weight"
+    model.save_pretrained(tmp_path)
+    for name in ("encoder.embed_tokens.weight", "lm_head.weight", "transformer.decoder.embed_tokens.weight", "unknown"):
+        renamed(tmp_path, {before: name})
+        before = name
+        assert modtf.saving.same_weights(tmp_path, model) is (None if name == "unknown" else True)
+
+
+def test_what_cannot_be_compared_is_copied(make_model: Any, tmp_path: Path, no_second_model: Any) -> None:
+    modular = from_checkpoint(make_model("t5"), tmp_path / "original")
+    torch.save(load_file(tmp_path / "original" / "model.safetensors"), tmp_path / "original" / "pytorch_model.bin")
+    (tmp_path / "original" / "model.safetensors").unlink()
+    no_second_model()
+    modular.save_pretrained(tmp_path / "banks")
+    assert "copy" in original_in(tmp_path / "banks")
+    modular.save_pretrained(tmp_path / "pointing", copy_original=False)
+    assert original_in(tmp_path / "pointing") == {"pointer": str(tmp_path / "original")}
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_checkpoint_of_the_hub(
+    cached: bool, make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_second_model: Any
+) -> None:
+    """Compared with what of it is on this machine, without asking the network."""
+    snapshot = tmp_path / "hub" / "models--somebody--t5" / "snapshots" / ("0" * 40)
+    make_model("t5").save_pretrained(snapshot)
+    (tmp_path / "hub" / "models--somebody--t5" / "refs").mkdir()
+    (tmp_path / "hub" / "models--somebody--t5" / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    modular = modtf.modularize(AutoModelForSeq2SeqLM.from_pretrained("somebody/t5", cache_dir=tmp_path / "hub"))
+    if not cached:
+        shutil.rmtree(tmp_path / "hub")
+    no_second_model()
+    modular.save_pretrained(tmp_path / "banks")
+    assert list(original_in(tmp_path / "banks")) == (["pointer"] if cached else ["copy"])
+    modular.save_pretrained(tmp_path / "pointing", copy_original=False)
+    assert original_in(tmp_path / "pointing") == {"pointer": "somebody/t5"}
+
+
+# -- what a kit says of its task ---------------------------------------------------------------------------------------
+
+
+def test_the_task_is_saved(make_model: Any, tmp_path: Path) -> None:
+    modular = modtf.modularize(make_model("t5"), task="e2e")
+    modular.save_pretrained(tmp_path)
+    assert modtf.load(tmp_path).task == modtf.ModularModel.from_pretrained(tmp_path).task == "e2e"
+    assert modtf.load(tmp_path, task="text").task == "text"
+    modular.save_banks(tmp_path)
+    assert json.loads((tmp_path / "modtf.json").read_text())["task"] == "e2e"
+    assert modtf.modularize(make_model("t5")).task == "text"
+    with pytest.raises(ModtfError, match="the task is 5; give its name"):
+        modtf.load(tmp_path, task=5)  # type: ignore[arg-type]
+
+
+# -- banks and original belong together --------------------------------------------------------------------------------
 
 
 def test_banks_of_another_original(family: str, make_model: Any, make_modular: Any, tmp_path: Path) -> None:
@@ -399,7 +629,7 @@ def test_banks_of_other_granularities(make_modular: Any, make_model: Any, tmp_pa
     assert_same_weights(fewer, before)
 
 
-# -- files that are missing, cut off or strange ----------------------------------------------------------------------------
+# -- files that are missing, cut off or strange ------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -447,6 +677,69 @@ def test_original_missing(folder: Path, name: str) -> None:
         modtf.load(folder)
 
 
+def zero_the_end(path: Path, count: int = 1000) -> None:
+    """What a file system may leave after a crash: the length is right."""
+    whole = path.read_bytes()
+    path.unlink()
+    path.write_bytes(whole[:-count] + bytes(count))
+
+
+@pytest.mark.parametrize("file", ["banks-*", "original-*/model.safetensors"])
+def test_content_that_has_changed(folder: Path, batch: Batch, file: str) -> None:
+    modular = modtf.load(folder)
+    zero_the_end(next(folder.glob(file)))
+    with pytest.raises(ModtfError, match=r"is damaged: its content is not what was saved.*copy the whole folder again"):
+        modtf.load(folder)
+    modular.save_pretrained(folder)
+    assert_alike(modular, modtf.load(folder), batch)
+
+
+def test_a_checkpoint_beside_a_damaged_original_does_not_bless_it(folder: Path) -> None:
+    modular = modtf.load(folder)
+    zero_the_end(next(folder.glob("original-*/model.safetensors")))
+    modular.save_banks(folder)
+    with pytest.raises(ModtfError, match="is damaged"):
+        modtf.load(folder)
+
+
+def as_of_version_0_1(folder: Path) -> None:
+    """Its index knew neither tasks nor checksums."""
+    index = json.loads((folder / "modtf.json").read_text())
+    del index["sha256"], index["task"]
+    (folder / "modtf.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def test_a_kit_of_version_0_1(folder: Path, make_modular: Any, batch: Batch) -> None:
+    as_of_version_0_1(folder)
+    assert_alike(make_modular("t5"), modtf.load(folder), batch)
+    assert modtf.load(folder).task == "text"
+    zero_the_end(next(folder.glob("banks-*")))  # whose name carries a digest of the content
+    with pytest.raises(ModtfError, match="is damaged"):
+        modtf.load(folder)
+
+
+def test_renamed_banks_of_version_0_1(folder: Path, make_modular: Any, batch: Batch) -> None:
+    as_of_version_0_1(folder)
+    next(folder.glob("banks-*")).rename(folder / "mine.safetensors")
+    index = folder / "modtf.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"banks": "mine.safetensors"}))
+    assert_alike(make_modular("t5"), modtf.load(folder), batch)
+
+
+def test_the_bundled_kit_is_verified(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundled("pocket"), tmp_path / "pocket"))
+    assert modtf.load(folder).mapping.layers == 24
+    zero_the_end(next(folder.glob("banks-*")))
+    with pytest.raises(ModtfError, match="is damaged"):
+        modtf.load(folder)
+
+
+def test_an_unchanged_kit_saved_again_keeps_its_files(folder: Path) -> None:
+    before = contents(folder)
+    modtf.load(folder).save_pretrained(folder)
+    assert contents(folder) == before
+
+
 def test_saving_again_repairs_a_damaged_copy(folder: Path, batch: Batch) -> None:
     modular = modtf.load(folder)
     damaged = next(folder.glob("original-*/model.safetensors"))
@@ -458,8 +751,9 @@ def test_saving_again_repairs_a_damaged_copy(folder: Path, batch: Batch) -> None
 
 
 @pytest.mark.parametrize("damage", [
-    {"encoder": {}}, {"decoder": {"granularities": 2}}, {"encoder": {"granularities": ["2"]}}, {"banks": 5}, {"original": None},
-    {"original": {"copy": 1}}, {"fingerprint": None},
+    {"encoder": {}}, {"decoder": {"granularities": 2}}, {"encoder": {"granularities": ["2"]}}, {"banks": 5},
+    {"original": None},
+    {"original": {"copy": 1}}, {"fingerprint": None}, {"task": 5}, {"sha256": ["x"]}, {"sha256": {"x": 1}},
 ], ids=str)  # fmt: skip
 def test_strange_values_in_the_index(folder: Path, make_modular: Any, batch: Batch, damage: dict[str, Any]) -> None:
     index = folder / "modtf.json"
@@ -511,6 +805,22 @@ def test_no_such_model(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         modtf.load(name)
 
 
+@pytest.mark.parametrize("name", [None, 5, [], b"pocket"], ids=repr)
+def test_a_name_is_a_text_or_a_path(make_modular: Any, name: Any) -> None:
+    modular = make_modular("t5", 2, 2)
+    with pytest.raises(ModtfError, match=r"is no modular model; give 'pocket', a folder, or a hub id"):
+        modtf.load(name)
+    for wrong in (
+        modular.save_pretrained,
+        modular.save_banks,
+        modular.load_banks,
+        lambda folder: modular.export(folder, modular.mapping.coarsest),
+    ):
+        for given in (name, ""):
+            with pytest.raises(ModtfError, match=r"is no folder; give its path"):
+                wrong(given)
+
+
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModtfError, match="no folder here and could not be fetched from the hub"):
@@ -524,7 +834,7 @@ def test_folder_is_a_file(make_modular: Any, tmp_path: Path) -> None:
     assert (tmp_path / "taken").read_text() == "mine"
 
 
-# -- failing in the middle -------------------------------------------------------------------------------------------------
+# -- failing in the middle ---------------------------------------------------------------------------------------------
 
 
 def full_disk(*_: Any, **__: Any) -> None:
@@ -537,15 +847,56 @@ def fails_at(call: int, function: Callable, fail: Callable) -> Callable:
     return lambda *args, **options: fail(*args, **options) if next(calls) == call else function(*args, **options)
 
 
+def test_files_reach_the_disk_before_the_index_and_the_index_before_the_end(
+    make_modular: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut may lose what was not waited for, in any order."""
+    happened: list[tuple[str, int | str]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def recorded_fsync(handle: int) -> None:
+        happened.append(("synced", os.fstat(handle).st_ino))
+        fsync(handle)
+
+    def recorded_replace(source: Path, target: Path) -> None:
+        happened.append(("placed", Path(target).name))
+        replace(source, target)
+
+    def inode(path: Path) -> int:
+        return path.stat().st_ino
+
+    make_modular("t5").save_pretrained(tmp_path)
+    joining = modtf.load(tmp_path)
+    joining._tokenizer = tokenizer
+    for modular in (
+        joining,
+        another(make_modular),
+    ):  # first the tokenizer alone is new in the copy, then the whole copy
+        monkeypatch.setattr("os.fsync", recorded_fsync)
+        monkeypatch.setattr("os.replace", recorded_replace)
+        happened.clear()
+        modular.save_pretrained(tmp_path)
+        monkeypatch.undo()
+        at = happened.index(("placed", "modtf.json"))
+        before, after = ({what for kind, what in part if kind == "synced"} for part in (happened[:at], happened[at:]))
+        index = json.loads((tmp_path / "modtf.json").read_text())
+        copied = tmp_path / index["original"]["copy"]
+        named = [tmp_path / "modtf.json", tmp_path / index["banks"], copied, *copied.iterdir()]
+        assert {inode(path) for path in (*named, tmp_path)} <= before
+        assert inode(tmp_path) in after
+        last_placed = max(i for i, (kind, _) in enumerate(happened[:at]) if kind == "placed")
+        assert ("synced", inode(tmp_path)) in happened[last_placed:at], "the names of the new files, too"
+
+
 STAGES = [("save_file", 0), *(("replace", n) for n in range(3)), ("write_text", 0), ("copy", 0)]
 
 
 def break_at(stage: tuple[str, int], patch: pytest.MonkeyPatch, fail: Callable) -> None:
     name, call = stage
     if name == "save_file":
-        patch.setattr(modtf.modular, "save_file", fails_at(call, modtf.modular.save_file, fail))
+        patch.setattr(modtf.saving, "save_file", fails_at(call, modtf.saving.save_file, fail))
     elif name == "replace":  # the copy of the original, the banks, the index
-        patch.setattr(modtf.modular.os, "replace", fails_at(call, os.replace, fail))
+        patch.setattr(modtf.saving.os, "replace", fails_at(call, os.replace, fail))
     elif name == "write_text":
         patch.setattr(Path, "write_text", fails_at(call, Path.write_text, fail))
     else:
@@ -610,7 +961,7 @@ def test_interrupted_when_all_is_in_place(
         if Path(target).name == "modtf.json":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("modtf.modular.os.replace", interrupted)
+    monkeypatch.setattr("modtf.saving.os.replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         modular.save_pretrained(tmp_path)
     assert_alike(modular, modtf.load(tmp_path), batch)
@@ -685,3 +1036,71 @@ def test_killed_while_saving(stage: tuple[str, int], folder: Path, make_modular:
     assert len([path for path in folder.iterdir() if not path.name.startswith(".saving-")]) == 3, (
         "what the killed process left is gone"
     )
+
+
+# -- the hub -----------------------------------------------------------------------------------------------------------
+
+
+class Hub:
+    """Stands for the hub's client: it keeps what would be uploaded."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, has_card: bool = False) -> None:
+        self.folder, self.has_card, self.asked = folder, has_card, {}
+        for method in (self.create_repo, self.file_exists, self.upload_folder):
+            monkeypatch.setattr(HfApi, method.__name__, staticmethod(method))
+
+    def create_repo(self, repo_id: str, **options: Any) -> RepoUrl:
+        self.asked |= options
+        return RepoUrl(f"https://huggingface.co/{repo_id}")
+
+    def file_exists(self, repo_id: str, name: str) -> bool:
+        return self.has_card and name == "README.md"
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, **options: Any) -> None:
+        self.asked |= options
+        shutil.copytree(folder_path, self.folder / repo_id)
+
+
+def test_push_to_hub(
+    make_modular: Any, tokenizer: Any, batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub(tmp_path / "hub", monkeypatch)
+    modular = make_modular("t5", tokenizer=tokenizer)
+    modular.save_pretrained(tmp_path / "here")
+    modular = modtf.load(tmp_path / "here")
+    where = modular.push_to_hub("somebody/kit", private=True, commit_message="First")
+    assert where == "https://huggingface.co/somebody/kit"
+    assert hub.asked["private"] is True and hub.asked["commit_message"] == "First"
+    shutil.rmtree(tmp_path / "here")  # nobody else has it
+    again = modtf.load(tmp_path / "hub" / "somebody" / "kit")
+    assert_alike(modular, again, batch)
+    assert again.tokenizer("pub")["input_ids"] == tokenizer("pub")["input_ids"]
+    card = (tmp_path / "hub" / "somebody" / "kit" / "README.md").read_text()
+    for words in (
+        'modtf.load("somebody/kit")',
+        "task: text",
+        "encoder: 6 layers, granularities [2, 3]",
+        "3x, counted in layers",
+        "original: a copy in this repository",
+        "icence",
+    ):
+        assert words in card
+    assert ModelCard(card).data.to_dict()["library_name"] == "modtf", "its header can be read"
+    old = ("banks-0123456789ab.safetensors", "original-0123456789ab/model.safetensors")
+    assert all(any(fnmatch(name, pattern) for pattern in hub.asked["delete_patterns"]) for name in old)
+
+
+def test_a_model_card_is_not_written_over(make_modular: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Hub(tmp_path / "hub", monkeypatch, has_card=True)
+    modular = make_modular("t5", 2, 2)
+    modular.push_to_hub("somebody/kit")
+    assert not (tmp_path / "hub" / "somebody" / "kit" / "README.md").exists(), "the one on the hub stays"
+    (tmp_path / "README.md").write_text("mine")
+    modular.save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize("repo_id", ["somebody/kit", "not/a/name", "???", None, 5])
+def test_a_hub_that_refuses(repo_id: Any, make_modular: Any) -> None:
+    with pytest.raises(ModtfError, match=r"could not upload to|is no repository; give its id"):
+        make_modular("t5", 2, 2).push_to_hub(repo_id)

@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modtf.errors import ModtfError
-from modtf.tasks.e2e import MR, parse_mr, read_folder, write_mr
-from modtf.tasks.scores import Scores, bleu, likeness, rouge_l, score, slot_error_rate
+from modtf.tasks import scores as generic
+from modtf.tasks.e2e.data import read_folder
+from modtf.tasks.e2e.mrs import MR, parse_mr, write_mr
+from modtf.tasks.e2e.scores import Scores, bleu, score, slot_error_rate
+from modtf.tasks.scores import chrf, likeness, rouge_l
 
 E2E = Path(os.environ.get("MODTF_E2E_DIR") or Path(__file__).parents[1] / ".." / "shared" / "e2e")
 needs_e2e = pytest.mark.skipif(not E2E.is_dir(), reason=f"needs the E2E data: none in {E2E}; set MODTF_E2E_DIR")
@@ -32,6 +35,15 @@ def test_case_does_not_count_and_any_reference_will_do() -> None:
     padded = [["Something else altogether here.", *of_text] for of_text in REFERENCES]
     assert bleu(shouted, padded) == pytest.approx(100)
     assert rouge_l(shouted, padded) == pytest.approx(100)
+
+
+def test_case_counts_for_other_tasks_and_any_reference_will_do() -> None:
+    """A translation in capitals is not as good; E2E's figures are without case because the published ones are."""
+    shouted = [text.upper() for text in TEXTS]
+    padded = [["Something else altogether here.", *of_text] for of_text in REFERENCES]
+    for score_of in (generic.bleu, chrf):
+        assert score_of(TEXTS, padded) == pytest.approx(100)
+        assert score_of(shouted, padded) < 50
 
 
 def test_slot_error_rate_counts_each_kind_once() -> None:
@@ -58,6 +70,7 @@ def test_order_does_not_matter(order: list[int]) -> None:
     shuffled = [texts[i] for i in order], [references[i] for i in order]
     assert bleu(*shuffled) == pytest.approx(bleu(texts, references))
     assert rouge_l(*shuffled) == pytest.approx(rouge_l(texts, references))
+    assert chrf(*shuffled) == pytest.approx(chrf(texts, references))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +78,8 @@ def test_order_does_not_matter(order: list[int]) -> None:
     [
         (lambda: bleu([], []), "no texts, references given"),
         (lambda: rouge_l(["a"], []), "no references given"),
+        (lambda: chrf(["a"], [[]]), "text 0 has no reference"),
+        (lambda: generic.bleu(["a"], ["a"]), "are one string"),
         (lambda: bleu(["a", "b"], [["a"]]), "2 texts, 1 references"),
         (lambda: bleu(["a"], [[]]), "text 0 has no reference"),
         (lambda: rouge_l(["a"], ["a"]), "are one string"),
@@ -82,7 +97,7 @@ def test_bad_input_is_explained(call, message: str) -> None:
 @needs_e2e
 @pytest.mark.parametrize(("system", "published"), [("tgen", 65.93), ("slug", 66.19)])
 def test_published_bleu(system: str, published: float) -> None:
-    references = {write_mr(example.mr): example.references for example in read_folder(E2E, "test")}
+    references = {example.source: example.references for example in read_folder(E2E, "test")}
     with (E2E / "system-outputs" / f"{system}.tsv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     found = bleu([row["output"] for row in rows], [references[write_mr(parse_mr(row["MR"]))] for row in rows])

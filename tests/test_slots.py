@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modtf.tasks.e2e import MR, SLOTS, VALUES, draw_mr, parse_mr, read_folder
-from modtf.tasks.slots import SlotReport, check
+from modtf.tasks.e2e.data import read_folder
+from modtf.tasks.e2e.mrs import MR, SLOTS, VALUES, draw_mr, parse_mr
+from modtf.tasks.e2e.slots import SlotReport, check
 
 E2E = Path(os.environ.get("MODTF_E2E_DIR") or Path(__file__).parents[1] / ".." / "shared" / "e2e")
 needs_e2e = pytest.mark.skipif(not E2E.is_dir(), reason=f"needs the E2E data: none in {E2E}; set MODTF_E2E_DIR")
@@ -251,5 +252,5 @@ def test_published_slot_error_rates() -> None:
 @needs_e2e
 @pytest.mark.parametrize("split", ["dev-cleaned", "test-cleaned"])
 def test_few_flags_on_texts_whose_mrs_were_corrected(split: str) -> None:
-    pairs = [(example.mr, text) for example in read_folder(E2E, split) for text in example.references]
+    pairs = [(parse_mr(example.source), text) for example in read_folder(E2E, split) for text in example.references]
     assert error_rate(pairs) < 3

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import itertools
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modtf.errors import ModtfError
-from modtf.mapping import Assembly, Mapping, all_paths, check_path, default_granularities, divisors, path_lengths
+from modtf.mapping import Assembly, Mapping, StackMapping, default_granularities, divisors
 from modtf.strategies import STRATEGIES, assemblies, choose, even_path, size_first, speed_first
 
-DEEP = Mapping(12, 12, (2, 3, 4, 6), (2, 3, 4, 6))
+TWELVE = StackMapping(12, (2, 3, 4, 6))
+DEEP = Mapping(TWELVE, TWELVE)
 names = st.sampled_from(sorted(STRATEGIES))
 
 
 @st.composite
-def mappings(draw: st.DrawFn) -> Mapping:
-    depths = [draw(st.integers(1, 13)) for _ in range(2)]
-    chosen = [
-        tuple(sorted(draw(st.sets(st.sampled_from(divisors(depth)))))) if divisors(depth) else () for depth in depths
-    ]
-    return Mapping(*depths, *chosen)
+def stacks(draw: st.DrawFn) -> StackMapping:
+    depth = draw(st.integers(1, 13))
+    chosen = draw(st.sets(st.sampled_from(divisors(depth)))) if divisors(depth) else set()
+    return StackMapping(depth, tuple(chosen))
+
+
+def mappings() -> st.SearchStrategy[Mapping]:
+    return st.builds(Mapping, stacks(), stacks())
 
 
 @st.composite
@@ -36,9 +43,7 @@ def test_valid_and_deterministic(given_: tuple[Mapping, float], name: str) -> No
     mapping, ratio = given_
     assembly = choose(mapping, ratio, name)
     assert mapping.check(assembly) == assembly
-    again = Mapping(
-        mapping.encoder_depth, mapping.decoder_depth, mapping.encoder_granularities, mapping.decoder_granularities
-    )
+    again = Mapping(*(StackMapping(stack.depth, stack.granularities) for stack in mapping.stacks))
     assert choose(again, ratio, name) == assembly
 
 
@@ -72,9 +77,8 @@ def test_nearest_on_the_descent(given_: tuple[Mapping, float], name: str) -> Non
 @given(mappings())
 def test_reachable_ratios_are_met_exactly_where_every_length_exists(mapping: Mapping) -> None:
     """12 layers with 2, 3, 4, 6 reach every length from 2 to 12: there size-first misses no number of layers."""
-    encoder = path_lengths(mapping.encoder_depth, mapping.encoder_granularities)
-    decoder = path_lengths(mapping.decoder_depth, mapping.decoder_granularities)
-    if encoder == tuple(range(encoder[0], encoder[-1] + 1)) and decoder == tuple(range(decoder[0], decoder[-1] + 1)):
+    lengths = [stack.lengths for stack in mapping.stacks]
+    if all(reached == tuple(range(reached[0], reached[-1] + 1)) for reached in lengths):
         for name in STRATEGIES:
             assert all(choose(mapping, ratio, name).ratio == pytest.approx(ratio) for ratio in mapping.ratios())
 
@@ -83,17 +87,17 @@ def test_reachable_ratios_are_met_exactly_where_every_length_exists(mapping: Map
 def test_speed_first_shrinks_the_encoder_last(mapping: Mapping) -> None:
     smallest = len(mapping.coarsest.decoder)
     for assembly in assemblies(mapping, "speed_first"):
-        assert len(assembly.encoder) == mapping.encoder_depth or len(assembly.decoder) == smallest
+        assert len(assembly.encoder) == mapping.encoder.depth or len(assembly.decoder) == smallest
 
 
 @given(mappings())
 def test_size_first_takes_from_the_stack_that_has_kept_more(mapping: Mapping) -> None:
-    """Between neighbours on its way only the stack shrinks that had kept the larger share (or the only one that can)."""
+    """Each step shrinks the stack that has kept the larger share, or the only one that can still shrink."""
     reached = assemblies(mapping, "size_first")
     smallest = mapping.coarsest
     for before, after in itertools.pairwise(reached):
         shrinks = (len(after.encoder) < len(before.encoder), len(after.decoder) < len(before.decoder))
-        shares = (len(before.encoder) / mapping.encoder_depth, len(before.decoder) / mapping.decoder_depth)
+        shares = (len(before.encoder) / mapping.encoder.depth, len(before.decoder) / mapping.decoder.depth)
         if shrinks == (True, False):
             assert shares[0] > shares[1] or len(before.decoder) == len(smallest.decoder)
         if shrinks == (False, True):
@@ -102,25 +106,53 @@ def test_size_first_takes_from_the_stack_that_has_kept_more(mapping: Mapping) ->
 
 @given(st.integers(1, 12), st.data())
 def test_even_path_is_the_most_even_of_all(depth: int, data: st.DataObject) -> None:
-    granularities = default_granularities(depth)
-    length = data.draw(st.sampled_from(path_lengths(depth, granularities)))
-    path = even_path(depth, granularities, length)
-    assert check_path(path, depth, granularities, "encoder") == path
-    rivals = [rival for rival in all_paths(depth, granularities) if len(rival) == length]
+    stack = StackMapping(depth, default_granularities(depth))
+    length = data.draw(st.sampled_from(stack.lengths))
+    path = even_path(stack, length)
+    assert stack.check(path) == path
+    rivals = [rival for rival in stack.paths() if len(rival) == length]
     assert len(path) == length
     assert (sum(g * g for g in path), path) == min((sum(g * g for g in rival), rival) for rival in rivals)
 
 
+@pytest.mark.parametrize("layers", [0, 1, 13, 2.5, "6", None])
+def test_lengths_that_no_path_has(layers: Any) -> None:
+    with pytest.raises(ModtfError, match=rf"cannot be assembled to {layers!r} layers; possible are 2, 3, 4"):
+        even_path(TWELVE, layers)
+
+
 @pytest.mark.parametrize("strategy", [size_first, speed_first])
-@pytest.mark.parametrize("ratio", [0, -1, 0.99, 6.1, 100, float("inf"), float("nan")])
+@pytest.mark.parametrize("ratio", [0, -1, 0.99, 6.1, 100, 10**400, float("inf"), float("nan")])
 def test_out_of_reach(strategy: object, ratio: float) -> None:
     with pytest.raises(ModtfError, match=r"ratio .* is out of reach; .* ratios from 1 to 6"):
         strategy(DEEP, ratio)  # type: ignore[operator]
 
 
-def test_unknown_strategy() -> None:
-    with pytest.raises(ModtfError, match="'fastest' is unknown; possible are size_first, speed_first"):
-        choose(DEEP, 2, "fastest")
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("ratio", ["3", "x", [2], 2 + 1j, True, np.True_, Decimal(2)], ids=repr)
+def test_ratios_that_are_no_numbers(name: str, ratio: Any) -> None:
+    with pytest.raises(ModtfError) as raised:
+        choose(DEEP, ratio, name)
+    kind = type(ratio).__name__
+    assert str(raised.value) == f"the ratio is {ratio!r}, a {kind}; give a number from 1 to 6"
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("ratio", [3, Fraction(3), np.float32(3), np.int64(3)], ids=repr)
+def test_ratios_may_be_any_real_number(name: str, ratio: Any) -> None:
+    assert choose(DEEP, ratio, name) == choose(DEEP, 3.0, name)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_no_ratio_is_ratio_one(name: str) -> None:
+    assert choose(DEEP, None, name) == DEEP.original
+
+
+@pytest.mark.parametrize("strategy", ["fastest", ["size_first"], {}, None, 2], ids=repr)
+def test_unknown_strategies(strategy: Any) -> None:
+    with pytest.raises(ModtfError) as raised:
+        choose(DEEP, 2, strategy)
+    assert str(raised.value) == f"strategy {strategy!r} is unknown; possible are size_first, speed_first"
 
 
 def test_shapes_at_the_ratios_of_the_table() -> None:
@@ -146,10 +178,10 @@ def test_shapes_at_the_ratios_of_the_table() -> None:
 @pytest.mark.parametrize(
     ("mapping", "coarsest"),
     [
-        (Mapping(7, 5, (7,), (5,)), "1-1"),  # prime depths
-        (Mapping(1, 1, (), ()), "1-1"),  # nothing to replace
-        (Mapping(3, 12, (3,), (2, 3, 4, 6)), "1-2"),  # unequal depths
-        (Mapping(6, 1, (2, 3), ()), "2-1"),
+        (Mapping(StackMapping(7, (7,)), StackMapping(5, (5,))), "1-1"),  # prime depths
+        (Mapping(StackMapping(1), StackMapping(1)), "1-1"),  # nothing to replace
+        (Mapping(StackMapping(3, (3,)), TWELVE), "1-2"),  # unequal depths
+        (Mapping(StackMapping(6, (2, 3)), StackMapping(1)), "2-1"),
     ],
 )
 def test_odd_depths(mapping: Mapping, coarsest: str) -> None:
@@ -160,18 +192,18 @@ def test_odd_depths(mapping: Mapping, coarsest: str) -> None:
 
 def test_depth_one_has_only_the_original() -> None:
     with pytest.raises(ModtfError, match="ratios from 1 to 1"):
-        size_first(Mapping(1, 1, (), ()), 2)
+        size_first(Mapping(StackMapping(1), StackMapping(1)), 2)
 
 
 def test_a_rounded_ratio_is_within_reach() -> None:
-    """8 layers of 3 + 5 that become 1 + 1 ... what a person reads as 2.67 must be accepted where the maximum is 2.6667."""
-    mapping = Mapping(4, 4, (2,), (4,))
+    """Where the maximum is 8 / 3, shown as 2.67, that is accepted."""
+    mapping = Mapping(StackMapping(4, (2,)), StackMapping(4, (4,)))
     assert mapping.maximum_ratio == pytest.approx(8 / 3)
     assert size_first(mapping, 2.67) == mapping.coarsest
 
 
 def test_off_the_way_down_may_lie_a_nearer_one() -> None:
-    """What the docstring admits: monotone in each stack, and nearest of all, do not go together where lengths have gaps."""
-    mapping = Mapping(12, 4, (2, 3, 4, 6), (4,))
+    """As the docstring says: where lengths have gaps, the nearest of all may lie off the way down."""
+    mapping = Mapping(TWELVE, StackMapping(4, (4,)))
     assert mapping.layers / 15 in mapping.ratios()
     assert size_first(mapping, 16 / 15).shape == "12-4"

@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 
 import modtf
-from modtf.data import bundled
+from modtf.bundled import bundled
 from modtf.decoding import decode
 from modtf.errors import ModtfError
-from modtf.tasks.e2e import Example, write_mr
-from modtf.tasks.scores import Scores
+from modtf.tasks import E2E, Example
+from modtf.tasks.e2e import write_mr
 from modtf.views.controller import Controller
 from modtf.views.figures import quality_curve
 from modtf.views.markup import quality_html
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "table.py"
 EXAMPLES = [
-    Example({"name": name, "eatType": "pub", "food": food}, ("A pub.",))
+    Example(write_mr({"name": name, "eatType": "pub", "food": food}), ("A pub.",))
     for name in ("The Mill", "Zizzi")
     for food in ("Thai", "French")
 ]
@@ -58,9 +58,9 @@ def wanted(modular: modtf.ModularModel) -> list[Any]:
 def written(script: ModuleType, modular: modtf.ModularModel, wanted: list[Any]) -> str:
     """A table as the script makes it, but for scores and the memory of processes, which are invented."""
     chosen = list(dict.fromkeys(assembly for _, _, assembly in wanted))
-    costs = script.latencies(modular, chosen, [write_mr(example.mr) for example in EXAMPLES], 2, 1, {})
+    costs = script.latencies(modular, chosen, [example.source for example in EXAMPLES], 2, 1, {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(script, "measure_quality", lambda *_: Scores(60.0, 2.0, 65.0))
+        patch.setattr(script, "measure_quality", lambda *_: {"bleu": 60.0, "ser": 2.0, "rouge_l": 65.0})
         rows = script.measure_rows(modular, wanted, EXAMPLES)
     for row in rows:
         if row["trained"]:
@@ -118,7 +118,7 @@ def test_both_engines_write_the_same_number_of_tokens(
 
     monkeypatch.setattr(script, "decode", watched)
     original = modular.mapping.original
-    script.latencies(modular, [original], [write_mr(example.mr) for example in EXAMPLES], 1, 1, {})
+    script.latencies(modular, [original], [example.source for example in EXAMPLES], 1, 1, {})
     one, batch = (1, 1 + script.TOKENS), (len(EXAMPLES), 1 + script.TOKENS)
     assert written == [("loop", one), ("generate", one)] * 2 + [("loop", batch), ("generate", batch)] * 2
 
@@ -173,10 +173,10 @@ def test_quality_of_other_assemblies_is_refused(
 
 
 def test_the_page_reads_what_the_script_writes(table: dict[str, Any], modular: modtf.ModularModel) -> None:
-    for measured in table, json.loads(bundled("table.json").read_text()):
+    for measured in table, json.loads(bundled("pocket/table.json").read_text()):
         here = next(row for row in measured["rows"] if row["trained"] and row["ratio"] > 1)
-        assert len(quality_curve(measured["rows"], here).data) == 6
-        assert f"<b>{here['speed_up']:.2f}×</b>" in quality_html(here, True, measured)
+        assert len(quality_curve(measured["rows"], E2E.metrics, here).data) == 6
+        assert f"<b>{here['speed_up']:.2f}×</b>" in quality_html(here, True, measured, E2E.metrics[:2])
         controller = Controller(modular, measured)
         assert controller.measured(modtf.Assembly.from_json(here["assembly"]), here["strategy"]) == (here, True)
 
@@ -196,7 +196,7 @@ def test_ctranslate2_runs_the_same_model(script: ModuleType) -> None:
     pocket = modtf.load("pocket")
     assembly = pocket.choose(6)
     translators = script.compile_assembly(pocket, assembly, threads=1)
-    sources = [write_mr(example.mr) for example in EXAMPLES]
+    sources = [example.source for example in EXAMPLES]
     assert script.same_texts(pocket, assembly, translators, sources)["float32"] == 1
     costs = script.latencies(pocket, [pocket.mapping.original], sources, 1, 1, {pocket.mapping.original: translators})
     assert all(record.keys() >= SPEEDS for record in costs[pocket.mapping.original]["ctranslate2"].values())

@@ -1,9 +1,10 @@
-"""The bundled task: meaning representations, data files, training batches, and the tokenizer."""
+"""Tasks: what every record keeps to; then E2E's meaning representations, data files, batches, and the tokenizer."""
 
 from __future__ import annotations
 
 import csv
 import gzip
+import importlib
 import random
 from collections import Counter
 from pathlib import Path
@@ -16,22 +17,17 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from modtf.errors import ModtfError
-from modtf.pocket import train_tokenizer
-from modtf.tasks.batches import TaskBatches, only_batch, swap_open_values
-from modtf.tasks.e2e import (
-    MR,
-    OPEN_SLOTS,
-    SLOTS,
-    VALUES,
-    Example,
-    check_mr,
-    draw_mr,
-    group_rows,
-    parse_mr,
-    read_data,
-    read_folder,
-    write_mr,
-)
+from modtf.recipes.pocket import train_tokenizer
+from modtf.tasks import E2E, TASKS, TEXT, Example, Task, task_named
+from modtf.tasks.batches import TaskBatches
+from modtf.tasks.e2e import check
+from modtf.tasks.e2e.data import group_rows, read_data, read_folder
+from modtf.tasks.e2e.mrs import MR, OPEN_SLOTS, SLOTS, VALUES, check_mr, draw_mr, draw_typical_mr, parse_mr, write_mr
+from modtf.tasks.e2e.vary import swap_open_values
+from modtf.tasks.examples import group_pairs, read_pairs, write_pairs
+from modtf.tasks.task import MARKS
+
+VARY = importlib.import_module("modtf.tasks.e2e.vary")  # the function of this name hides it in its package
 
 open_values = st.text(
     st.characters(blacklist_characters="[]", blacklist_categories=["Cs"]), min_size=1, max_size=60
@@ -45,6 +41,142 @@ def mrs(draw: st.DrawFn) -> MR:
         slot: draw(open_values | st.sampled_from(VALUES[slot]) if slot in OPEN_SLOTS else st.sampled_from(VALUES[slot]))
         for slot in slots
     }
+
+
+# -- every task ------------------------------------------------------------------------------------------------------------
+
+# A new task is a row here: an input of its own, and a text that is not as good as the input repeated.
+EVERY_TASK = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+
+
+def sources(task: Task) -> list[str]:
+    drawn = [task.draw(random.Random(seed)) for seed in range(20)] if task.draw else ["The Mill is a pub."]
+    return [*drawn, *([task.first] if task.first else [])]
+
+
+@EVERY_TASK
+def test_a_task_reads_its_own_inputs(task: Task) -> None:
+    assert TASKS[task.name] is task is task_named(task.name)
+    for source in sources(task):
+        assert task.read(source) == source
+    with pytest.raises(ModtfError, match="is empty"):
+        task.read(" ")
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS.values() if task.form is not None], ids=lambda task: task.name)
+def test_a_form_writes_what_it_reads(task: Task) -> None:
+    assert task.form is not None
+    keys = {field.key for field in task.form.fields}
+    for source in sources(task):
+        values = task.form.read(source)
+        assert values.keys() <= keys and task.form.write(values) == source
+
+
+@EVERY_TASK
+def test_judgements_are_of_known_kinds(task: Task) -> None:
+    for source in sources(task):
+        right, wrong = (task.judge(source, text, source) for text in (source, "Nothing of the kind."))
+        assert right.value != wrong.value
+        assert {mark.kind for mark in (*right.marks, *wrong.marks)} <= set(MARKS)
+
+
+@EVERY_TASK
+def test_every_metric_is_scored(task: Task) -> None:
+    assert len(task.metrics) >= 2, "two are drawn"
+    examples = [Example(source, (source, "Another text.")) for source in sources(task)]
+    same = task.score(examples, [example.source for example in examples])
+    other = task.score(examples, ["Nothing of the kind."] * len(examples))
+    for metric in task.metrics:
+        assert metric.field == (metric.key if metric.errors else f"{metric.key}_kept")
+        assert same[metric.key] < other[metric.key] if metric.errors else same[metric.key] > other[metric.key]
+
+
+@EVERY_TASK
+def test_what_is_trained_on_is_still_an_input(task: Task) -> None:
+    for seed, source in enumerate(sources(task)):
+        references = (source, "Another text.")
+        varied, texts = task.vary(source, references, random.Random(seed))
+        assert len(texts) == 2 and (varied, texts) == task.vary(source, references, random.Random(seed))
+        assert task.read(varied)
+
+
+@EVERY_TASK
+def test_bundled_examples_or_words(task: Task) -> None:
+    if not task.model:
+        with pytest.raises(ModtfError, match=f"no examples of the task '{task.name}' are bundled"):
+            task.bundled_examples("evaluation")
+        return
+    for name in ("pairs", "evaluation"):
+        examples = task.bundled_examples(name)
+        assert len(examples) >= 300
+        assert all(task.read(example.source) == example.source and all(example.references) for example in examples)
+
+
+def test_an_unknown_task() -> None:
+    with pytest.raises(ModtfError, match=r"the task 'poems' is unknown; possible are text, e2e"):
+        task_named("poems")
+
+
+def test_any_text_is_judged_by_likeness() -> None:
+    judge = TEXT.judge
+    assert judge("", "The Mill is a pub.", "The Mill is a pub.").value == 100
+    assert judge("", "a b c d", "a b x y").value == pytest.approx(50) and not judge("", "a", "b").marks
+
+
+def test_slots_are_marked_by_the_names_that_people_see() -> None:
+    judgement = E2E.judge("name[Zizzi], eatType[pub], area[riverside]", "Zizzi is a cheap pub in the city centre.", "")
+    assert judgement.value == 2
+    assert {(mark.kind, mark.name) for mark in judgement.marks} == {
+        ("said", "name"), ("said", "type"), ("wrong", "area"), ("added", "price"),
+    }  # fmt: skip
+    report = check(parse_mr("name[Zizzi], food[Thai]"), "Zizzi has Thai food. It serves Thai food.")
+    twice = E2E.judge("name[Zizzi], food[Thai]", "Zizzi has Thai food. It serves Thai food.", "")
+    assert report.repeated == ("food",) and [(m.kind, m.name) for m in twice.marks] == [
+        ("said", "name"), ("repeated", "food"),
+    ]  # fmt: skip
+
+
+def test_typical_mrs_are_long() -> None:
+    rng = random.Random(0)
+    lengths = [len(draw_typical_mr(rng)) for _ in range(1000)]
+    assert 0.55 < sum(length >= 7 for length in lengths) / 1000 < 0.75, "half are, and a third of the others"
+
+
+# -- pairs -----------------------------------------------------------------------------------------------------------------
+
+
+def test_pairs_are_grouped_by_source(tmp_path: Path) -> None:
+    pairs = [("a", "1"), ("b", "2\u2028é"), ("a", "3")]
+    write_pairs(pairs, tmp_path / "train.jsonl")
+    expected = [Example("a", ("1", "3")), Example("b", ("2\u2028é",))]
+    assert read_pairs(tmp_path / "train.jsonl") == expected == group_pairs(pairs) == TEXT.read_data(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"mr": "a", "ref": "b"}', r"train.jsonl, line 1: write {\"source\""),
+        ('{"source": "a", "target": "b"}\n{"source": "a", "target": null}', "line 2: write"),
+        ('["a", "b"]', "line 1: write"),
+        ("a,b", "cannot be read as JSON Lines"),
+        ('{"source": "\xe9', "cannot be read as JSON Lines"),
+        ("", "has no rows"),
+    ],
+)
+def test_words_for_bad_pairs(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "train.jsonl").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ModtfError, match=words):
+        read_pairs(tmp_path / "train.jsonl")
+
+
+def test_words_for_missing_pairs(tmp_path: Path) -> None:
+    with pytest.raises(ModtfError, match=r"no test.jsonl in .*; found no .jsonl files"):
+        TEXT.read_data(tmp_path / "nowhere", "test")
+    write_pairs([("a", "b")], tmp_path / "train.jsonl")
+    with pytest.raises(ModtfError, match=r"no test.jsonl in .*; found train.jsonl"):
+        TEXT.read_data(tmp_path, "test")
+    with pytest.raises(ModtfError, match="cannot be read"):
+        read_pairs(tmp_path / "nothing.jsonl")
 
 
 # -- meaning representations -----------------------------------------------------------------------------------------------
@@ -162,10 +294,8 @@ ROWS = [
     ("food[Thai]", "no name"),
 ]
 EXPECTED = [
-    Example({"food": "Thai", "name": "Zizzi"}, ("Zizzi has Thai food, “good” and cheap.", "Thai food at Zizzi.")),
-    Example(
-        {"name": "Cotto", "near": "Café Rouge", "priceRange": "less than £20"}, ("Cotto, near Café Rouge, under £20.",)
-    ),
+    Example("name[Zizzi], food[Thai]", ("Zizzi has Thai food, “good” and cheap.", "Thai food at Zizzi.")),
+    Example("name[Cotto], priceRange[less than £20], near[Café Rouge]", ("Cotto, near Café Rouge, under £20.",)),
 ]
 
 
@@ -264,7 +394,7 @@ def say(mr: MR, variant: int = 0) -> str:
 
 
 EXAMPLES = [
-    Example(restaurant(i), tuple(say(restaurant(i), v) + " It is nice." * (i % 4) for v in range(1 + i % 7)))
+    Example(write_mr(restaurant(i)), tuple(say(restaurant(i), v) + " It is nice." * (i % 4) for v in range(1 + i % 7)))
     for i in range(60)
 ]
 TEXTS = Counter(text for example in EXAMPLES for text in example.references)
@@ -276,7 +406,13 @@ def speaker() -> Any:
 
 
 def batches(tokenizer: Any, steps: int = 40, **options: Any) -> TaskBatches:
-    return TaskBatches(EXAMPLES, tokenizer, steps, **({"batch_size": 16, "seed": 5} | options))
+    return TaskBatches(E2E, EXAMPLES, tokenizer, steps, **({"batch_size": 16, "seed": 5} | options))
+
+
+def always(monkeypatch: pytest.MonkeyPatch, swapped: float, shuffled: float) -> None:
+    """How often values are swapped and slots shuffled, from here on."""
+    monkeypatch.setattr(VARY, "_SWAPPED", swapped)
+    monkeypatch.setattr(VARY, "_SHUFFLED", shuffled)
 
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -300,9 +436,10 @@ def test_an_item_is_a_pure_function_of_seed_and_step(speaker: Any) -> None:
     assert not equal(expected[0], expected[1])
 
 
-def test_every_text_once_an_epoch(speaker: Any) -> None:
+def test_every_text_once_an_epoch(speaker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    always(monkeypatch, swapped=0, shuffled=0.5)
     assert max(TEXTS.values()) == 1
-    data = batches(speaker, steps=200, swap_values=0)
+    data = batches(speaker, steps=200)
     sizes, epochs, current = [], [], Counter()
     for step in range(200):
         texts = texts_of(data[step], speaker)
@@ -316,39 +453,42 @@ def test_every_text_once_an_epoch(speaker: Any) -> None:
     assert set(sizes) <= {16, sum(TEXTS.values()) % 16}, "all batches are full but the last of an epoch"
 
 
-def test_source_index_points_to_the_mr(speaker: Any) -> None:
-    data = batches(speaker, swap_values=0, shuffle_slots=0)
-    mr_of = {text: example.mr for example in EXAMPLES for text in example.references}
+def test_source_index_points_to_the_mr(speaker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    always(monkeypatch, swapped=0, shuffled=0)
+    data = batches(speaker)
+    source_of = {text: example.source for example in EXAMPLES for text in example.references}
     for step in range(20):
         batch = data[step]
         texts = texts_of(batch, speaker)
         assert len(texts) == len(batch["source_index"]) == len(batch["labels"])
         for text, index in zip(texts, batch["source_index"].tolist(), strict=True):
             row = batch["input_ids"][index][batch["attention_mask"][index].bool()].tolist()
-            assert row == speaker(write_mr(mr_of[text]))["input_ids"]
+            assert row == speaker(source_of[text])["input_ids"]
         assert len(batch["source_index"].unique()) < len(texts), "some sources have several texts"
         assert (batch["input_ids"][batch["attention_mask"] == 0] == speaker.pad_token_id).all()
         ends = (batch["labels"] == speaker.eos_token_id).sum(1)
         assert (ends == 1).all()
 
 
-def test_slots_are_shuffled_in_the_sources_only(speaker: Any) -> None:
-    data = batches(speaker, swap_values=0, shuffle_slots=1)
-    mr_of = {text: example.mr for example in EXAMPLES for text in example.references}
+def test_slots_are_shuffled_in_the_sources_only(speaker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    always(monkeypatch, swapped=0, shuffled=1)
+    data = batches(speaker)
+    source_of = {text: example.source for example in EXAMPLES for text in example.references}
     other_order = 0
     for step in range(20):
         batch = data[step]
         for text, index in zip(texts_of(batch, speaker), batch["source_index"].tolist(), strict=True):
             row = batch["input_ids"][index][batch["attention_mask"][index].bool()].tolist()
-            straight = speaker(write_mr(mr_of[text]))["input_ids"]
+            straight = speaker(source_of[text])["input_ids"]
             assert sorted(row) == sorted(straight)
             other_order += row != straight
     assert other_order > 100
 
 
-def test_swapped_batches_stay_consistent(speaker: Any) -> None:
+def test_swapped_batches_stay_consistent(speaker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name, a neighbour and a food that the text says are those of its MR, whatever they were swapped for."""
-    data = batches(speaker, swap_values=1, shuffle_slots=0)
+    always(monkeypatch, swapped=1, shuffled=0)
+    data = batches(speaker)
     known = set(TEXTS)
     swapped = 0
     for step in range(20):
@@ -415,11 +555,6 @@ def test_articles_follow_the_swapped_food() -> None:
 def test_words_for_batches_of_nothing(speaker: Any) -> None:
     with pytest.raises(ModtfError, match="batches of 0 texts"):
         batches(speaker, batch_size=0)
-
-
-def test_the_collator_takes_one_batch(speaker: Any) -> None:
-    batch = batches(speaker)[0]
-    assert only_batch([batch]) is batch
 
 
 # -- the tokenizer ---------------------------------------------------------------------------------------------------------

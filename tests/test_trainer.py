@@ -1,4 +1,4 @@
-"""The trainer: what a step changes, what each weight turns on, accumulation, checkpointing, and a resume that changes nothing."""
+"""Training: what a step changes, which losses it computes, accumulation, checkpoints, whole batches, the optimizer."""
 
 from __future__ import annotations
 
@@ -6,26 +6,41 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from transformers import Seq2SeqTrainingArguments, Trainer, default_data_collator, set_seed
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import (
+    HfArgumentParser,
+    PreTrainedModel,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    Trainer,
+    default_data_collator,
+    set_seed,
+)
 
 import modtf
 from modtf.architectures import stacks_of
 from modtf.distillation import attention_loss, hidden_loss, logits_loss
 from modtf.errors import ModtfError
 from modtf.mapping import Assembly, boundaries
-from modtf.tasks.batches import TaskBatches, only_batch
-from modtf.tasks.e2e import Example
-from modtf.trainer import ModularTrainer, ModularTrainingArguments, MuonWithAdamW
+from modtf.training import ModularTrainer, ModularTrainingArguments
+from modtf.training.batches import WHOLE_BATCHES, encode_sources_once, only_batch
+from modtf.training.optimizer import MuonWithAdamW
 
 Batch = dict[str, torch.Tensor]
 NO_DROPOUT = {"bart": {"dropout": 0.0}, "t5": {"dropout_rate": 0.0}, "t5-gated": {"dropout_rate": 0.0}}
 LOSSES = ("labels", "logits", "hidden", "attention")
+OPTIONS = {
+    "max_steps": 3, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "lr_scheduler_type": "constant",
+    "save_strategy": "no", "logging_steps": 1, "remove_unused_columns": False,
+    "use_cpu": True, "report_to": "none", "disable_tqdm": True, "dataloader_pin_memory": False,
+}  # fmt: skip
 ASSEMBLY = Assembly((1, 1, 2, 2), (3, 1, 2))
 
 
@@ -35,11 +50,8 @@ def weights_of(**given: float) -> dict[str, float]:
 
 
 def arguments(folder: Path, **options: Any) -> ModularTrainingArguments:
-    defaults = {
-        "max_steps": 3, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "lr_scheduler_type": "constant", "use_cpu": True,
-        "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1, "remove_unused_columns": False,
-        "dataloader_pin_memory": False, "coarse_at": 0.0,
-    }  # fmt: skip
+    """Every loss, unless ``options`` say otherwise."""
+    defaults = OPTIONS | {"coarse_at": 0.0} | weights_of(**dict.fromkeys(LOSSES, 1.0))
     return ModularTrainingArguments(output_dir=str(folder), **(defaults | options))
 
 
@@ -115,7 +127,7 @@ def student_assemblies(modular: modtf.ModularModel) -> list[Assembly]:
     return seen
 
 
-# -- what a step changes ---------------------------------------------------------------------------------------------------
+# -- what a step changes -----------------------------------------------------------------------------------------------
 
 
 def test_a_step_changes_the_modules_that_ran_and_nothing_else(family: str, make_modular: Any, tmp_path: Path) -> None:
@@ -159,7 +171,7 @@ def test_each_distillation_loss_can_be_lowered(name: str, make_modular: Any, tmp
     assert sum(values[-15:]) < 0.75 * sum(values[:15])
 
 
-# -- which losses, and what they cost --------------------------------------------------------------------------------------
+# -- which losses, and what they cost ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -268,6 +280,48 @@ def test_attention_maps_need_eager_attention(family: str, make_model: Any, tmp_p
         )
 
 
+class CrossEntropies(TorchDispatchMode):
+    """Counts the cross-entropies computed while it is open."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func)
+        if "nll_loss" in name and "backward" not in name:
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_cross_entropy_is_computed_only_for_its_weight(
+    family: str, make_modular: Any, tmp_path: Path, weight: float
+) -> None:
+    modular = make_modular(family)
+    batch = default_data_collator(examples(3))
+    with torch.no_grad():
+        expected = modular.assemble(assembly=ASSEMBLY)(**batch)
+    trainer = make_trainer(modular, tmp_path, **weights_of(labels=weight, logits=1, hidden=1))
+    with CrossEntropies() as computed:
+        losses, outputs = trainer.losses(modular.eval(), ASSEMBLY, batch)
+    assert computed.count == weight, "never for the teacher"
+    assert torch.equal(outputs.logits, expected.logits)
+    if weight:
+        assert torch.equal(losses["labels"], expected.loss)
+
+
+def test_decoder_inputs_of_a_batch_are_kept(family: str, make_modular: Any, tmp_path: Path) -> None:
+    """As ``DataCollatorForSeq2Seq`` may add them; where there are none, the labels shifted by one token are read."""
+    modular = make_modular(family).eval()
+    trainer = make_trainer(modular, tmp_path)
+    batch = default_data_collator(examples(3))
+    shifted = batch | {"decoder_input_ids": modular.model.prepare_decoder_input_ids_from_labels(batch["labels"])}
+    other = batch | {"decoder_input_ids": shifted["decoder_input_ids"].flip(1)}
+    with torch.no_grad():
+        logits = [trainer.losses(modular, ASSEMBLY, given)[1].logits for given in (batch, shifted, other)]
+    assert torch.equal(logits[0], logits[1])
+    assert not torch.allclose(logits[0], logits[2], atol=1e-3)
+
+
 def test_dropout_is_never_active_in_the_original(family: str, make_modular: Any, tmp_path: Path) -> None:
     modular = make_modular(family)
     in_banks = {id(m) for stack in modular.stacks for m in stack.banks.modules()}
@@ -284,7 +338,7 @@ def test_dropout_is_never_active_in_the_original(family: str, make_modular: Any,
     )
 
 
-# -- accumulation and checkpointing ----------------------------------------------------------------------------------------
+# -- accumulation and checkpointing ------------------------------------------------------------------------------------
 
 
 def test_accumulated_gradients(family: str, make_modular: Any, tmp_path: Path) -> None:
@@ -295,8 +349,8 @@ def test_accumulated_gradients(family: str, make_modular: Any, tmp_path: Path) -
         before = snapshot(modular.bank_weights())
         seen = student_assemblies(modular)
         train(
-            modular, tmp_path, per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulated, optim="sgd",
-            learning_rate=1e-3, max_grad_norm=0.0, **weights_of(labels=1, logits=1, hidden=1, attention=1),
+            modular, tmp_path, per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulated,
+            optim="sgd", learning_rate=1e-3, max_grad_norm=0.0, **weights_of(labels=1, logits=1, hidden=1, attention=1),
         )  # fmt: skip
         results.append(moved(before, modular.bank_weights()))
         assemblies.append(seen)
@@ -335,7 +389,7 @@ def test_gradient_checkpointing_changes_nothing(family: str, make_modular: Any, 
     assert_same_moves(*results)
 
 
-# -- checkpoints -----------------------------------------------------------------------------------------------------------
+# -- checkpoints -------------------------------------------------------------------------------------------------------
 
 
 def muon(modular: modtf.ModularModel) -> dict[str, Any]:
@@ -373,55 +427,6 @@ def test_resume_is_bit_identical(
     assert [entry["step"] for entry in histories[0]] == [1, 2, 3, 4, 5]
     assert histories[0] == histories[1]
     assert len({entry["learning_rate"] for entry in histories[0]}) > 2
-
-
-def task_batches(tokenizer: Any, steps: int) -> TaskBatches:
-    mrs = [{"name": name, "food": food} for name in ("Zizzi", "The Mill", "Cotto") for food in ("Thai", "French")]
-    texts = [
-        Example(mr, tuple(f"{mr['name']} {verb} {mr['food']} food." for verb in ("serves", "has", "does")))
-        for mr in mrs
-    ]
-    return TaskBatches(texts, tokenizer, steps, batch_size=6, seed=1)
-
-
-def test_resume_with_whole_batches(make_modular: Any, tokenizer: Any, tmp_path: Path) -> None:
-    options: dict[str, Any] = {
-        "max_steps": 6,
-        "save_strategy": "steps",
-        "save_steps": 2,
-        "per_device_train_batch_size": 1,
-    }
-    given = {"whole_batches": True, "data_collator": only_batch}
-    whole, again = (make_modular("t5", vocabulary=len(tokenizer)) for _ in range(2))
-    train(whole, tmp_path, data=task_batches(tokenizer, 6), trainer_options=given | muon(whole), **options)
-    train(
-        again,
-        tmp_path,
-        data=task_batches(tokenizer, 6),
-        trainer_options=given | muon(again),
-        resume=str(tmp_path / "checkpoint-4"),
-        **options,
-    )
-    assert not changed(whole.bank_weights(), again.bank_weights())
-
-
-def test_whole_batches_come_in_their_order(make_modular: Any, tokenizer: Any, tmp_path: Path) -> None:
-    modular = make_modular("t5", vocabulary=len(tokenizer))
-    seen: list[torch.Tensor] = []
-    modular.register_forward_pre_hook(lambda _, args, options: seen.append(options["labels"]), with_kwargs=True)
-    data = task_batches(tokenizer, 4)
-    given = {"whole_batches": True, "data_collator": only_batch}
-    train(
-        modular,
-        tmp_path,
-        data=data,
-        trainer_options=given,
-        max_steps=4,
-        per_device_train_batch_size=1,
-        **weights_of(labels=1),
-    )
-    assert len(seen) == 4
-    assert all(torch.equal(labels, data[step]["labels"]) for step, labels in enumerate(seen))
 
 
 def test_checkpoints_hold_banks_only(family: str, make_modular: Any, tmp_path: Path) -> None:
@@ -462,8 +467,9 @@ def test_evaluation_and_the_best_checkpoint(make_modular: Any, tmp_path: Path) -
     modular = make_modular("t5")
     data = examples(4)
     trainer = train(
-        modular, tmp_path, data=data, trainer_options={"eval_dataset": data}, max_steps=6, learning_rate=0.3, eval_strategy="steps",
-        eval_steps=2, save_strategy="steps", save_steps=2, load_best_model_at_end=True, metric_for_best_model="loss",
+        modular, tmp_path, data=data, trainer_options={"eval_dataset": data}, max_steps=6, learning_rate=0.3,
+        eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=2,
+        load_best_model_at_end=True, metric_for_best_model="loss",
     )  # fmt: skip
     losses = {entry["step"]: entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry}
     assert trainer.state.best_model_checkpoint == str(
@@ -480,8 +486,13 @@ def test_evaluation_may_write_texts(family: str, make_modular: Any, tmp_path: Pa
     modular = make_modular(family)
     data = examples(4)
     written: list[Any] = []
+
+    def keep(evaluated: Any) -> dict[str, float]:
+        written.append(evaluated.predictions)
+        return {}
+
     trainer = make_trainer(
-        modular, tmp_path, data, {"eval_dataset": data, "compute_metrics": lambda evaluated: written.append(evaluated.predictions) or {}},
+        modular, tmp_path, data, {"eval_dataset": data, "compute_metrics": keep},
         predict_with_generate=True, generation_max_length=6, per_device_eval_batch_size=4,
     )  # fmt: skip
     trainer.evaluate()
@@ -514,7 +525,7 @@ def test_data_without_masks(family: str, make_modular: Any, tmp_path: Path) -> N
         assert [entry[name] for entry in logged[0]] == pytest.approx([entry[name] for entry in logged[1]])
 
 
-# -- logging ---------------------------------------------------------------------------------------------------------------
+# -- logging -----------------------------------------------------------------------------------------------------------
 
 
 def test_tensorboard_shows_each_loss(make_modular: Any, tmp_path: Path) -> None:
@@ -550,30 +561,160 @@ def test_logged_losses_are_means_since_the_last_log(make_modular: Any, tmp_path:
         )
 
 
-# -- shared sources --------------------------------------------------------------------------------------------------------
+# -- whole batches, and sources with several targets -------------------------------------------------------------------
+
+
+def whole_batches(count: int) -> list[Batch]:
+    """Batches of six targets and three sources, of which one has three targets and one a single one."""
+    batches = []
+    for step in range(count):
+        rows = default_data_collator(examples(6, seed=step))
+        sources = {name: rows[name][:3] for name in ("input_ids", "attention_mask")}
+        batches.append(sources | {"labels": rows["labels"], "source_index": torch.tensor([0, 0, 1, 1, 1, 2])})
+    return batches
+
+
+def repeated(batch: Batch) -> Batch:
+    """The same batch with a source for each target."""
+    batch = dict(batch)
+    index = batch.pop("source_index")
+    return batch | {name: batch[name][index] for name in ("input_ids", "attention_mask")}
+
+
+def train_on_whole_batches(modular: modtf.ModularModel, folder: Path, resume: Any = None, **options: Any) -> None:
+    encode_sources_once(modular.model)
+    given = {"data_collator": only_batch} | muon(modular)
+    train(modular, folder, data=whole_batches(6), trainer_options=given, resume=resume, **(WHOLE_BATCHES | options))
+
+
+def test_resume_with_whole_batches(make_modular: Any, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
+    whole, again = make_modular("t5"), make_modular("t5")
+    train_on_whole_batches(whole, tmp_path, **options)
+    train_on_whole_batches(again, tmp_path, resume=str(tmp_path / "checkpoint-4"), **options)
+    assert not changed(whole.bank_weights(), again.bank_weights())
+
+
+def test_whole_batches_come_in_their_order(make_modular: Any, tmp_path: Path) -> None:
+    modular = make_modular("t5")
+    seen: list[torch.Tensor] = []
+    modular.register_forward_pre_hook(lambda _, args, options: seen.append(options["input_ids"]), with_kwargs=True)
+    train_on_whole_batches(modular, tmp_path, max_steps=6, **weights_of(labels=1))
+    assert len(seen) == 6
+    assert all(torch.equal(ids, batch["input_ids"]) for ids, batch in zip(seen, whole_batches(6), strict=True))
 
 
 def test_sharing_sources_gives_the_losses_of_repeating_them(family: str, make_modular: Any, tmp_path: Path) -> None:
     modular = make_modular(family)
+    encode_sources_once(modular.model)
     trainer = make_trainer(modular, tmp_path)
-    rows = default_data_collator(examples(6))
-    sources = {name: rows[name][:3] for name in ("input_ids", "attention_mask")}
+    (batch,) = whole_batches(1)
     for index, same in (
-        (torch.tensor([0, 0, 1, 1, 2, 2]), LOSSES),
+        (torch.tensor([0, 0, 1, 1, 2, 2]), LOSSES),  # as many targets of each: the encoder's losses weigh them the same
         (torch.tensor([2, 0, 2, 2, 1, 0]), ("labels", "logits")),
     ):
+        batch["source_index"] = index
         with torch.no_grad():
-            shared, _ = trainer.losses(
-                modular.eval(), ASSEMBLY, sources | {"labels": rows["labels"], "source_index": index}
-            )
-            repeated, _ = trainer.losses(
-                modular, ASSEMBLY, {name: t[index] for name, t in sources.items()} | {"labels": rows["labels"]}
-            )
+            shared, _ = trainer.losses(modular.eval(), ASSEMBLY, batch)
+            apart, _ = trainer.losses(modular, ASSEMBLY, repeated(batch))
         for name in same:
-            torch.testing.assert_close(shared[name], repeated[name], rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(shared[name], apart[name], rtol=1e-5, atol=1e-6)
 
 
-# -- the optimizer ---------------------------------------------------------------------------------------------------------
+def encoded_rows(model: PreTrainedModel) -> set[int]:
+    """Filled with the numbers of sources that the encoder is given."""
+    seen: set[int] = set()
+    encoder, _ = stacks_of(model)
+    encoder.register_forward_pre_hook(lambda _, args, options: seen.add(len(options["input_ids"])), with_kwargs=True)
+    return seen
+
+
+def test_each_source_is_encoded_once(family: str, make_modular: Any, tmp_path: Path) -> None:
+    """With checkpointed activations too, and the gradients are those of repeated sources."""
+    moves = []
+    (batch,) = whole_batches(1)
+    for data in (batch, repeated(batch)):
+        modular = make_modular(family, **NO_DROPOUT[family])
+        encode_sources_once(modular.model)
+        encoded = encoded_rows(modular.model)
+        before = snapshot(modular.bank_weights())
+        train(
+            modular, tmp_path, data=[data] * 2, trainer_options={"data_collator": only_batch}, max_steps=2, optim="sgd",
+            gradient_checkpointing=True, max_grad_norm=0.0, **(WHOLE_BATCHES | weights_of(labels=1, logits=1)),
+        )  # fmt: skip
+        assert encoded == {len(data["input_ids"])}
+        moves.append(moved(before, modular.bank_weights()))
+    assert len(repeated(batch)["input_ids"]) == 6
+    assert_same_moves(*moves)
+
+
+def test_what_else_a_batch_holds_is_kept_with_shared_sources(family: str, make_modular: Any, make_model: Any) -> None:
+    """The decoder's inputs and its mask, within a modular model and in a plain one."""
+    modular, plain = make_modular(family), make_model(family)
+    encode_sources_once(modular.model)
+    encode_sources_once(plain)
+    (batch,) = whole_batches(1)
+    batch["decoder_attention_mask"] = (batch["labels"] != -100).long()
+    batch["decoder_attention_mask"][:, 1] = 0
+    batch["decoder_input_ids"] = batch["labels"].flip(1).clamp_min(0)
+    for model in (modular, plain):
+        with torch.no_grad():
+            shared, apart = model(**batch), model(**repeated(batch))
+            torch.testing.assert_close(shared.logits, apart.logits, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(shared.loss, apart.loss)
+            for name in ("decoder_attention_mask", "decoder_input_ids"):
+                without = model(**{key: value for key, value in batch.items() if key != name})
+                assert not torch.allclose(without.logits, shared.logits, atol=1e-3), f"{name} matters"
+
+
+def test_sharing_sources_without_a_mask(family: str, make_model: Any) -> None:
+    model = make_model(family)
+    encode_sources_once(model)
+    (batch,) = whole_batches(1)
+    masked = batch | {"attention_mask": torch.ones_like(batch["attention_mask"])}
+    del batch["attention_mask"]
+    with torch.no_grad():
+        torch.testing.assert_close(model(**batch).logits, model(**repeated(masked)).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_only_batches_that_share_sources_are_changed(family: str, make_modular: Any, batch: Batch) -> None:
+    modular, untouched = make_modular(family), make_modular(family)
+    encode_sources_once(modular.model)
+    with torch.no_grad():
+        modular(**whole_batches(1)[0])
+        assert torch.equal(modular(**batch).logits, untouched(**batch).logits)
+    small = modular.assemble(assembly=ASSEMBLY)
+    assert not any(stack._forward_hooks or stack._forward_pre_hooks for stack in stacks_of(small))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_original_is_trained_on_shared_sources(family: str, make_model: Any, tmp_path: Path, bf16: bool) -> None:
+    """By transformers' own trainer, whose autocast the encoder runs in as well."""
+    whole_layers = {"encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0} if family == "bart" else {}
+    model: PreTrainedModel = make_model(family, **NO_DROPOUT[family], **whole_layers)
+    encode_sources_once(model)
+    types: list[set[torch.dtype]] = []
+    for stack in stacks_of(model):
+        types.append(set())
+        linear = next(module for module in stack.modules() if isinstance(module, nn.Linear))
+        linear.register_forward_hook(lambda *given, seen=types[-1]: seen.add(given[2].dtype))
+    (batch,) = whole_batches(1)
+    with torch.no_grad():
+        expected = model(**repeated(batch)).loss.item()
+    for seen in types:
+        seen.clear()
+    args = Seq2SeqTrainingArguments(
+        output_dir=str(tmp_path), **(OPTIONS | WHOLE_BATCHES | {"learning_rate": 1e-3, "bf16": bf16})
+    )
+    trainer = Seq2SeqTrainer(model=model, args=args, train_dataset=[batch] * 3, data_collator=only_batch)
+    trainer.train()
+    assert types == [{torch.bfloat16 if bf16 else torch.float32}] * 2
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[0] == pytest.approx(expected, rel=0.02 if bf16 else 1e-4)
+    assert losses[-1] < losses[0]
+
+
+# -- the optimizer -----------------------------------------------------------------------------------------------------
 
 
 class Toy(nn.Module):
@@ -646,7 +787,7 @@ def test_the_scheduler_reaches_both_parts(make_modular: Any, tmp_path: Path) -> 
     )
 
 
-# -- words for bad input ---------------------------------------------------------------------------------------------------
+# -- words for bad input -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -657,6 +798,20 @@ def test_no_banks_in_half_precision(make_model: Any, tmp_path: Path, dtype: torc
         modtf.ModularTrainer(
             halved, modtf.ModularTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
         )
+
+
+def test_several_gpus_in_one_process_are_refused(make_modular: Any, tmp_path: Path) -> None:
+    """As a machine with two GPUs and a script that was started by ``python`` alone."""
+    args = arguments(tmp_path)
+    args._n_gpu = 2
+    with pytest.raises(ModtfError, match=r"this process sees 2 GPUs .*`accelerate launch"):
+        ModularTrainer(make_modular("t5", 2, 2), args)
+
+
+def test_batches_without_labels_are_refused(make_modular: Any, tmp_path: Path) -> None:
+    data = [{name: row[name] for name in ("input_ids", "attention_mask")} for row in examples()]
+    with pytest.raises(ModtfError, match=r"the batch has input_ids, attention_mask, but no labels; .*text_target"):
+        train(make_modular("t5", 2, 2), tmp_path, data=data)
 
 
 def test_only_modular_models(make_model: Any, tmp_path: Path) -> None:
@@ -693,3 +848,45 @@ def test_it_is_a_trainer(make_modular: Any, tmp_path: Path) -> None:
     assert isinstance(trainer, Trainer)
     assert trainer.model_accepts_loss_kwargs is False, "transformers would divide by the number of accumulated tokens"
     assert trainer.args.ddp_find_unused_parameters is True
+
+
+# -- arguments ---------------------------------------------------------------------------------------------------------
+
+
+def own_fields() -> list[Any]:
+    inherited = {field.name for field in fields(Seq2SeqTrainingArguments)}
+    return [field for field in fields(ModularTrainingArguments) if field.name not in inherited]
+
+
+def test_the_defaults_are_the_kits(make_model: Any, tmp_path: Path) -> None:
+    args = ModularTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    assert [getattr(args, f"{name}_weight") for name in LOSSES] == [0, 1, 0.2, 0]
+    modular = modtf.modularize(make_model("t5", attn_implementation="sdpa"))
+    ModularTrainer(modular, args)
+    assert modular.config._attn_implementation == "sdpa", "eager attention is slower, and these losses do without it"
+
+
+def test_a_shell_may_read_the_arguments(tmp_path: Path) -> None:
+    parser = HfArgumentParser(ModularTrainingArguments)  # type: ignore[arg-type]
+    typed = ["--output_dir", str(tmp_path), "--use_cpu", "--report_to", "none"]
+    (args,) = parser.parse_args_into_dataclasses([*typed, "--hidden-weight", "0.5", "--coarse_at", "0.3"])
+    assert (args.hidden_weight, args.coarse_at, args.logits_weight) == (0.5, 0.3, 1.0)
+    shown = " ".join(parser.format_help().split())
+    assert len(own_fields()) == 10
+    for field in own_fields():
+        assert field.metadata["help"] in shown
+        assert field.metadata["help"].endswith(".")
+
+
+def test_columns_that_the_model_does_not_know_are_left_out(make_modular: Any, tmp_path: Path) -> None:
+    """As Seq2SeqTrainer's ``remove_unused_columns``, which is on by default; all that the model knows stays."""
+    modular = make_modular("t5")
+    seen: list[set[str]] = []
+    modular.model.register_forward_pre_hook(
+        lambda _, args, options: seen.append({name for name in options if options[name] is not None}), with_kwargs=True
+    )
+    data = [row | {"decoder_attention_mask": torch.ones(6), "length": 6} for row in examples()]
+    train(modular, tmp_path, data=data, max_steps=1, remove_unused_columns=True, **weights_of(labels=1))
+    assert [names - {"use_cache"} for names in seen] == [
+        {"input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask"}
+    ]

@@ -1,4 +1,4 @@
-"""The explorer: choose what to say and what the model is made of, and see at once what it writes, how fast and how well.
+"""The explorer: choose an input and what the model is made of, and see at once what it writes, how fast and how well.
 
 Core ipywidgets only, of version 7.7 (Colab) and 8. This file holds the widgets and how they follow each other; the
 :class:`Controller` computes, and the functions of ``markup`` draw its states.
@@ -6,10 +6,11 @@ Core ipywidgets only, of version 7.7 (Colab) and 8. This file holds the widgets 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from html import escape
 from pathlib import Path
@@ -18,18 +19,17 @@ from typing import Any
 import ipywidgets as widgets
 
 from modtf.errors import ModtfError
-from modtf.mapping import Assembly, path_lengths
+from modtf.evaluation import measured_table
+from modtf.mapping import Assembly, StackMapping
 from modtf.modular import ModularModel, load
 from modtf.strategies import STRATEGIES, assemblies, even_path
-from modtf.tasks.e2e import MR, OPEN_SLOTS, SLOTS, VALUES, draw_mr, parse_mr, write_mr
+from modtf.tasks.task import Field, Metric
 from modtf.views import markup
-from modtf.views.controller import Controller, bundled_table
+from modtf.views.controller import Controller
 from modtf.views.figures import CURVE_CLASS, figure_html, frame_html, quality_curve
 from modtf.views.picture import Picture
-from modtf.views.state import Row, State
+from modtf.views.state import Row, State, words_of
 
-#: Said in full down to 3x; the smallest assemblies forget the price.
-_FIRST_MR = "name[The Plough], eatType[pub], food[Chinese], priceRange[cheap], customer rating[5 out of 5], area[city centre], near[Café Rouge]"
 _FIRST_RATIO = 2.0
 _NOT_SAID = "(not said)"
 _STRATEGY_HINTS = {
@@ -37,15 +37,15 @@ _STRATEGY_HINTS = {
     "speed_first": "the decoder shrinks first, since it runs once for every token",
 }
 _EXAMPLES = (30, 100, 300)
-#: What BLEU is measured against: people's texts (the table's test set), or the full model's own (bundled, so measured here too).
+#: What quality is measured against: people's texts (the table's test set), or the full model's own texts for bundled
+#: inputs, which can be measured here too.
 _PEOPLE, _MODEL = "people's texts", "the full model's texts"
 
 
 def explore(modular: ModularModel | None = None, *, folder: str | Path = ".") -> widgets.Widget:
-    """The explorer for a modular model, the bundled pocket model where none is given; show it as the last value of a cell.
+    """The explorer for a modular model, the bundled pocket model by default; show it as the last value of a cell.
 
-    Models of the bundled task get a field for each slot and a report of what each text says; others get a field for any text.
-    Checkpoints are saved in ``folder``.
+    The model's task says how an input is made and how a text is judged. Checkpoints are saved in ``folder``.
     """
     if modular is not None and not isinstance(modular, ModularModel):
         raise ModtfError(
@@ -58,77 +58,85 @@ class Explorer:
     """The widgets of :func:`explore`, drawing what a controller publishes."""
 
     def __init__(self, modular: ModularModel, folder: str | Path = ".") -> None:
-        self.table, self._table_note = bundled_table(modular)
+        self.table, self._table_note = measured_table(modular)
         self.controller = Controller(modular, self.table, self._draw, folder)
+        self.task = self.controller.task
+        self.measurable = bool(self.task.model)  # whether there are bundled examples to measure on
         self._following = False  # set while fields follow each other, so that they do not answer
         self._figures: dict[Any, str] = {}
         self._points: tuple[Row, ...] = ()  # measured here
-        self._named: Assembly | None = None  # what the folder's name is of
-        mapping = modular.mapping
-        style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
-        about = f"{mapping.count_assemblies():,} models in one: every size shares its weights with the full {mapping.encoder_depth} + {mapping.decoder_depth} layers."
+        self._named: Assembly | None = None  # the assembly that the folder's name was made for
         self.result = widgets.HTML()
         sections = [
-            widgets.VBox([widgets.HTML(f'<style>{style}</style><h2>Train once, slide to any size</h2><p class="modtf-sub">{about}</p>'), *self._what_to_say()]),
+            widgets.VBox([widgets.HTML(self._title()), *self._input()]),
             _section("", *self._how_small()),
             widgets.VBox([self.result, *self._racing()]),
             _section("Quality", *self._quality()),
             _section("One input at every ratio", *self._sweeping()),
             _section("Take it away", *self._taking_away()),
-        ]  # fmt: skip
+        ]
         self.widget = widgets.VBox(sections)
         self.widget.add_class("modtf")
         self._ask(ratio=self.ratio.value, strategy=self.strategy.value)
 
-    # -- the parts, from top to bottom -----------------------------------------------------------------------------------
+    # -- the parts, from top to bottom ---------------------------------------------------------------------------------
 
-    def _what_to_say(self) -> list[widgets.Widget]:
-        slotted = self.controller.has_slots
-        self.source = _field(
-            widgets.Text(
-                value=_FIRST_MR if slotted else "", continuous_update=False, description="the same as text" if slotted else "text",
-                placeholder="name[The Vaults], food[French]" if slotted else "any text that the model was trained to work on",
-            )
-        )  # fmt: skip
-        self.source.observe(self._guarded(self._source_changed), "value")
-        self.problem, self.failure = widgets.HTML(), widgets.HTML()
-        self.slots: dict[str, Any] = {}
-        if not slotted:
-            return [self.source, self.problem, self.failure]
-        self.slots = {slot: _slot_field(slot) for slot in SLOTS}
-        self._show_slots(parse_mr(self.source.value))
-        for field in self.slots.values():
-            field.observe(self._guarded(self._slot_changed), "value")
-        another = widgets.Button(
-            description="another restaurant",
-            icon="random",
-            layout={"width": "170px", "margin": "22px 0 0 8px", "height": "30px"},
+    def _title(self) -> str:
+        mapping = self.controller.modular.mapping
+        style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+        about = (
+            f"{mapping.count_assemblies():,} models in one: every size shares its weights with the full "
+            f"{mapping.encoder.depth} + {mapping.decoder.depth} layers."
         )
-        another.on_click(self._guarded(self._draw_restaurant))
+        return f'<style>{style}</style><h2>Train once, slide to any size</h2><p class="modtf-sub">{about}</p>'
+
+    def _input(self) -> list[widgets.Widget]:
+        form = self.task.form
+        self.source = _labelled(
+            widgets.Text(
+                value=self.task.first,
+                continuous_update=False,
+                description="text" if form is None else "the same as text",
+                placeholder=self.task.placeholder,
+            )
+        )
+        self.source.observe(self._guarded(self._source_changed), "value")
         self.source.layout.flex = "1 1 auto"
+        self.problem, self.failure = widgets.HTML(), widgets.HTML()
+        self.fields = {field.key: _field(field) for field in form.fields} if form else {}
+        self._show_fields()
+        for field in self.fields.values():
+            field.observe(self._guarded(self._field_changed), "value")
+        row = [self.source]
+        if self.task.draw is not None:
+            another = _button(self.task.draw_label, "random")
+            another.layout = {"width": "170px", "margin": "22px 0 0 8px", "height": "30px"}
+            another.on_click(self._guarded(self._draw_another))
+            row.append(another)
         grid = widgets.GridBox(
-            list(self.slots.values()),
+            list(self.fields.values()),
             layout={"grid_template_columns": "repeat(4, minmax(0, 1fr))", "grid_gap": "4px 12px"},
         )
-        return [grid, widgets.HBox([self.source, another]), self.problem, self.failure]
+        return [*([grid] if self.fields else []), widgets.HBox(row), self.problem, self.failure]
 
     def _how_small(self) -> list[widgets.Widget]:
         mapping = self.controller.modular.mapping
         self.strategy = widgets.ToggleButtons(
-            options=[(name.replace("_", " "), name) for name in STRATEGIES], tooltips=list(_STRATEGY_HINTS.values()),
-            style={"button_width": "96px"}, layout={"width": "auto", "flex": "none"},
-        )  # fmt: skip
+            options=[(name.replace("_", " "), name) for name in STRATEGIES],
+            tooltips=list(_STRATEGY_HINTS.values()),
+            style={"button_width": "96px"},
+            layout={"width": "auto", "flex": "none"},
+        )
         self.strategy.observe(self._guarded(self._strategy_changed), "value")
         options = self._ratios(self.strategy.value)
         self.ratio = _slider("ratio", options, _nearest(_FIRST_RATIO, options))
         self.ratio.add_class("modtf-ratio")
         self.ratio.observe(self._guarded(self._ratio_changed), "value")
         self.lengths = {}
-        for stack in ("encoder", "decoder"):
-            depth, granularities = getattr(mapping, f"{stack}_depth"), getattr(mapping, f"{stack}_granularities")
-            lengths = [(f"{n} layers" if n > 1 else "1 layer", n) for n in reversed(path_lengths(depth, granularities))]
-            self.lengths[stack] = _slider(stack, lengths, depth)
-            self.lengths[stack].observe(self._guarded(functools.partial(self._length_changed, stack)), "value")
+        for stack in mapping.stacks:
+            lengths = [(f"{n} layers" if n > 1 else "1 layer", n) for n in reversed(stack.lengths)]
+            self.lengths[stack.name] = _slider(stack.name, lengths, stack.depth)
+            self.lengths[stack.name].observe(self._guarded(functools.partial(self._length_changed, stack)), "value")
         self.picture = Picture(mapping, self._touched)
         self.structure, self.impossible = widgets.HTML(), widgets.HTML()
         controls, stacks = widgets.HBox([self.ratio, self.strategy]), widgets.HBox(list(self.lengths.values()))
@@ -145,12 +153,17 @@ class Explorer:
     def _quality(self) -> list[widgets.Widget]:
         self.quality, self.figure = widgets.HTML(), widgets.HTML(layout={"display": "none"})
         self.measure_status, self.measured = widgets.HTML(), widgets.HTML()
-        if not self.controller.has_slots:
-            self.quality.value = f'<p class="modtf-note">{escape(self._table_note)} The share of words kept (ROUGE-L) is beside the texts.</p>'
+        if not self.measurable:
+            note = f"{self._table_note} {self.task.measure} stands beside the texts."
+            self.quality.value = f'<p class="modtf-note">{escape(note)}</p>'
             return [self.quality]
         self.examples = widgets.Dropdown(
-            options=[(f"{n} inputs", n) for n in _EXAMPLES], value=_EXAMPLES[0], description="on", layout={"width": "150px"}, style={"description_width": "24px"}
-        )  # fmt: skip
+            options=[(f"{n} inputs", n) for n in _EXAMPLES],
+            value=_EXAMPLES[0],
+            description="on",
+            layout={"width": "150px"},
+            style={"description_width": "24px"},
+        )
         self.measure_button = _button("measure this assembly", "tachometer")
         self.measure_button.on_click(
             self._guarded(lambda: self._start_or_stop("measure", lambda: self.controller.measure(self.examples.value)))
@@ -166,16 +179,15 @@ class Explorer:
             ],
         )
         self.against.observe(self._guarded(lambda: self._draw_curve(self.controller.state)), "value")
-        self.curve = widgets.VBox(
-            [widgets.HTML(frame_html("Measured quality against measured speed: a line for each strategy, the present assembly as a point")), self.figure]
-        )  # fmt: skip
+        title = "Measured quality against measured speed: a line for each strategy, the present assembly as a point"
+        self.curve = widgets.VBox([widgets.HTML(frame_html(title)), self.figure])
         self.curve.add_class(CURVE_CLASS)
         if not self.controller.rows:
-            self.quality.value = (
-                f'<p class="modtf-note">{escape(self._table_note or "No measurements are bundled.")}</p>'
-            )
+            self.quality.value = f'<p class="modtf-note">{escape(self._table_note)}</p>'
             self.against.value = _MODEL
-        self.yardstick = _bar(widgets.HTML(_hint("BLEU against"), layout={"flex": "none"}), self.against)
+        self.yardstick = _bar(
+            widgets.HTML(_hint(f"{self.task.metrics[0].name} against"), layout={"flex": "none"}), self.against
+        )
         if not self.controller.rows:
             self.yardstick.layout.display = self.curve.layout.display = "none"
         return [
@@ -221,23 +233,19 @@ class Explorer:
             self.lengths["decoder"].value = len(assembly.decoder)
 
     def _source_changed(self) -> None:
-        if self.controller.has_slots:
-            with suppress(ModtfError):  # the controller says the same, where it is seen
-                self._show_slots(parse_mr(self.source.value))
+        self._show_fields()
         self._ask()
 
-    def _slot_changed(self) -> None:
-        mr = {slot: field.value.strip() for slot, field in self.slots.items() if field.value.strip()}
+    def _field_changed(self) -> None:
+        given = {key: field.value.strip() for key, field in self.fields.items() if field.value.strip()}
         with self._follow():
-            self.source.value = write_mr(mr)
-        self._source_changed()  # brackets in a field may have made another slot of it
+            self.source.value = self.task.form.write(given) if self.task.form else ""
+        self._source_changed()  # what was typed into one field may have made another of it
 
-    def _draw_restaurant(self) -> None:
-        mr = draw_mr(random.Random())
-        self._show_slots(mr)
+    def _draw_another(self) -> None:
         with self._follow():
-            self.source.value = write_mr(mr)
-        self._ask()
+            self.source.value = self.task.draw(random.Random()) if self.task.draw else ""
+        self._source_changed()
 
     def _strategy_changed(self) -> None:
         if self.strategy.value is not None:
@@ -247,12 +255,9 @@ class Explorer:
     def _ratio_changed(self) -> None:
         self._ask(ratio=self.ratio.value, strategy=self.controller.strategy)
 
-    def _length_changed(self, stack: str) -> None:
-        present = self._present()
-        mapping, paths = self.controller.modular.mapping, {"encoder": present.encoder, "decoder": present.decoder}
-        depth, granularities = getattr(mapping, f"{stack}_depth"), getattr(mapping, f"{stack}_granularities")
-        paths[stack] = even_path(depth, granularities, self.lengths[stack].value)
-        self._ask(assembly=Assembly(**paths))
+    def _length_changed(self, stack: StackMapping) -> None:
+        path = even_path(stack, self.lengths[stack.name].value)
+        self._ask(assembly=dataclasses.replace(self._present(), **{stack.name: path}))
 
     def _touched(self, make: Callable[[], Assembly]) -> None:
         def apply() -> None:
@@ -278,10 +283,15 @@ class Explorer:
     def _ratios(self, strategy: str) -> list[tuple[str, float]]:
         return [(f"{one.ratio:.2f}×", one.ratio) for one in assemblies(self.controller.modular.mapping, strategy)]
 
-    def _show_slots(self, mr: MR) -> None:
-        with self._follow():
-            for slot, field in self.slots.items():
-                field.value = mr.get(slot, "")
+    def _show_fields(self) -> None:
+        """Let the fields follow the text, where it is an input; the controller says where it is none."""
+        if self.task.form is None:
+            return
+        with suppress(ModtfError):
+            values = self.task.form.read(self.source.value)
+            with self._follow():
+                for key, field in self.fields.items():
+                    field.value = values.get(key, "")
 
     @contextmanager
     def _follow(self) -> Iterator[None]:
@@ -292,7 +302,7 @@ class Explorer:
             self._following = False
 
     def _guarded(self, action: Callable[[], Any]) -> Callable[[Any], None]:
-        """An observer that keeps still while fields follow each other, and whose errors are shown instead of lost in a log."""
+        """An observer that keeps still while fields follow each other, and shows its errors instead of losing them."""
 
         @functools.wraps(action)
         def observer(change: Any) -> None:
@@ -302,17 +312,15 @@ class Explorer:
             try:
                 action()
             except Exception as error:
-                self.failure.value = markup.problem_html(
-                    str(error) if isinstance(error, ModtfError) else f"{type(error).__name__}: {error}"
-                )
+                self.failure.value = markup.problem_html(words_of(error))
 
         return observer
 
     # -- from the controller to the page -------------------------------------------------------------------------------
 
     def _draw(self, state: State) -> None:
-        """Called by the worker thread too: sets traits of display widgets only. The texts come first: they are what is waited for."""
-        self.result.value = markup.result_html(state)
+        """Called by the worker thread too: sets traits of display widgets only. The texts come first: people wait for them."""
+        self.result.value = markup.result_html(state, self.task)
         self.problem.value = markup.problem_html(state.problem)
         self.race.value = markup.race_html(state.race)
         self._draw_jobs(state)
@@ -320,15 +328,14 @@ class Explorer:
             self.picture.draw(state.assembly)
             self.structure.value = markup.assembly_html(state.assembly, state.size)
             self._draw_taking_away(state)
-        self.sweep.value = markup.sweep_html(None if state.problem else state.sweep)
-        if self.controller.has_slots:
+        self.sweep.value = markup.sweep_html(None if state.problem else state.sweep, self.task)
+        if self.measurable:
             self._draw_quality(state)
 
     def _draw_taking_away(self, state: State) -> None:
         self.code.value = markup.code_html(self.controller.modular, None if state.problem else state.request)
-        if (
-            state.assembly is not None and state.assembly != self._named
-        ):  # a name that was typed stays while the assembly does
+        if state.assembly is not None and state.assembly != self._named:
+            # A name that was typed stays while the assembly does.
             self._named = state.assembly
             model = re.sub(r"[^\w+-]+", "-", Path(self.controller.modular.source or "").name).strip("-") or "model"
             self.name.value = f"{model}-{state.assembly.shape}"
@@ -336,24 +343,19 @@ class Explorer:
     def _draw_jobs(self, state: State) -> None:
         job = state.job
         running = job.kind if job is not None and job.running else ""
-        for kind, button, words in (
-            ("race", self.race_button, "race"),
-            ("sweep", self.sweep_button, "sweep"),
-            *([("measure", self.measure_button, "measure this assembly")] if self.controller.has_slots else []),
-        ):
+        buttons = {"race": (self.race_button, "race"), "sweep": (self.sweep_button, "sweep")}
+        if self.measurable:
+            buttons["measure"] = (self.measure_button, "measure this assembly")
+        for kind, (button, words) in buttons.items():
             button.description = "stop" if running == kind else words
             button.disabled = running not in ("", kind)
         self.save_button.disabled = bool(running)
         self.race_status.value = markup.job_html(job, "race") or _hint(
             "both texts token by token, to feel the difference"
         )
-        self.sweep_status.value = markup.job_html(job, "sweep") or _hint(
-            "where does the first slot get lost?"
-            if self.controller.has_slots
-            else "where does the text begin to change?"
-        )
+        self.sweep_status.value = markup.job_html(job, "sweep") or _hint(self.task.question)
         self.saved.value = markup.saved_html(job)
-        if self.controller.has_slots:
+        if self.measurable:
             self.measure_status.value = markup.job_html(job, "measure")
             self.progress.layout.display = "" if running == "measure" else "none"
             if job is not None and running == "measure":
@@ -364,42 +366,45 @@ class Explorer:
             return
         row, exact = self.controller.measured(state.assembly, state.strategy)
         if row is not None:
-            self.quality.value = markup.quality_html(row, exact, self.table or {})
-        self.measured.value = markup.measured_html(state)
-        if (
-            state.measured_here != self._points
-        ):  # a point that was measured here stands on the curve that it can be compared with
+            self.quality.value = markup.quality_html(row, exact, self.table or {}, self.task.metrics[:2])
+        self.measured.value = markup.measured_html(state, self.task.metrics[:2])
+        if state.measured_here != self._points:
+            # A point that was measured here stands on the curve that it can be compared with.
             self._points = state.measured_here
             self._figures.clear()
             self.curve.layout.display = self.yardstick.layout.display = ""
             self.against.value = _MODEL
-        if not state.busy and not (
-            state.job and state.job.running
-        ):  # a figure takes longer than all else here: text first
+        if not state.busy and not (state.job and state.job.running):  # a figure takes longest: text first
             self._draw_curve(state)
 
     def _draw_curve(self, state: State) -> None:
         if state.assembly is None:
             return
         here, exact = self.controller.measured(state.assembly, state.strategy)
-        rows, mine, titles = self.controller.rows, [], {}
+        rows, mine, titles = self.controller.rows, [], None
+        metrics = self.task.metrics[:2]
         if self.against.value == _MODEL:
-            # Other inputs than the table's, and harder ones: its slot errors are not those of the sentence above.
-            titles = {"quality": "BLEU against the full model's texts", "errors": "slot error rate (%), bundled inputs"}
-            rows = [_against_model(row) for row in rows if "bundled" in row]
-            mine = [{**row, "bleu_kept": row["bleu"]} for row in self._points]
+            # Other inputs than the table's, and harder ones: their errors are not those of the sentence above.
+            titles = [
+                f"{metric.title}, bundled inputs" if metric.errors else f"{metric.name} against the full model's texts"
+                for metric in metrics
+            ]
+            rows = [_against_model(row, row["bundled"], metrics) for row in rows if "bundled" in row]
+            mine = [_against_model(row, row, metrics) for row in self._points]
             same = [row for row in mine if row["assembly"] == state.assembly.to_json()]
-            here, exact = (
-                (same[0], True) if same else (_against_model(here) if here and "bundled" in here else None, exact)
-            )
+            if same:
+                here, exact = same[0], True
+            else:
+                here = _against_model(here, here["bundled"], metrics) if here and "bundled" in here else None
         key = (self.against.value, here and str(here["assembly"]), exact)
         if key not in self._figures:
-            self._figures[key] = figure_html(quality_curve(rows, here, exact, mine=mine, **titles))
+            self._figures[key] = figure_html(quality_curve(rows, metrics, here, exact, mine=mine, titles=titles))
         self.figure.value = self._figures[key]
 
 
-def _against_model(row: Row) -> Row:
-    return {**row, "bleu_kept": row["bundled"]["bleu"], "ser": row["bundled"]["ser"]}
+def _against_model(row: Row, scores: Row, metrics: Sequence[Metric]) -> Row:
+    """The row with scores against the full model's own texts in the fields that are drawn."""
+    return {**row, **{metric.field: scores[metric.key] for metric in metrics}}
 
 
 def _nearest(ratio: float, options: list[tuple[str, float]]) -> float:
@@ -434,24 +439,22 @@ def _button(words: str, icon: str) -> Any:
     return widgets.Button(description=words, icon=icon)
 
 
-def _field(field: Any) -> Any:
+def _labelled(widget: Any) -> Any:
     """Its label above it instead of beside it."""
-    field.add_class("modtf-field")
-    return field
+    widget.add_class("modtf-field")
+    return widget
 
 
-def _slot_field(slot: str) -> Any:
-    label = markup.LABELS.get(slot, slot)
-    if slot in OPEN_SLOTS:
-        return _field(
+def _field(field: Field) -> Any:
+    if field.open:
+        return _labelled(
             widgets.Combobox(
-                options=VALUES[slot],
-                description=label,
+                options=field.values,
+                description=field.label,
                 placeholder=_NOT_SAID,
                 ensure_option=False,
                 continuous_update=False,
             )
         )
-    return _field(
-        widgets.Dropdown(options=[(_NOT_SAID, ""), *((value, value) for value in VALUES[slot])], description=label)
-    )
+    options = [(_NOT_SAID, ""), *((value, value) for value in field.values)]
+    return _labelled(widgets.Dropdown(options=options, description=field.label))

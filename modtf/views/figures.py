@@ -20,14 +20,15 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
-from modtf.mapping import Path, start_indices
+from modtf.mapping import LayerPath, start_indices
+from modtf.tasks.task import Metric
 
 #: Okabe and Ito's palette: told apart by all kinds of colour vision, on white and on black. Shape and dash say it again.
-_LOOKS = {
+_LOOKS: dict[str, dict[str, Any]] = {
     "size_first": {"name": "size first", "color": "#3b8fd0", "symbol": "circle", "dash": "solid", "size": 7},
     "speed_first": {"name": "speed first", "color": "#e07b1a", "symbol": "diamond", "dash": "dash", "size": 7},
 }
-_MINE = {"name": "measured here", "color": "#8a8a8a", "symbol": "star", "dash": "", "size": 13}
+_MINE: dict[str, Any] = {"name": "measured here", "color": "#8a8a8a", "symbol": "star", "dash": "", "size": 13}
 _HERE = "#cc4e94"
 _COLORWAY = ("#3b8fd0", "#e07b1a", "#cc4e94", "#2a9d74", "#8a8a8a", "#b8860b")
 _AGAINST = {"speed_up": "speed-up, measured (×)", "ratio": "compression ratio (×)"}
@@ -36,58 +37,91 @@ _GRID = "rgba(128,128,128,0.25)"
 
 def quality_curve(
     rows: Sequence[dict[str, Any]],
+    metrics: Sequence[Metric],
     here: dict[str, Any] | None = None,
     exact: bool = True,
     against: str = "speed_up",
     mine: Sequence[dict[str, Any]] = (),
-    quality: str = "BLEU kept (% of the full model)",
-    errors: str = "slot error rate (%)",
+    titles: Sequence[str] | None = None,
 ) -> go.Figure:
-    """BLEU kept and SER of the trained rows against ``speed_up`` or ``ratio``, a line for each strategy.
+    """The first two metrics of the trained rows against ``speed_up`` or ``ratio``, a line for each strategy.
 
-    ``here`` is the row to highlight, with a hollow mark where it is only the nearest one (``exact`` false); ``mine`` are points of
-    their own, ``quality`` and ``errors`` say what ``bleu_kept`` and ``ser`` are. Colours of text are left to the page, so that it reads in light and dark.
+    ``here`` is the row to highlight, with a hollow mark where it is only the nearest one (``exact`` false); ``mine`` are
+    points of their own. ``titles`` take the place of the metrics'. Colours of text are left to the page, so that it reads
+    in light and dark.
     """
-    figure = make_subplots(rows=1, cols=2, subplot_titles=(quality, errors), horizontal_spacing=0.1)
-    panels = (("bleu_kept", "%{y:.1f} " + quality.partition(" (")[0]), ("ser", "%{y:.1f} % slot errors"))
-    lines = [
-        (look, sorted((r for r in rows if r["trained"] and r["strategy"] == name), key=lambda r: r["ratio"]))
-        for name, look in _LOOKS.items()
+    metrics = metrics[:2]
+    titles = [metric.title for metric in metrics] if titles is None else titles
+    figure = make_subplots(rows=1, cols=2, subplot_titles=titles, horizontal_spacing=0.1)
+    hovers = [
+        f"%{{y:.1f}} % {metric.name}" if metric.errors else f"%{{y:.1f}} {title.partition(' (')[0]}"
+        for metric, title in zip(metrics, titles, strict=True)
     ]
+    panels = [
+        (column, metric.field, hover) for column, (metric, hover) in enumerate(zip(metrics, hovers, strict=True), 1)
+    ]
+
+    def add(points: Sequence[dict[str, Any]], name: str, labels: list[str], **looks: Any) -> None:
+        for column, field, hover in panels:
+            figure.add_scatter(
+                x=[row[against] for row in points],
+                y=[row[field] for row in points],
+                text=labels,
+                row=1,
+                col=column,
+                name=name,
+                legendgroup=name,
+                showlegend=column == 1,
+                hovertemplate="%{text}<br>" + hover + "<br>%{x:.2f}×<extra></extra>",
+                **looks,
+            )
+
+    trained = sorted((row for row in rows if row["trained"]), key=lambda row: row["ratio"])
+    lines = [(look, [row for row in trained if row["strategy"] == strategy]) for strategy, look in _LOOKS.items()]
     for look, line in [*lines, (_MINE, mine)]:
-        if not line:
-            continue
-        labels = [f"{row['ratio']:.2f}× · {row['layers']} layers · {look['name']}" for row in line]
-        for column, (field, hover) in enumerate(panels, start=1):
-            figure.add_scatter(
-                x=[row[against] for row in line], y=[row[field] for row in line], text=labels, row=1, col=column,
-                name=look["name"], legendgroup=look["name"], showlegend=column == 1, mode="lines+markers" if look["dash"] else "markers",
-                line={"color": look["color"], "dash": look["dash"] or "solid", "width": 2}, marker={"symbol": look["symbol"], "size": look["size"], "color": look["color"]},
-                hovertemplate="%{text}<br>" + hover + "<br>%{x:.2f}×<extra></extra>",
-            )  # fmt: skip
+        if line:
+            add(
+                line,
+                look["name"],
+                [f"{row['ratio']:.2f}× · {row['layers']} layers · {look['name']}" for row in line],
+                mode="lines+markers" if look["dash"] else "markers",
+                line={"color": look["color"], "dash": look["dash"] or "solid", "width": 2},
+                marker={"symbol": look["symbol"], "size": look["size"], "color": look["color"]},
+            )
     if here is not None:
-        for column, (field, hover) in enumerate(panels, start=1):
-            figure.add_scatter(
-                x=[here[against]], y=[here[field]], text=[f"{here['ratio']:.2f}× · {here['layers']} layers"], row=1, col=column,
-                name="you are here" if exact else "nearest measured", legendgroup="here", showlegend=column == 1, mode="markers",
-                marker={"symbol": "circle" if exact else "circle-open", "size": 15, "color": _HERE, "line": {"width": 3, "color": _HERE}},
-                hovertemplate="%{text}<br>" + hover + "<br>%{x:.2f}×<extra></extra>",
-            )  # fmt: skip
+        add(
+            [here],
+            "you are here" if exact else "nearest measured",
+            [f"{here['ratio']:.2f}× · {here['layers']} layers"],
+            mode="markers",
+            marker={
+                "symbol": "circle" if exact else "circle-open",
+                "size": 15,
+                "color": _HERE,
+                "line": {"width": 3, "color": _HERE},
+            },
+        )
     figure.update_layout(
-        template="none", height=270, margin={"l": 44, "r": 12, "t": 34, "b": 74}, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 12}, legend={"orientation": "h", "y": -0.28, "x": 0.5, "xanchor": "center"},
-        hovermode="closest", dragmode=False,
-    )  # fmt: skip
-    figure.update_annotations(font_size=13)
-    figure.update_xaxes(
-        title={"text": _AGAINST[against], "standoff": 6}, gridcolor=_GRID, zeroline=False, ticksuffix="×", nticks=7
+        template="none",
+        height=270,
+        margin={"l": 44, "r": 12, "t": 34, "b": 74},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 12},
+        legend={"orientation": "h", "y": -0.28, "x": 0.5, "xanchor": "center"},
+        hovermode="closest",
+        dragmode=False,
     )
+    figure.update_annotations(font_size=13)
+    axis = {"title": {"text": _AGAINST[against], "standoff": 6}, "zeroline": False, "ticksuffix": "×", "nticks": 7}
+    figure.update_xaxes(gridcolor=_GRID, **axis)
     figure.update_yaxes(gridcolor=_GRID, zeroline=False)
-    figure.update_yaxes(rangemode="tozero", row=1, col=2)
-    if kept := [
-        row["bleu_kept"] for row in [*(row for row in rows if row["trained"]), *mine]
-    ]:  # a point of BLEU must not fill the figure
-        figure.update_yaxes(range=[min(90, min(kept) - 2), max(102, max(kept) + 1)], row=1, col=1)
+    for column, metric in enumerate(metrics, start=1):
+        values = [row[metric.field] for row in [*trained, *mine]]
+        if metric.errors:
+            figure.update_yaxes(rangemode="tozero", row=1, col=column)
+        elif values:  # a point of difference must not fill the figure
+            figure.update_yaxes(range=[min(90, min(values) - 2), max(102, max(values) + 1)], row=1, col=column)
     return figure
 
 
@@ -95,7 +129,7 @@ def quality_curve(
 _BLOCKS = ("#b9d7ee", "#8bbde2", "#5fa3d5", "#3b8fd0", "#2a6ea3", "#1b4b70")
 
 
-def paths_figure(paths: dict[str, Path], title: str = "") -> go.Figure:
+def paths_figure(paths: dict[str, LayerPath], title: str = "") -> go.Figure:
     """Paths as rows of blocks over the original layers: ``{"encoder": (1, 1, 2, 2, 6)}``. A block says m(g, j), or the original layer's number."""
     figure = go.Figure()
     blocks = [

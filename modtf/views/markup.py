@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from html import escape
 from typing import Any
@@ -9,12 +10,11 @@ from typing import Any
 from modtf.evaluation import Size
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
-from modtf.tasks.scores import likeness
+from modtf.tasks.task import Judgement, Metric, Task
 from modtf.views.state import Job, Race, Request, Row, Runner, Side, State, Sweep
 
-LABELS = {"eatType": "type", "priceRange": "price", "customer rating": "rating", "familyFriendly": "family friendly"}
 _ENGINES = {"loop": "modtf's greedy loop", "generate": "transformers' generate"}
-_KINDS = (("said", "✓", ""), ("missed", "○", "missed"), ("wrong", "≠", "wrong"), ("added", "+", "added"))
+_SYMBOLS = {"said": "✓", "repeated": "↻", "missed": "○", "wrong": "≠", "added": "+"}
 
 
 def problem_html(problem: str) -> str:
@@ -31,7 +31,7 @@ def assembly_html(assembly: Assembly, size: Size) -> str:
     )
 
 
-# -- texts ---------------------------------------------------------------------------------------------------------------
+# -- texts -------------------------------------------------------------------------------------------------------------
 
 
 def marked_html(text: str, other: str) -> str:
@@ -45,115 +45,131 @@ def marked_html(text: str, other: str) -> str:
     return " ".join(shown)
 
 
-def chips_html(side: Side) -> str:
-    """The slots of a text as chips: said, repeated, missed, wrong, added."""
-    report = side.report
-    if report is None:
-        return ""
+def chips_html(judgement: Judgement, faults_only: bool = False) -> str:
+    """What becomes of each part of the input, as chips; nothing for tasks whose inputs have no parts."""
     chips = []
-    for kind, symbol, word in _KINDS:
-        for slot in getattr(report, kind):
-            again = kind == "said" and slot in report.repeated
-            shown = ("repeated", "↻", "repeated") if again else (kind, symbol, word)
-            name = escape(LABELS.get(slot, slot))
-            chips.append(
-                f'<span class="modtf-chip modtf-{shown[0]}">{shown[1]} {name}{f" · {shown[2]}" if shown[2] else ""}</span>'
-            )
-    return f'<div class="modtf-chips">{"".join(chips)}</div>'
+    for mark in judgement.marks:
+        if mark.kind == "said" and faults_only:
+            continue
+        word = "" if mark.kind == "said" else f" · {mark.kind}"
+        chips.append(
+            f'<span class="modtf-chip modtf-{mark.kind}">{_SYMBOLS[mark.kind]} {escape(mark.name)}{word}</span>'
+        )
+    return f'<div class="modtf-chips">{"".join(chips)}</div>' if chips else ""
+
+
+def value_text(judgement: Judgement, task: Task) -> str:
+    return f"{judgement.value:.0f}{task.unit}"
 
 
 def card_html(title: str, side: Side, other: Side, kind: str, note: str = "") -> str:
-    note = f"{note} · cut at {side.tokens} tokens" if side.cut else note
+    note = f"{note} · cut at {side.latency.tokens} tokens" if side.cut else note
     text = marked_html(side.text, other.text) or '<i style="opacity:.6">(an empty text)</i>'
     return (
         f'<section class="modtf-card modtf-{kind}"><header><span>{title}</span><span>{note}</span></header>'
-        f'<div class="modtf-text">{text}</div>{chips_html(side)}</section>'
+        f'<div class="modtf-text">{text}</div>{chips_html(side.judgement)}</section>'
     )
 
 
-def result_html(state: State) -> str:
+def result_html(state: State, task: Task) -> str:
     """Both texts, and what they took. Dimmed where it is not (or not yet) of the present request."""
     result = state.result
     if result is None:
-        words = (
-            "Writing the first text …" if state.busy else "" if state.problem else "Type a text above and press Enter."
-        )
-        return f'<p class="modtf-note" role="status">{words}</p>'
+        idle = "" if state.problem else "Type a text above and press Enter."
+        return f'<p class="modtf-note" role="status">{"Writing the first text …" if state.busy else idle}</p>'
     full, small = result.full, result.small
     # A text for another source is old on both sides; at another ratio the full model's text still holds.
     same_source = state.request is not None and state.request.source == result.request.source and not state.problem
     dim = "" if state.current else "modtf-waiting" if same_source else "modtf-stale"
-    note = "writing …" if state.busy else ""
-    rows = [
-        ("layers (encoder-decoder)", full.assembly.shape, small.assembly.shape),
-        ("parameters", f"{full.size.parameters:,}", f"{small.size.parameters:,}"),
-        ("… without embeddings", f"{full.size.without_embeddings:,}", f"{small.size.without_embeddings:,}"),
-        ("on disk", f"{full.size.megabytes:,.1f} MB", f"{small.size.megabytes:,.1f} MB"),
-        ("milliseconds, now", times_html(full), times_html(small)),
-        ("tokens written", f"{full.tokens}", f"{small.tokens}"),
-        ("tokens per second", f"{full.tokens_per_second:,.0f}", f"{small.tokens_per_second:,.0f}"),
-    ]
-    table = "".join(
-        f'<tr><th scope="row">{name}</th><td>{left}</td><td>{right}</td></tr>' for name, left, right in rows
+    note = "writing …" if state.busy else small.assembly.shape
+    full_card = card_html("full model", full, small, "full", full.assembly.shape)
+    small_card = card_html(f"assembled at {small.assembly.ratio:.2f}×", small, full, "small", note)
+    rows = "".join(
+        f'<tr><th scope="row">{name}</th><td>{of_side(full)}</td><td>{of_side(small)}</td></tr>'
+        for name, of_side in _FACTS.items()
     )
-    runs = len(full.times_ms)
-    how = (
-        "* full model: remembered from an earlier run of this text"
-        if full.remembered
-        else f"greedy, batch 1, after a warm-up: median of {runs} runs in turns (fastest to slowest)"
-        if runs > 1
-        else "greedy, batch 1, after a warm-up: one run; timing again …"
-    )
+    runs = len(full.latency.times_ms)
+    how = "greedy, batch 1, after a warm-up: one run; timing again …"
+    if runs > 1:
+        how = f"greedy, batch 1, after a warm-up: median of {runs} runs in turns (fastest to slowest)"
+    if full.remembered:
+        how = "* full model: remembered from an earlier run of this text"
     engines = " and ".join(dict.fromkeys(_ENGINES[side.engine] for side in (full, small)))
-    fidelity = (
-        f"<span>ROUGE-L against the full model's text: <b class='modtf-fidelity'>{result.fidelity:.0f} %</b></span>"
-        if result.fidelity is not None
-        else ""
-    )
+    # Chips say it part by part; where there are none, the score stands beside the speed.
+    value = f"<b class='modtf-fidelity'>{value_text(small.judgement, task)}</b>"
+    fidelity = "" if small.judgement.marks else f"<span>{escape(task.measure)}: {value}</span>"
+    busy, generation = str(state.busy).lower(), state.generation
     return (
-        f'<div class="modtf-result {dim}" aria-live="polite" aria-busy="{str(state.busy).lower()}" data-generation="{state.generation}">'
-        f'<div class="modtf-texts">{card_html("full model", full, small, "full", full.assembly.shape)}'
-        f"{card_html(f'assembled at {small.assembly.ratio:.2f}×', small, full, 'small', note or small.assembly.shape)}</div>"
-        f'<div class="modtf-facts modtf-new"><div><table class="modtf-table"><thead><tr><th></th><th scope="col">full</th>'
-        f'<th scope="col">assembled</th></tr></thead><tbody>{table}</tbody></table><p class="modtf-note">{how}; written by {engines}</p></div>'
-        f'<div class="modtf-speed"><b>{result.speed_up:.2f}×</b><span>the full model\'s speed,<br>token for token, on this text</span>{fidelity}</div></div></div>'
+        f'<div class="modtf-result {dim}" aria-live="polite" aria-busy="{busy}" data-generation="{generation}">'
+        f'<div class="modtf-texts">{full_card}{small_card}</div>'
+        '<div class="modtf-facts modtf-new"><div><table class="modtf-table">'
+        '<thead><tr><th></th><th scope="col">full</th><th scope="col">assembled</th></tr></thead>'
+        f'<tbody>{rows}</tbody></table><p class="modtf-note">{how}; written by {engines}</p></div>'
+        f'<div class="modtf-speed"><b>{result.speed_up:.2f}×</b>'
+        f"<span>the full model's speed,<br>token for token, on this text</span>{fidelity}</div></div></div>"
     )
 
 
 def times_html(side: Side) -> str:
-    spread = f" ({min(side.times_ms):,.0f} to {max(side.times_ms):,.0f})" if len(side.times_ms) > 1 else ""
-    return f"{side.milliseconds:,.1f}{spread}{'*' if side.remembered else ''}"
+    times = side.latency.times_ms
+    spread = f" ({min(times):,.0f} to {max(times):,.0f})" if len(times) > 1 else ""
+    return f"{side.latency.median_ms:,.1f}{spread}{'*' if side.remembered else ''}"
 
 
-# -- quality -------------------------------------------------------------------------------------------------------------
+#: The table below the texts: what it says of each side.
+_FACTS: dict[str, Callable[[Side], str]] = {
+    "layers (encoder-decoder)": lambda side: side.assembly.shape,
+    "parameters": lambda side: f"{side.size.parameters:,}",
+    "… without embeddings": lambda side: f"{side.size.without_embeddings:,}",
+    "on disk": lambda side: f"{side.size.megabytes:,.1f} MB",
+    "milliseconds, now": times_html,
+    "tokens written": lambda side: f"{side.latency.tokens}",
+    "tokens per second": lambda side: f"{side.latency.tokens_per_second:,.0f}",
+}
 
 
-def quality_html(here: Row, exact: bool, table: dict[str, Any]) -> str:
+# -- quality -----------------------------------------------------------------------------------------------------------
+
+
+def quality_html(here: Row, exact: bool, table: dict[str, Any], metrics: Sequence[Metric]) -> str:
     """What the table says of the present assembly, or of the nearest one, in a sentence."""
-    subject = (
-        "This assembly"
-        if exact
-        else f"This assembly is not in the table. The nearest that is ({here['ratio']:.2f}×, {escape(str(here['layers']))})"
-    )
-    engine = f", engine: {_ENGINES[table['engine']]}" if table.get("engine") in _ENGINES else ""
-    return (
-        f'<div class="modtf-quality" aria-live="polite">{subject}: <b>{here["bleu_kept"]:.1f} %</b> of the full model\'s BLEU ({here["bleu"]:.1f}), '
-        f"<b>{here['ser']:.1f} %</b> slot errors, <b>{here['speed_up']:.2f}×</b> its speed."
-        f'<p class="modtf-note">Measured before: {table.get("examples", "?")} test inputs, greedy; {escape(str(table.get("machine", "")))}, '
-        f"threads: {escape(str(table.get('threads', '?')))}{engine}</p></div>"
-    )
-
-
-def measured_html(state: State) -> str:
-    """What was measured here of the present assembly."""
-    rows = [
-        row for row in state.measured_here if state.assembly is not None and row["assembly"] == state.assembly.to_json()
+    nearest = f"{here['ratio']:.2f}×, {escape(str(here['layers']))}"
+    subject = "This assembly" if exact else f"This assembly is not in the table. The nearest that is ({nearest})"
+    scores = [
+        f"<b>{here[metric.field]:.1f} %</b> {metric.name}"
+        if metric.errors
+        else f"<b>{here[metric.field]:.1f} %</b> of the full model's {metric.name} ({here[metric.key]:.1f})"
+        for metric in metrics
     ]
-    return "".join(
-        f'<div class="modtf-measured" aria-live="polite">Measured here on {row["examples"]} bundled inputs: BLEU <b>{row["bleu"]:.1f}</b> against the full '
-        f"model's own texts, <b>{row['ser']:.1f} %</b> slot errors, <b>{row['speed_up']:.2f}×</b> the speed ({_ENGINES[row['engine']]}).</div>"
-        for row in rows
+    engine = f", engine: {_ENGINES[table['engine']]}" if table.get("engine") in _ENGINES else ""
+    machine, threads = escape(str(table.get("machine", ""))), escape(str(table.get("threads", "?")))
+    return (
+        f'<div class="modtf-quality" aria-live="polite">{subject}: {", ".join(scores)}, '
+        f"<b>{here['speed_up']:.2f}×</b> its speed."
+        f'<p class="modtf-note">Measured before: {table.get("examples", "?")} test inputs, greedy; {machine}, '
+        f"threads: {threads}{engine}</p></div>"
     )
+
+
+def measured_html(state: State, metrics: Sequence[Metric]) -> str:
+    """What was measured here of the present assembly."""
+    if state.assembly is None:
+        return ""
+    lines = []
+    for row in state.measured_here:
+        if row["assembly"] != state.assembly.to_json():
+            continue
+        scores = [
+            f"<b>{row[metric.key]:.1f} %</b> {metric.name}"
+            if metric.errors
+            else f"{metric.name} <b>{row[metric.key]:.1f}</b> against the full model's own texts"
+            for metric in metrics
+        ]
+        lines.append(
+            f'<div class="modtf-measured" aria-live="polite">Measured here on {row["examples"]} bundled inputs: '
+            f"{', '.join(scores)}, <b>{row['speed_up']:.2f}×</b> the speed ({_ENGINES[row['engine']]}).</div>"
+        )
+    return "".join(lines)
 
 
 def job_html(job: Job | None, kind: str) -> str:
@@ -204,54 +220,46 @@ def race_html(race: Race | None) -> str:
     )
 
 
-def sweep_html(sweep: Sweep | None) -> str:
+def sweep_html(sweep: Sweep | None, task: Task) -> str:
     """One source at every ratio, with the first loss marked."""
     if sweep is None or not sweep.sides:
         return ""
-    first, rows, lost = sweep.sides[0], [], ""
-    known = {*first.report.missed, *first.report.wrong} if first.report else set()
-    for side in sweep.sides:
-        new = (
-            []
-            if side.report is None
-            else [slot for slot in (*side.report.missed, *side.report.wrong) if slot not in known]
+    full = sweep.sides[0]
+    first_loss = next((side for side in sweep.sides if _lost(side, full)), None)
+    rows = "".join(
+        f'<tr class="{"modtf-first-loss" if side is first_loss else ""}">'
+        f'<th scope="row">{side.assembly.ratio:.2f}×</th><td>{side.assembly.shape}</td>'
+        f"<td>{side.latency.median_ms:,.0f}</td><td>{value_text(side.judgement, task)}</td>"
+        f"<td>{marked_html(side.text, full.text)}{chips_html(side.judgement, faults_only=True)}</td></tr>"
+        for side in sweep.sides
+    )
+    said = ""
+    if first_loss is not None:
+        names, at = escape(", ".join(_lost(first_loss, full))), first_loss.assembly
+        said = (
+            f"The first {task.part} that the full model says and an assembly does not: <b>{names}</b>, "
+            f"at {at.ratio:.2f}× ({at.shape})."
         )
-        mark = bool(new) and not lost
-        if mark:
-            names = ", ".join(LABELS.get(slot, slot) for slot in new)
-            lost = f"The first slot that the full model says and an assembly does not: <b>{escape(names)}</b>, at {side.assembly.ratio:.2f}× ({side.assembly.shape})."
-        errors = f"{likeness(side.text, first.text):.0f} %" if side.report is None else str(side.report.errors)
-        rows.append(
-            f'<tr class="{"modtf-first-loss" if mark else ""}"><th scope="row">{side.assembly.ratio:.2f}×</th><td>{side.assembly.shape}</td><td>{side.milliseconds:,.0f}</td>'
-            f"<td>{errors}</td><td>{marked_html(side.text, first.text)}{chips_of_faults(side)}</td></tr>"
-        )
-    if not lost and first.report is not None:
-        whole = len(sweep.sides) == sweep.total
-        lost = (
-            "No slot that the full model says is lost at any ratio."
-            if whole
-            else "No slot that the full model says was lost so far."
-        )
-    measure = "slot errors" if first.report else "ROUGE-L against the full model"
+    elif full.judgement.marks:
+        end = "is lost at any ratio" if len(sweep.sides) == sweep.total else "was lost so far"
+        said = f"No {task.part} that the full model says {end}."
+    headers = "".join(f'<th scope="col">{name}</th>' for name in ("ratio", "layers", "ms", escape(task.measure)))
     return (
-        f'<div class="modtf-swept"><p aria-live="polite">{lost}</p><table class="modtf-table modtf-sweep"><thead><tr><th scope="col">ratio</th><th scope="col">layers</th>'
-        f'<th scope="col">ms</th><th scope="col">{measure}</th><th scope="col" style="text-align:left">text</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
-        f'<p class="modtf-note">{sweep.strategy.replace("_", " ")}; one run each, by {_ENGINES[first.engine]}; marked: what the full model did not write there</p></div>'
+        f'<div class="modtf-swept"><p aria-live="polite">{said}</p><table class="modtf-table modtf-sweep">'
+        f'<thead><tr>{headers}<th scope="col" style="text-align:left">text</th></tr></thead><tbody>{rows}</tbody></table>'
+        f'<p class="modtf-note">{sweep.strategy.replace("_", " ")}; one run each, by {_ENGINES[full.engine]}; '
+        "marked: what the full model did not write there</p></div>"
     )
 
 
-def chips_of_faults(side: Side) -> str:
-    report = side.report
-    if report is None or not report.errors:
-        return ""
-    faults = [
-        f'<span class="modtf-chip modtf-{kind}">{symbol} {escape(LABELS.get(slot, slot))} · {kind}</span>'
-        for kind, symbol, slots in (
-            ("missed", "○", report.missed), ("wrong", "≠", report.wrong), ("added", "+", report.added), ("repeated", "↻", report.repeated),
-        )
-        for slot in slots
-    ]  # fmt: skip
-    return f"<div>{''.join(faults)}</div>"
+def _lost(side: Side, full: Side) -> list[str]:
+    """The parts that a text leaves out or gets wrong, though the full model says them."""
+    known = _faults(full)
+    return [name for name in _faults(side) if name not in known]
+
+
+def _faults(side: Side) -> list[str]:
+    return [mark.name for mark in side.judgement.marks if mark.kind in ("missed", "wrong")]
 
 
 # -- take it away --------------------------------------------------------------------------------------------------------

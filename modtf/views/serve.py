@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -26,7 +27,7 @@ DEFAULT_PORT = 8866
 #: Tells the page's kernel where to save checkpoints.
 SAVE_FOLDER = "MODTF_SAVE_FOLDER"
 
-#: The page runs inline scripts of its own (Voila, plotly) and asks nobody else for anything: without a network it waits for no one,
+#: The page runs inline scripts of its own (Voila, plotly) and fetches nothing from elsewhere: it needs no network,
 #: and what is typed goes nowhere.
 _CONTENT_POLICY = "; ".join(
     (
@@ -40,11 +41,11 @@ _CONTENT_POLICY = "; ".join(
 
 
 def serve(port: int = 0, open_browser: bool = True) -> None:
-    """Serve the explorer until Ctrl-C; prints its address with the token, and opens it where there is a browser.
+    """Serve the explorer until Ctrl-C or SIGTERM; prints its address with the token, and opens it in a browser.
 
-    ``port`` 0 means the usual one (8866); where the given one is taken, a free one is used and said. The token is ``JUPYTER_TOKEN`` where that
-    is set, and a new one each time otherwise; no request is answered without it. Raises :class:`ModtfError` where Voila is
-    not installed or the port is none.
+    ``port`` 0 means the usual one (8866); where the port is taken, a free one is used, and a line says so. The token is
+    ``JUPYTER_TOKEN`` where that is set, and a new one each time otherwise; no request is answered without it. Raises
+    :class:`ModtfError` where Voila is not installed or the port does not exist.
     """
     if not 0 <= port <= 65535:
         raise ModtfError(f"port {port} does not exist; give one from 1024 to 65535, or 0 for the usual one")
@@ -65,10 +66,12 @@ def serve(port: int = 0, open_browser: bool = True) -> None:
     app.initialize([str(PAGE), "--no-browser"])
     app.ip, app.port, app.port_retries, app.token = HOST, chosen, 0, token
     app.log_level = "ERROR"
-    _closed(app)
+    _close(app)
+    # A shell that starts the server in the background ignores Ctrl-C for it, so SIGTERM does what Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_announce, args=(chosen, url, open_browser), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
-        app.start()  # returns after Ctrl-C and SIGTERM, when all kernels are shut down
+        app.start()  # returns when all kernels are shut down
     print("Stopped.", flush=True)
 
 
@@ -85,19 +88,19 @@ def free_port(wanted: int) -> int:
     raise ModtfError(f"no port of {HOST} is free; close some programs and try again")
 
 
-def _closed(app: Any) -> None:
+def _close(app: Any) -> None:
     """Set what no configuration file of the user's may open."""
     app.voila_configuration.file_allowlist = []  # the page is all there is
     app.voila_configuration.show_tracebacks = True  # on one's own page an error should say what it is
     app.config.KernelSpecManager.kernel_dirs = []  # the kernel is this Python, whatever others are installed
-    app.config.MappingKernelManager.cull_idle_timeout = 3600  # a page that went without a word, its browser killed
+    app.config.MappingKernelManager.cull_idle_timeout = 3600  # of a page that could not say goodbye, its browser killed
     if os.name != "nt":
-        app.config.KernelManager.transport = "ipc"  # what page and kernel say to each other goes over no port
-    # Voila leaves the protection against forged requests off. Its page knows about it, but nobody gives it the cookie.
+        app.config.KernelManager.transport = "ipc"  # no port between server and kernel
+    # Voila leaves the protection against forged requests off. Its page supports it, but needs to be given the cookie.
     app.voila_configuration.prelaunch_hook = lambda handler, notebook, cwd: handler.xsrf_token and None
     app.tornado_settings = {
         "xsrf_cookies": True,
-        "ws_ping_interval": 0,  # on one machine a connection does not get lost in silence
+        "ws_ping_interval": 0,  # on one machine, no connection is lost unnoticed
         "allow_remote_access": False,  # answer to local host names only, against DNS rebinding
         "headers": {"Content-Security-Policy": _CONTENT_POLICY, "Referrer-Policy": "no-referrer"},
     }

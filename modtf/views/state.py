@@ -2,76 +2,68 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from modtf.evaluation import Size
+from modtf.errors import ModtfError
+from modtf.evaluation import Latency, Size
 from modtf.mapping import Assembly
-from modtf.tasks.e2e import MR
-from modtf.tasks.slots import SlotReport
+from modtf.tasks.task import Judgement
 
 #: One row of the measured table, or of what was measured here.
 Row = dict[str, Any]
 
 
+def words_of(error: Exception) -> str:
+    """What the page says of an error; one that modtf did not foresee is named."""
+    return str(error) if isinstance(error, ModtfError) else f"{type(error).__name__}: {error}"
+
+
 @dataclass(frozen=True)
 class Side:
-    """What one model wrote, and what it took."""
+    """What one model wrote, how the task judges it, and what it took."""
 
     assembly: Assembly
     size: Size
     text: str
-    report: SlotReport | None  # None where the model knows no slots
-    times_ms: tuple[float, ...]  # of equal runs
-    tokens: int
+    judgement: Judgement
+    latency: Latency  # of equal runs
     engine: str
     remembered: bool = False  # text and times are from an earlier request of this session
-    cut: bool = False  # it had not come to its end when it had as many tokens as are allowed
-
-    @property
-    def milliseconds(self) -> float:
-        return statistics.median(self.times_ms)
-
-    @property
-    def tokens_per_second(self) -> float:
-        return 1000 * self.tokens / self.milliseconds
+    cut: bool = False  # the text was not at its end when it had as many tokens as are allowed
 
 
 @dataclass(frozen=True)
 class Request:
-    """A text to work on, and what to do it with. ``strategy`` is None where the assembly was built by hand."""
+    """A text to work on, and the assembly to do it with. ``strategy`` is None where the assembly was built by hand."""
 
     source: str
-    mr: MR | None
     strategy: str | None
     assembly: Assembly
 
 
 @dataclass(frozen=True)
 class Result:
-    """Both models on one request. ``fidelity`` is ROUGE-L of the assembled model's text against the full model's, in percent, for
-    models that know no slots."""
+    """Both models on one request."""
 
     request: Request
     full: Side
     small: Side
-    fidelity: float | None = None
 
     @property
-    def timed_again(self) -> bool:
+    def timed_in_turns(self) -> bool:
         """Whether both times are of runs in turns; a single run, or one of minutes ago, met another machine."""
-        return not self.full.remembered and len(self.small.times_ms) > 1
+        return not self.full.remembered and len(self.small.latency.times_ms) > 1
 
     @property
     def speed_up(self) -> float:
-        """Tokens per second of the assembled model / those of the full one: fair where one text is longer than the other."""
-        return self.small.tokens_per_second / self.full.tokens_per_second
+        """Tokens per second of the assembled model over those of the full one: fair where one text is longer."""
+        return self.small.latency.tokens_per_second / self.full.latency.tokens_per_second
 
 
 @dataclass(frozen=True)
 class Runner:
-    """One model in a race: its text after each token, and when that stood there, in milliseconds from the start of its own run."""
+    """One model in a race: its text after each token, and when it stood there, in milliseconds from the run's start."""
 
     assembly: Assembly
     engine: str
@@ -84,8 +76,10 @@ class Runner:
 
 @dataclass(frozen=True)
 class Race:
-    """Both runs were timed one after the other, each with the machine to itself, and are replayed side by side, ``slowdown`` times slower.
-    ``now_ms`` is where the replay stands, in the runners' time."""
+    """Two runs that were timed one after the other, each with the machine to itself, replayed side by side.
+
+    The replay is ``slowdown`` times slower than the runs; ``now_ms`` is where it stands, in the runners' time.
+    """
 
     full: Runner
     small: Runner
@@ -116,6 +110,7 @@ class Job:
     total: int = 0
     seconds_left: float | None = None
     running: bool = True
+    committed: bool = False  # goes on to its end, whatever is asked for meanwhile
     note: str = ""
     problem: str = ""
 

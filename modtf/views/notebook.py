@@ -1,4 +1,4 @@
-"""What the notebooks of the course share: guesses, checks of exercises, and controls that draw."""
+"""What the notebooks share: guesses, checks of exercises, and controls that draw."""
 
 from __future__ import annotations
 

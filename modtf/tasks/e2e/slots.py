@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from modtf.tasks.e2e import MR, SLOTS, VALUES
+from modtf.tasks.e2e.mrs import MR, SLOTS, VALUES
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,16 @@
-"""Where the bundled files are: inside the installed package, or at the root of a source checkout."""
+"""Where the bundled files are: inside the installed package, or at the root of a source checkout.
+
+`importlib.resources` finds the first only: an editable install reads `data/` where it lies, outside the package.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from modtf.errors import ModtfError
+
+#: Names that :func:`modtf.load` knows; each is a folder of ``data/``.
+BUNDLED_MODELS = ("pocket",)
 
 
 def bundled(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""The bundled task, E2E NLG: a restaurant's attributes in, an English description out.
+"""Meaning representations: a restaurant's attributes.
 
 A meaning representation (MR) is a ``dict`` from slot to value; as text it reads
 ``name[The Vaults], food[French], near[Café Adriatic]``. Data: Novikova, Dušek, Rieser (2017) and the
@@ -7,13 +7,9 @@ cleaned release of Dušek, Howcroft, Rieser (2019), CC BY-SA 4.0.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import random
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
 from modtf.errors import ModtfError
 
@@ -122,94 +118,6 @@ def draw_mr(rng: random.Random, slots: int | None = None) -> MR:
     return {slot: rng.choice(VALUES[slot]) for slot in SLOTS if slot in chosen}
 
 
-@dataclass(frozen=True)
-class Example:
-    """One MR and all texts that people wrote for it."""
-
-    mr: MR
-    references: tuple[str, ...]
-
-
-def read_folder(folder: str | Path, split: str) -> list[Example]:
-    """Read one split of a folder of E2E CSV files, grouped by MR in the order of first appearance.
-
-    ``split`` is a file's name without its ending: ``train-cleaned``, ``dev``, ``test`` ... Columns ``mr`` and ``ref``;
-    ``.csv`` and ``.csv.gz`` are read. Raises :class:`ModtfError` where the file or its columns are missing.
-    """
-    folder = Path(folder)
-    candidates = [folder / f"{split}.csv", folder / f"{split}.csv.gz"]
-    for path in candidates:
-        if path.is_file():
-            break
-    else:
-        found = sorted(p.name for p in folder.glob("*.csv*")) if folder.is_dir() else []
-        raise ModtfError(
-            f"no {split}.csv or {split}.csv.gz in {folder}; found {', '.join(found) or 'no CSV files'}. "
-            "Give the folder of the E2E data (MODTF_E2E_DIR, or the command's --data)"
-        )
-    try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8", newline="")
-            if path.suffix == ".gz"
-            else path.open(encoding="utf-8", newline="") as file
-        ):
-            return group_rows(csv.DictReader(file), source=str(path))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise ModtfError(f"{path} cannot be read as CSV in UTF-8: {error}; copy it again") from error
-
-
-def read_hub(split: str) -> list[Example]:
-    """Read one split from the hub's copies of the E2E data, through ``datasets``: ``train-cleaned``, ``test`` ... as for :func:`read_folder`.
-
-    ``dev`` is named ``validation`` there. The parquet conversions are read, since `datasets` runs no loading scripts. Raises
-    :class:`ModtfError` where the hub cannot be reached or has no such split.
-    """
-    import datasets
-
-    name = "tuetschek/e2e_nlg_cleaned" if split.endswith("-cleaned") else "tuetschek/e2e_nlg"
-    part = split.removesuffix("-cleaned")
-    try:
-        rows = datasets.load_dataset(
-            name, revision="refs/convert/parquet", split="validation" if part == "dev" else part
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModtfError(
-            f"{split} could not be read from {name} on the hub: {error}. Give a folder of the E2E data instead"
-        ) from error
-    return group_rows(rows, source=f"{name} ({part})")
-
-
-def read_data(data: str | Path, split: str) -> list[Example]:
-    """:func:`read_hub` where ``data`` is ``"hub"``, else :func:`read_folder`."""
-    return read_hub(split) if str(data) == "hub" else read_folder(data, split)
-
-
-def _one_value_a_slot(mr_text: str) -> bool:
-    slots = [match[1] for match in _PAIR.finditer(mr_text)]
-    return len(slots) == len(set(slots)) and "name" in slots
-
-
-def group_rows(rows: Iterable[dict], source: str) -> list[Example]:
-    """Group ``{mr, ref}`` rows by MR; see :func:`read_folder`.
-
-    The cleaned release holds rows whose MR says a slot twice with two values (4 %) or has no name (0.1 %):
-    they are left out, since an MR here has one value a slot and a name.
-    """
-    grouped: dict[str, list[str]] = {}
-    mrs: dict[str, MR] = {}
-    for row in rows:
-        mr_text = row.get("mr") or row.get("meaning_representation")
-        reference = row.get("ref") or row.get("human_reference") or row.get("target")
-        if not mr_text or not reference:
-            raise ModtfError(
-                f"{source} has a row without an MR or a text (columns {', '.join(map(str, row))}); the columns mr and ref are needed"
-            )
-        if not _one_value_a_slot(mr_text):
-            continue
-        mr = parse_mr(mr_text)
-        key = write_mr(mr)
-        mrs[key] = mr
-        grouped.setdefault(key, []).append(reference.strip())
-    if not grouped:
-        raise ModtfError(f"{source} has no rows")
-    return [Example(mrs[key], tuple(references)) for key, references in grouped.items()]
+def draw_typical_mr(rng: random.Random) -> MR:
+    """Draw a random MR as the test data are: half of them long, with 7 or 8 slots."""
+    return draw_mr(rng, rng.choice((7, 8)) if rng.random() < 0.5 else None)

@@ -12,20 +12,20 @@ import plotly.graph_objects as go
 import pytest
 
 import modtf
-from modtf import course
+from modtf.views import notebook
 from modtf.views.figures import described, paths_figure
 
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     outputs: list[dict[str, str]] = []
-    monkeypatch.setattr(course, "display", lambda data, raw: outputs.append(data))
+    monkeypatch.setattr(notebook, "display", lambda data, raw: outputs.append(data))
     return outputs
 
 
 @pytest.mark.parametrize("given", [40, "40", 40.0])
 def test_a_guess_stands_beside_what_was_measured(given: Any, shown: list[dict[str, str]]) -> None:
-    course.reveal("BLEU", given, 80)
+    notebook.reveal("BLEU", given, 80)
     name, guess, measured = shown[0]["text/plain"].splitlines()
     assert name == "BLEU"
     assert guess.split()[-1] == "40" and measured.split()[-1] == "80"
@@ -35,7 +35,7 @@ def test_a_guess_stands_beside_what_was_measured(given: Any, shown: list[dict[st
 
 @pytest.mark.parametrize(("measured", "written"), [(85264, "85,264"), (3.8624, "3.86"), (0.0, "0"), (-2, "-2")])
 def test_without_a_guess_the_result_is_folded(measured: float, written: str, shown: list[dict[str, str]]) -> None:
-    course.reveal("assemblies", None, measured)
+    notebook.reveal("assemblies", None, measured)
     _, guess, line = shown[0]["text/plain"].splitlines()
     assert "none yet" in guess and line.split()[-1] == written
     assert shown[0]["text/html"].startswith("<details><summary>assemblies: write your guess")
@@ -43,14 +43,14 @@ def test_without_a_guess_the_result_is_folded(measured: float, written: str, sho
 
 @pytest.mark.parametrize("guess", ["about 5", (10, 0), float("nan"), "inf", 10**400, "<b>"])
 def test_what_is_no_number_is_no_guess(guess: Any, shown: list[dict[str, str]]) -> None:
-    course.reveal("layers", guess, 24)
+    notebook.reveal("layers", guess, 24)
     assert "is not a number; write digits only" in shown[0]["text/plain"]
     assert shown[0]["text/html"].startswith("<details><summary>") and "<b>" not in shown[0]["text/html"]
 
 
 def test_checks_say_what_is_wrong_and_raise_nothing(capsys: pytest.CaptureFixture) -> None:
     def run(work: Any) -> str:
-        with course.check("1.1"):
+        with notebook.check("1.1"):
             work()
         return capsys.readouterr().out
 
@@ -69,13 +69,13 @@ def test_checks_say_what_is_wrong_and_raise_nothing(capsys: pytest.CaptureFixtur
 
 
 def test_a_missing_name_is_a_cell_that_was_not_run(capsys: pytest.CaptureFixture) -> None:
-    with course.check("1.1"):
+    with notebook.check("1.1"):
         covers(3, 1)  # type: ignore[name-defined]  # noqa: F821
     assert "name 'covers' is not defined. Was a cell above not run?" in capsys.readouterr().out
 
 
 def test_an_interrupted_check_stops() -> None:
-    with pytest.raises(KeyboardInterrupt), course.check("1.1"):
+    with pytest.raises(KeyboardInterrupt), notebook.check("1.1"):
         raise KeyboardInterrupt
 
 
@@ -88,7 +88,7 @@ def drawn(box: Any) -> tuple[str, dict[str, Any] | None, str]:
 
 def test_play_draws_what_controls_say() -> None:
     slider = widgets.IntSlider(value=2, min=1, max=3)
-    box = course.play(lambda g: f"<b>{g}</b>", g=slider)
+    box = notebook.play(lambda g: f"<b>{g}</b>", g=slider)
     assert drawn(box) == ("<b>2</b>", None, "")
     slider.value = 3
     assert drawn(box) == ("<b>3</b>", None, "")
@@ -97,7 +97,7 @@ def test_play_draws_what_controls_say() -> None:
 
 def test_play_draws_figures_in_one_frame() -> None:
     slider = widgets.IntSlider(value=2, min=2, max=6)
-    box = course.play(lambda g: (paths_figure({"stack": (g,)}, f"of {g}"), f"<p>{g}</p>"), g=slider)
+    box = notebook.play(lambda g: (paths_figure({"stack": (g,)}, f"of {g}"), f"<p>{g}</p>"), g=slider)
     frame = box.children[-1].children[1]
     for g in (2, 5):
         slider.value = g
@@ -113,7 +113,7 @@ def test_play_says_what_cannot_be_drawn_and_goes_on() -> None:
         return str(modtf.Assembly.parse(text))
 
     field = widgets.Text(value="encoder 1 | decoder 1")
-    box = course.play(draw, text=field)
+    box = notebook.play(draw, text=field)
     field.value = "<b>"
     _, _, problem = drawn(box)
     assert "is not an assembly" in problem and "<b>" not in problem

@@ -1,0 +1,210 @@
+"""What the loop needs of a T5 or BART decoder, its weights laid out for one token at a time.
+
+What does not change between tokens is prepared here: q, k and v of all heads become one product, the scales of T5's
+norms are folded into the weights that follow, and weights are stored transposed, which is fastest for a few rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from modtf.decoding.weights import remembered
+
+
+class Projection(NamedTuple):
+    """A linear layer: ``weight`` is (in, out), ``bias`` (out,)."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """(rows, in) → (rows, out)"""
+        if self.bias is None:
+            return torch.mm(x, self.weight, out=out)
+        return torch.addmm(self.bias, x, self.weight, out=out)
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """``residual`` (rows, out) plus the projection of ``x`` (rows, in), in place."""
+        residual.addmm_(x, self.weight)
+        return residual if self.bias is None else residual.add_(self.bias)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The weights of a decoder layer: self-attention, cross-attention, feed-forward network."""
+
+    qkv: Projection  # (d_model, heads · 3 · size): the query, key and value of one head, then of the next
+    output: Projection
+    cross_query: Projection
+    cross_key: Projection
+    cross_value: Projection
+    cross_output: Projection
+    inner: tuple[Projection, ...]  # two where the feed-forward network is gated
+    outer: Projection
+    #: weight, bias and epsilon of the norm after each of the three parts (BART)
+    norms: tuple[tuple[Tensor, Tensor, float], ...] = ()
+
+
+class Layout:
+    """A decoder as the loop sees it; each family has a subclass.
+
+    Making one costs little: the weights of a layer are laid out once and remembered until they change.
+    """
+
+    #: classes of the modules whose work the loop does
+    kinds: ClassVar[frozenset[str]]
+    #: whether the decoder's linear layers have biases
+    biases: ClassVar[bool]
+
+    layers: list[Layer]
+    #: of each layer's feed-forward network; read from the modules each time, since they are not weights
+    activations: list[Callable[[Tensor], Tensor]]
+    head: Projection  # (d_model, vocabulary)
+    heads: int
+    scaling: float  # of the products of queries and keys
+    #: (heads or 1, 1, length), added to the scores of the last position's query; an earlier query takes the end of it
+    position_bias: Tensor
+
+    def __init__(self, model: Any, length: int) -> None:
+        """Lay out ``model``'s decoder for writing at most ``length`` tokens."""
+        raise NotImplementedError
+
+    @staticmethod
+    def positions(decoder: Any) -> float:
+        """The most tokens that the decoder has positions for."""
+        return float("inf")
+
+    def embed(self, tokens: Tensor, position: int) -> Tensor:
+        """(batch,) → (batch, d_model)"""
+        raise NotImplementedError
+
+    def before(self, x: Tensor) -> Tensor:
+        """The norm before each part of a layer, and before the head; (batch, d_model) as all below."""
+        return x
+
+    def after(self, x: Tensor, layer: Layer, part: int) -> Tensor:
+        """The norm after part 0, 1 or 2 of a layer."""
+        return x
+
+
+class T5Layout(Layout):
+    """T5 normalizes before each part, without a mean, and adds biases for relative positions to the scores."""
+
+    kinds = frozenset(
+        "T5ForConditionalGeneration T5Stack ModuleList T5Block T5LayerSelfAttention T5LayerCrossAttention T5LayerFF "
+        "T5Attention T5LayerNorm T5DenseActDense T5DenseGatedActDense Linear Embedding Dropout".split()
+    )
+    biases = False
+
+    def __init__(self, model: Any, length: int) -> None:
+        decoder, head = model.get_decoder(), model.lm_head
+        norm, attention = decoder.final_layer_norm, decoder.block[0].layer[0].SelfAttention
+        d_model = model.config.d_model
+        scale = norm.weight if model.config.scale_decoder_outputs else norm.weight * d_model**0.5
+        self.layers = [remembered(block.parameters(), partial(_t5_layer, block)) for block in decoder.block]
+        self.activations = [block.layer[2].DenseReluDense.act for block in decoder.block]
+        self.head = remembered((head.weight, norm.weight), lambda: _project(head, scale=scale))
+        self.heads, self.scaling = attention.n_heads, 1.0
+        # Only the distance between query and key counts, so one row of biases serves the queries at all positions.
+        self.position_bias = attention.compute_bias(1, length, past_seen_tokens=length - 1)[0]
+        self._embeddings = decoder.embed_tokens.weight
+        self._epsilon = norm.weight.new_tensor((norm.variance_epsilon * d_model) ** 0.5)
+
+    def embed(self, tokens: Tensor, position: int) -> Tensor:
+        return nn.functional.embedding(tokens, self._embeddings)
+
+    def before(self, x: Tensor) -> Tensor:
+        return x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self._epsilon)
+
+
+def _t5_layer(block: Any) -> Layer:
+    own, cross = block.layer[0].SelfAttention, block.layer[1].EncDecAttention
+    feed_forward = block.layer[2].DenseReluDense
+    # T5's norm divides by the root mean square, the loop by the length: they differ by the square root of d_model.
+    norms = [part.layer_norm.weight * part.layer_norm.weight.numel() ** 0.5 for part in block.layer]
+    # wi, or wi_0 and wi_1 where the network is gated
+    inner = [linear for name, linear in feed_forward.named_children() if name.startswith("wi")]
+    return Layer(
+        qkv=_project(own.q, own.k, own.v, scale=norms[0], heads=own.n_heads),
+        output=_project(own.o),
+        cross_query=_project(cross.q, scale=norms[1]),
+        cross_key=_project(cross.k),
+        cross_value=_project(cross.v),
+        cross_output=_project(cross.o),
+        inner=tuple(_project(linear, scale=norms[2]) for linear in inner),
+        outer=_project(feed_forward.wo),
+    )
+
+
+class BartLayout(Layout):
+    """BART normalizes after each part, and adds learned positions to the embeddings."""
+
+    kinds = frozenset(
+        "BartForConditionalGeneration BartModel BartDecoder ModuleList BartDecoderLayer BartAttention "
+        "BartScaledWordEmbedding BartLearnedPositionalEmbedding LayerNorm Linear Embedding Dropout".split()
+    )
+    biases = True
+
+    def __init__(self, model: Any, length: int) -> None:
+        decoder, head = model.get_decoder(), model.lm_head
+        attention = decoder.layers[0].self_attn
+        self.layers = [remembered(layer.parameters(), partial(_bart_layer, layer)) for layer in decoder.layers]
+        self.activations = [layer.activation_fn for layer in decoder.layers]
+        self.head = Projection(remembered((head.weight,), lambda: _project(head)).weight, model.final_logits_bias[0])
+        self.heads, self.scaling = attention.num_heads, attention.scaling
+        self.position_bias = head.weight.new_zeros(1, 1, length)
+        self._decoder = decoder
+
+    @staticmethod
+    def positions(decoder: Any) -> float:
+        return int(decoder.embed_positions.weight.shape[0]) - int(decoder.embed_positions.offset)
+
+    def embed(self, tokens: Tensor, position: int) -> Tensor:
+        positions = self._decoder.embed_positions
+        embedded = self._decoder.embed_tokens(tokens) + positions.weight[position + positions.offset]
+        return self._decoder.layernorm_embedding(embedded)
+
+    def after(self, x: Tensor, layer: Layer, part: int) -> Tensor:
+        weight, bias, epsilon = layer.norms[part]
+        return torch.layer_norm(x, weight.shape, weight, bias, epsilon)
+
+
+def _bart_layer(layer: Any) -> Layer:
+    own, cross = layer.self_attn, layer.encoder_attn
+    norms = (layer.self_attn_layer_norm, layer.encoder_attn_layer_norm, layer.final_layer_norm)
+    return Layer(
+        qkv=_project(own.q_proj, own.k_proj, own.v_proj, heads=own.num_heads),
+        output=_project(own.out_proj),
+        cross_query=_project(cross.q_proj),
+        cross_key=_project(cross.k_proj),
+        cross_value=_project(cross.v_proj),
+        cross_output=_project(cross.out_proj),
+        inner=(_project(layer.fc1),),
+        outer=_project(layer.fc2),
+        norms=tuple((norm.weight, norm.bias, norm.eps) for norm in norms),
+    )
+
+
+def _project(*linears: Any, scale: Tensor | float = 1.0, heads: int = 0) -> Projection:
+    """Linear layers side by side as one projection, head by head where ``heads`` are given.
+
+    ``scale``, a number or (in,), is that of their input.
+    """
+    weights = [linear.weight * scale for linear in linears]
+    biases = [linear.bias for linear in linears if linear.bias is not None]
+    if heads:
+        weight = torch.stack([w.view(heads, -1, w.shape[1]) for w in weights], 1).flatten(0, 2)
+        bias = torch.stack([b.view(heads, -1) for b in biases], 1).flatten() if biases else None
+    else:
+        weight, bias = torch.cat(weights), torch.cat(biases) if biases else None
+    return Projection(weight.t().clone(memory_format=torch.contiguous_format), bias)
+
+
+#: A layout for each ``model_type`` that the loop knows.
+LAYOUTS: dict[str, type[Layout]] = {"t5": T5Layout, "bart": BartLayout}

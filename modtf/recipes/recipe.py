@@ -1,0 +1,25 @@
+"""The record of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from modtf.tasks import Example
+from modtf.training.options import Settings
+
+_ORIGINAL = Settings(steps=3_000, batch_size=128, learning_rate=8e-3, adamw_learning_rate=3e-3)
+_KIT = Settings(steps=10_000, batch_size=64, learning_rate=5e-3, adamw_learning_rate=1e-3)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make an original from examples, and a kit for it. Without ``new_original`` training begins with a model."""
+
+    new_original: Callable[[Sequence[Example]], tuple[PreTrainedModel, PreTrainedTokenizerBase]] | None = None
+    original: Settings = _ORIGINAL
+    kit: Settings = _KIT
+    #: texts that the original writes for the kit's training, beside people's
+    pairs: int = 4_000

@@ -1,0 +1,163 @@
+"""What the explorer's buttons start on top of a request: race, sweep, measurement, checkpoint."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from modtf.errors import ModtfError
+from modtf.mapping import Assembly
+from modtf.strategies import assemblies
+from modtf.tasks import Example
+from modtf.views.run import MACHINE, Run
+from modtf.views.state import Job, Race, Runner, Sweep, words_of
+
+#: Does its work and publishes how it stands; raises :class:`ModtfError` for what is not possible.
+Work = Callable[[Run], None]
+
+#: A race is replayed in slow motion where the slower model would need less than this, with so many pictures a second.
+RACE_SECONDS, PICTURES_PER_SECOND = 5.0, 20
+#: A measurement reports after each batch of texts, and times a few sentences several times, in turns.
+BATCH, TIMED_SENTENCES, TIMED_RUNS = 10, 3, 3
+
+
+def race(run: Run) -> None:
+    """Write the text by both models and replay how it came, token by token."""
+    full, small = (_runner(run, assembly) for assembly in (run.modular.mapping.original, run.request.assembly))
+    last = max(full.times_ms[-1], small.times_ms[-1])
+    replay = Race(full, small, max(1.0, 1000 * RACE_SECONDS / last))
+    started = time.perf_counter()
+    while not replay.finished:
+        replay = replace(replay, now_ms=1000 * (time.perf_counter() - started) / replay.slowdown)
+        run.answer(race=replay)
+        run.pause(1 / PICTURES_PER_SECOND)
+    run.progress(running=False)
+
+
+def _runner(run: Run, assembly: Assembly) -> Runner:
+    tokens: list[int] = []
+    stamps: list[float] = []
+
+    def each(chosen: torch.Tensor) -> None:
+        tokens.append(int(chosen[0]))
+        stamps.append(time.perf_counter())
+
+    run.write(assembly)  # both models are timed right after a run of their own
+    side = run.write(assembly, each=each)
+    # Decoding ends with the last token, so the others are so much earlier.
+    times_ms = tuple(side.latency.median_ms - 1000 * (stamps[-1] - stamp) for stamp in stamps)
+    with run.machine():
+        decode = run.modular.tokenizer.decode
+        texts = tuple(decode(tokens[:count], skip_special_tokens=True) for count in range(1, len(tokens) + 1))
+    return Runner(assembly, side.engine, texts, times_ms)
+
+
+def sweep(strategy: str) -> Work:
+    """Write the source by every assembly of a strategy."""
+
+    def work(run: Run) -> None:
+        chosen = assemblies(run.modular.mapping, strategy)
+        so_far = Sweep(run.request.source, strategy, len(chosen))
+        full = None
+        for done, assembly in enumerate(chosen, start=1):
+            side = run.write(assembly, full)
+            full = full or side.text  # the first is the full model
+            so_far = replace(so_far, sides=(*so_far.sides, side))
+            run.answer(sweep=so_far, job=Job("sweep", done=done, total=len(chosen)))
+        run.progress(running=False)
+
+    return work
+
+
+def measure(count: int, full_texts: dict[str, str]) -> Work:
+    """Score the assembly on ``count`` bundled examples, against the full model's texts for them, and time it.
+
+    ``full_texts`` remembers the full model's texts by their sources.
+    """
+
+    def work(run: Run) -> None:
+        examples = run.task.bundled_examples("evaluation")[:count]
+        sources = [example.source for example in examples]
+        original, assembly = run.modular.mapping.original, run.request.assembly
+        unknown = [source for source in sources if source not in full_texts]
+        total, started = len(unknown) + len(sources), time.perf_counter()
+
+        def note(done: int) -> None:
+            passed = time.perf_counter() - started
+            run.progress(done=done, total=total, seconds_left=passed / done * (total - done) if done else None)
+
+        note(0)
+        for batch, texts in _texts(run, unknown, original):
+            full_texts.update(zip(batch, texts, strict=True))
+            note(sum(source in full_texts for source in unknown))
+        written: list[str] = []
+        for _, texts in _texts(run, sources, assembly):
+            written += texts
+            note(len(unknown) + len(written))
+        scores = run.task.score([Example(source, (full_texts[source],)) for source in sources], written)
+        speeds, engine = _speeds(run, sources[:TIMED_SENTENCES], (original, assembly))
+        row: dict[str, Any] = {
+            "assembly": assembly.to_json(),
+            "ratio": assembly.ratio,
+            "layers": assembly.shape,
+            "examples": len(examples),
+            **scores,
+            "engine": engine,
+            "speed_up": statistics.median(speeds[assembly]) / statistics.median(speeds[original]),
+        }
+        others = tuple(other for other in run.controller.state.measured_here if other["assembly"] != row["assembly"])
+        run.answer(measured_here=(*others, row), job=Job("measure", done=total, total=total, running=False))
+
+    return work
+
+
+def _texts(run: Run, sources: Sequence[str], assembly: Assembly) -> Iterator[tuple[Sequence[str], list[str]]]:
+    """Batches of sources with their texts."""
+    for start in range(0, len(sources), BATCH):
+        batch = sources[start : start + BATCH]
+        yield batch, run.write_all(batch, assembly).texts
+
+
+def _speeds(run: Run, sources: Sequence[str], models: Sequence[Assembly]) -> tuple[dict[Assembly, list[float]], str]:
+    """Tokens per second of each model, in turns, and the engine that wrote them."""
+    speeds: dict[Assembly, list[float]] = {assembly: [] for assembly in models}
+    engine = ""
+    for source in sources:
+        for _ in range(TIMED_RUNS):
+            for assembly, of_assembly in speeds.items():
+                side = run.write(assembly, source=source)
+                of_assembly.append(side.latency.tokens_per_second)
+                engine = side.engine
+    return speeds, engine
+
+
+def save(name: str) -> Work:
+    """Save the assembly as a checkpoint in a new folder of this name, in the explorer's folder.
+
+    Once it has begun, a checkpoint is written to its end.
+    """
+
+    def work(run: Run) -> None:
+        controller = run.controller
+        if not re.fullmatch(r"\w([\w .+-]{0,98}[\w+-])?", name):
+            raise ModtfError(
+                f"{name!r} is no name for a folder; use at most 100 letters, digits, spaces and .+-_ (no slashes)"
+            )
+        path = controller.folder / name
+        run.progress(committed=True)
+        outcome: dict[str, Any] = {"note": str(path)}
+        try:
+            with MACHINE:
+                run.modular.export(path, run.request.assembly)
+        except Exception as error:  # said here: the run is stale where something was asked for meanwhile
+            outcome = {"problem": words_of(error)}
+        with controller.changed:
+            controller.publish(replace(controller.state, job=Job("save", running=False, **outcome)))
+
+    return work

@@ -1,0 +1,109 @@
+"""One piece of work for the explorer, given up as soon as something newer is asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from modtf.evaluation import Latency
+from modtf.mapping import Assembly
+from modtf.modular import Written
+from modtf.views.state import Job, Request, Side
+
+if TYPE_CHECKING:
+    from modtf.views.controller import Controller
+
+#: One generation at a time in this process: two at once would spoil each other's times, and tokenizers are not
+#: made for threads.
+MACHINE = threading.Lock()
+
+
+class Stale(Exception):
+    """Something newer was asked for."""
+
+
+class Run:
+    """The work on one request. Whatever it does raises :class:`Stale` once something newer is asked for."""
+
+    def __init__(self, controller: Controller, request: Request, generation: int) -> None:
+        self.controller, self.request, self.generation = controller, request, generation
+        self.modular, self.task = controller.modular, controller.task
+
+    @property
+    def stale(self) -> bool:
+        return self.generation != self.controller.state.generation
+
+    def answer(self, **fields: Any) -> None:
+        """Publish what came of the work."""
+        with self.controller.changed:
+            if self.stale:
+                raise Stale
+            self.controller.publish(replace(self.controller.state, **fields))
+
+    def progress(self, **fields: Any) -> None:
+        """Publish how the job stands."""
+        self.answer(job=replace(self.controller.state.job or Job(""), **fields))
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but no longer than this work is wanted."""
+        with self.controller.changed:
+            self.controller.changed.wait_for(lambda: self.stale, seconds)
+
+    @contextmanager
+    def machine(self) -> Iterator[None]:
+        """The machine for itself."""
+        with MACHINE:
+            if self.stale:
+                raise Stale
+            yield
+
+    def write(
+        self,
+        assembly: Assembly,
+        full: str | None = None,
+        source: str | None = None,
+        each: Callable[[torch.Tensor], None] = lambda tokens: None,
+    ) -> Side:
+        """One greedy text, timed after the model's first run, and judged beside ``full``, the full model's text.
+
+        ``source`` is the request's where none is given; ``each`` is called with each token as it comes.
+        """
+        source = self.request.source if source is None else source
+        with self.machine():
+            model = self.modular.assembled(assembly)
+            if model not in self.controller.warm:
+                self.modular.write([source], assembly, max_new_tokens=2)
+                self.controller.warm.add(model)
+        written = self.write_all([source], assembly, each)
+        (text,), tokens = written.texts, written.tokens[0].tolist()
+        ends = model.generation_config.eos_token_id
+        finished = bool(tokens) and tokens[-1] in (ends if isinstance(ends, list) else [ends])
+        return Side(
+            assembly,
+            self.controller.size(assembly),
+            text,
+            self.task.judge(source, text, text if full is None else full),
+            Latency((1000 * written.seconds,), max(1, len(tokens))),
+            written.engine,
+            cut=not finished and len(tokens) >= self.modular.longest,
+        )
+
+    def write_all(
+        self, sources: Sequence[str], assembly: Assembly, each: Callable[[torch.Tensor], None] = lambda tokens: None
+    ) -> Written:
+        """The greedy texts of a batch."""
+
+        def watch(tokens: torch.Tensor) -> bool:
+            each(tokens)
+            return self.stale
+
+        with self.machine():
+            written = self.modular.write(list(sources), assembly, watch=watch)
+            if self.stale:
+                raise Stale
+            return written
