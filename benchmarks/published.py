@@ -3,8 +3,8 @@
     python benchmarks/published.py --data <folder of the E2E CSV files>
 
 writes data/published.json, in a few minutes. The texts that are wrong on purpose leave something out, or turn it
-around. The folder needs system-outputs/tgen.tsv and slug.tsv too: what TGen and Slug wrote in the E2E NLG challenge (columns MR
-and output). Notebook 5 shows the outcome. Only what is measured is written, none of the texts.
+around. The folder needs system-outputs/tgen.tsv and slug.tsv too: what TGen and Slug wrote in the E2E NLG challenge
+(columns MR and output). Notebook 5 shows the outcome. Only what is measured is written, none of the texts.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ SYSTEMS = {"tgen": "TGen", "slug": "Slug"}
 SOURCE = (
     "References: E2E NLG, 2017 (Novikova, Dušek, Rieser, 2017). Systems: outputs of the E2E NLG challenge (Dušek, "
     "Novikova, Rieser, 2020): TGen, its baseline (Dušek, Jurčíček, 2016), and Slug, its winner (Juraska, Karagiannis, "
-    "Bowden, Walker, 2018). 'pocket' is the bundled original. Texts with something dropped, turned around or not told are "
-    "made from these by benchmarks/published.py; no system wrote them so."
+    "Bowden, Walker, 2018). 'pocket' is the bundled original. Texts with something dropped, turned around or not "
+    "told are made from these by benchmarks/published.py; no system wrote them so."
 )
 RATIOS = (2, 4, 6)
 #: Times that the inputs are drawn anew, with replacement.

@@ -7,8 +7,8 @@ writes data/pocket/table.json, and the tables between the markers of README.md a
 models and engines take turns on each sentence, after a warm-up, so all meet the same machine.
 
 --speed-only keeps the quality that stands in data/pocket/table.json and measures all else anew: for when the code or
-the machine is another, and the weights are the same. --ctranslate2 lets that compiled engine take turns too, as the mark of
-what is possible without Python between the tokens.
+the machine is another, and the weights are the same. --ctranslate2 lets that compiled engine take turns too, as the
+mark of what is possible without Python between the tokens.
 """
 
 from __future__ import annotations
