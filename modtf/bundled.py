@@ -19,6 +19,5 @@ def bundled(name: str) -> Path:
     for root in (package / "data", package.parent / "data"):
         if (root / name).exists():
             return root / name
-    raise ModtfError(
-        f"the bundled {name!r} is missing (looked in {package / 'data'} and {package.parent / 'data'}); install modtf again"
-    )
+    looked = f"{package / 'data'} and {package.parent / 'data'}"
+    raise ModtfError(f"the bundled {name!r} is missing (looked in {looked}); install modtf again")

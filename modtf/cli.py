@@ -276,10 +276,8 @@ def _train_kit(arguments: Sequence[str]) -> None:
     if options.pairs < 0:
         raise ModtfError(f"--pairs is {options.pairs}; give 0 or more")
     if options.without_data and (task.draw is None or not options.pairs):
-        raise ModtfError(
-            f"without data there is nothing to train on: {'--pairs is 0' if task.draw else 'this task draws no inputs'}; "
-            "leave out --without-data"
-        )
+        reason = "--pairs is 0" if task.draw else "this task draws no inputs"
+        raise ModtfError(f"without data there is nothing to train on: {reason}; leave out --without-data")
     tokenizer = AutoTokenizer.from_pretrained(options.original)
     modular = modularize(load_original(options.original), options.granularities, tokenizer=tokenizer, task=task.name)
     examples = [] if options.without_data else task.read_data(options.data or data_folder(task), task.train_split)

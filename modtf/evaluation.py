@@ -81,7 +81,7 @@ class Latency:
 def in_turns(runs: dict[Any, Callable[[], Any]], repeats: int) -> dict[Any, list[float]]:
     """Time each run ``repeats`` times, after one warm-up each; milliseconds by the runs' keys.
 
-    The runs take turns, so that all meet the same machine. A run on a GPU must wait for the GPU itself, as decoding does.
+    The runs take turns, so that all meet the same machine. A run on a GPU must wait for it, as decoding does.
     """
     times: dict[Any, list[float]] = {key: [] for key in runs}
     for turn in range(repeats + 1):

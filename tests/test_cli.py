@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -10,14 +11,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainingArguments
 
 import modtf
+from modtf import cli
 from modtf.bundled import bundled
 from modtf.tasks import E2E
 from modtf.training.runs import last_checkpoint
@@ -182,3 +186,152 @@ def test_errors_are_one_line(arguments: list[str], words: str, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     assert words in run(*arguments, fails=True)
     assert not list(tmp_path.iterdir())
+
+
+# -- the options of a training ---------------------------------------------------------------------------------------------
+
+KIT = ("train", "kit", "--original", ORIGINAL, "--pairs", "0")
+
+
+@pytest.fixture
+def asked(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """What a training would be asked for: its arguments, the batches' size, and AdamW's learning rate beside Muon's."""
+
+    def ask(*command: str) -> dict[str, Any]:
+        given: dict[str, Any] = {}
+
+        def train(*positional: Any) -> None:
+            *_, given["args"], given["batch_size"], given["adamw_learning_rate"] = positional
+
+        monkeypatch.setattr("modtf.training.runs.train_kit", train)
+        monkeypatch.setattr("modtf.training.runs.train_original", train)
+        assert cli.main([*command, "--data", str(data), "--output", str(tmp_path / "run")]) == 0
+        return given
+
+    return ask
+
+
+def fields_of(kind: type) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(kind) if field.init]
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"), [("original", Seq2SeqTrainingArguments), ("kit", modtf.ModularTrainingArguments)]
+)
+def test_help_names_every_option(what: str, kind: type, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["train", what, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for field in fields_of(kind):
+        assert f"--{field.name}" in shown
+    assert "--batch-size" in shown and "--adamw-learning-rate" in shown
+    own = {field.name for field in fields_of(modtf.ModularTrainingArguments)} - {
+        field.name for field in fields_of(Seq2SeqTrainingArguments)
+    }
+    assert all((f"--{name}" in shown) == (what == "kit") for name in own)
+
+
+def test_what_is_not_said_is_the_recipe(asked: Callable[..., dict[str, Any]]) -> None:
+    kit, original = asked(*KIT), asked("train", "original", "--begin-with", ORIGINAL)
+    args = kit["args"]
+    assert (kit["batch_size"], args.learning_rate, kit["adamw_learning_rate"]) == (64, 5e-3, 1e-3)
+    assert (args.max_steps, args.warmup_steps, args.save_steps, args.seed) == (10_000, 100, 500, 0)
+    defaults = modtf.ModularTrainingArguments(output_dir=args.output_dir, use_cpu=True)
+    for name in ("labels_weight", "logits_weight", "hidden_weight", "attention_weight", "mixtures", "whole", "full_at"):
+        assert getattr(args, name) == getattr(defaults, name)
+    args = original["args"]
+    assert (original["batch_size"], args.learning_rate, original["adamw_learning_rate"]) == (128, 8e-3, 3e-3)
+    assert (args.max_steps, args.lr_scheduler_type, args.max_grad_norm) == (3_000, "linear", 1.0)
+
+
+def test_every_option_of_the_library_is_one_of_the_shell(asked: Callable[..., dict[str, Any]]) -> None:
+    """With dashes or with underscores, as people know them."""
+    given = asked(
+        *KIT, "--hidden-weight", "0.5", "--mixtures", "0.2", "--gradient-accumulation-steps", "2", "--coarse_at", "0.3",
+        "--lr-scheduler-type", "cosine", "--max-steps", "40", "--warmup-steps", "7", "--seed", "3", "--no-bf16",
+    )  # fmt: skip
+    args = given["args"]
+    assert (args.hidden_weight, args.mixtures, args.coarse_at) == (0.5, 0.2, 0.3)
+    assert (args.lr_scheduler_type, args.max_steps, args.warmup_steps, args.seed) == ("cosine", 40, 7, 3)
+    assert given["batch_size"] * args.gradient_accumulation_steps == 64, "texts a step, however they are cut"
+    assert args.bf16 is False and args.save_steps == 2
+
+
+def test_texts_of_one_process_and_batch(asked: Callable[..., dict[str, Any]]) -> None:
+    given = asked(*KIT, "--per-device-train-batch-size", "12", "--gradient-accumulation-steps", "3")
+    assert given["batch_size"] == 12
+    assert given["args"].per_device_train_batch_size == 1, "an item of the data is a whole batch"
+
+
+def test_processes_and_batches_share_the_texts_of_a_step(
+    asked: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert asked(*KIT, "--batch-size", "24", "--gradient-accumulation-steps", "3")["batch_size"] == 8
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.main([*KIT, "--output", "run", "--batch-size", "25"]) == 2
+    assert "25 texts a step cannot be shared evenly by 2 processes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["original", "kit"])
+def test_another_optimizer_trains_alone(what: str, data: Path, original: Path, tmp_path: Path) -> None:
+    begin = ["--begin-with", str(original)] if what == "original" else ["--original", str(original), "--pairs", "0"]
+    options = ["--optim", "adamw_torch", "--adam-beta2", "0.97", "--per-device-train-batch-size", "4"]
+    more = ["--gradient-accumulation-steps", "2", "--steps", "2", "--report-to", "none", "--data", str(data)]
+    assert cli.main(["train", what, *begin, *options, *more, "--output", str(tmp_path)]) == 0
+    state = torch.load(tmp_path / "checkpoint-2" / "optimizer.pt", weights_only=True)
+    assert {group["betas"] for group in state["param_groups"]} == {(0.9, 0.97)} and "parts" not in state
+    assert json.loads((tmp_path / "training.json").read_text())["batch_size"] == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--lr-scheduler-type", "nonsense"], "invalid choice: 'nonsense' (choose from"),
+        (["--optim", "nonsense"], "invalid choice: 'nonsense'"),
+        (["--hidden-weight", "much"], "--hidden-weight: invalid float value: 'much'; see modtf train kit --help"),
+        (["--colour", "red"], "unrecognized arguments: --colour red; see modtf train kit --help"),
+        (["--steps", "0"], "--steps is 0; give 1 or more"),
+        (["--max-steps", "-1"], "--steps is -1; give 1 or more"),
+        (["--batch-size", "0"], "--batch-size is 0"),
+        (["--per-device-train-batch-size", "0"], "--per-device-train-batch-size is 0"),
+        (["--threads", "0"], "--threads is 0"),
+        (["--pairs", "-3"], "--pairs is -3; give 0 or more"),
+        (["--seed", "-1"], "--seed is -1; give a number from 0"),
+        (["--learning-rate", "nan"], "--learning-rate is nan; give a number above 0"),
+        (["--adamw-learning-rate", "-1"], "--adamw-learning-rate is -1; give a number above 0"),
+        (["--temperature", "0"], "the temperature is 0.0; give one above 0"),
+        (["--logits-weight", "-1"], "the losses' weights are"),
+        (["--mixtures", "2"], "mixtures is 2.0; possible are numbers from 0 to 1"),
+        (["--mixtures", "0.9", "--whole", "0.9"], "0.9 + 0.9 is more than 1"),
+        (["--output", ""], "--output is missing"),
+        (["--output", __file__], "is a file; give a folder"),
+        (["--task", "poems"], "the task 'poems' is unknown"),
+        (["--bf16", "--fp16"], "these options are not possible: At most one of fp16 and bf16"),
+        (["--eval-strategy", "steps"], "these options are not possible: You have set `args.eval_strategy`"),
+        (["--label-smoothing-factor", "0.1"], "label_smoothing_factor has no effect here"),
+        (["--without-data"], "--pairs is 0; leave out --without-data"),
+    ],
+)
+def test_options_that_cannot_be_are_one_line(
+    options: list[str], words: str, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = [*KIT, "--data", str(data), "--output", str(tmp_path / "run"), "--batch-size", "8", "--steps", "1"]
+    assert cli.main([*command, *options]) == 2
+    said = capfd.readouterr().err
+    assert said.startswith("modtf: ") and said.count("\n") == 1 and words in said, said
+    assert not (tmp_path / "run" / "modtf.json").exists()
+
+
+def test_a_required_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "kit", "--output", "run"]) == 2
+    assert capsys.readouterr().err == (
+        "modtf: the following arguments are required: --original; see modtf train kit --help\n"
+    )
+
+
+def test_help_is_there_at_once() -> None:
+    """Without torch, which takes seconds to import."""
+    code = "import sys; from modtf import cli\ntry: cli.main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in ("demo", "generate", "evaluate", "export", "train"))

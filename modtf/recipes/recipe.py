@@ -16,7 +16,7 @@ _KIT = Settings(steps=10_000, batch_size=64, learning_rate=5e-3, adamw_learning_
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make an original from examples, and a kit for it. Without ``new_original`` training begins with a model."""
+    """How to make an original from examples, and a kit for it. Without ``new_original``, give a model to begin with."""
 
     new_original: Callable[[Sequence[Example]], tuple[PreTrainedModel, PreTrainedTokenizerBase]] | None = None
     original: Settings = _ORIGINAL

@@ -1,7 +1,8 @@
 """Training batches of examples, each a pure function of (seed, step).
 
-Two things make them cheap on a CPU: every source is encoded once for all of its texts (``source_index`` says which row of
-the sources a target belongs to, see :func:`modtf.training.encode_sources_once`), and texts of like length share a batch.
+Two things make them cheap on a CPU. Every source is encoded once for all of its texts: ``source_index`` says which row
+of the sources a target belongs to, see :func:`modtf.training.batches.encode_sources_once`. And texts of similar length
+share a batch.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class TaskBatches(Dataset):
     """``steps`` batches of ``batch_size`` texts (the last of a pool may be smaller).
 
     Item ``step`` is ``{"input_ids": (sources, source), "attention_mask": (sources, source), "source_index": (texts,),
-    "labels": (texts, target)}``, integers, labels padded with -100. How an example is varied (:attr:`Task.vary`) depends on
-    (seed, step) only, so a resumed training sees the same batches.
+    "labels": (texts, target)}``, integers, labels padded with -100. How an example is varied (:attr:`Task.vary`)
+    depends on (seed, step) only, so a resumed training sees the same batches.
     """
 
     def __init__(

@@ -78,7 +78,7 @@ def rouge_l(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
 
 
 def likeness(text: str, other: str) -> float:
-    """ROUGE-L of two texts in any script: words of letters and digits; Chinese, Japanese and Korean signs one by one."""
+    """ROUGE-L of two texts in any script: words of letters and digits; Chinese, Japanese, Korean signs one by one."""
     if text == other:
         return 100.0
     from rouge_score.rouge_scorer import RougeScorer

@@ -105,7 +105,7 @@ def as_it_is(source: str, references: tuple[str, ...], rng: random.Random) -> tu
 
 @dataclass(frozen=True)
 class Task:
-    """A task, by its name. What is left out is that of any text: a field to type into, and likeness to the full model."""
+    """A task, by its name. The defaults are those of any text: a field to type into, and likeness to the full model."""
 
     name: str
 
@@ -156,7 +156,8 @@ class Task:
         """
         if not self.model:
             raise ModtfError(
-                f"no examples of the task {self.name!r} are bundled; modtf.evaluation.measure_quality scores a model on yours"
+                f"no examples of the task {self.name!r} are bundled; "
+                "modtf.evaluation.measure_quality scores a model on yours"
             )
         return read_pairs(bundled(f"{self.model}/{name}.jsonl"))
 

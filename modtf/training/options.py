@@ -121,8 +121,8 @@ def _checked(kind: type[Seq2SeqTrainingArguments], values: dict[str, Any], optio
     if values["per_device_train_batch_size"] is None:
         if options.batch_size % (processes * accumulated):
             raise ModtfError(
-                f"{options.batch_size} texts a step cannot be shared evenly by {processes} processes with {accumulated} "
-                f"batches each; give a multiple of {processes * accumulated}"
+                f"{options.batch_size} texts a step cannot be shared evenly by {processes} processes "
+                f"with {accumulated} batches each; give a multiple of {processes * accumulated}"
             )
         options.batch_size //= processes * accumulated
     else:

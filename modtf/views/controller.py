@@ -144,8 +144,8 @@ class Controller:
     def wait(self, timeout: float = 60.0, timed_in_turns: bool = False) -> State:
         """The state once the texts are there and no job runs, or a problem.
 
-        With ``timed_in_turns`` it also waits for the times of runs in turns. Raises :class:`ModtfError` where that takes
-        longer than ``timeout`` seconds.
+        With ``timed_in_turns`` it also waits for the times of runs in turns. Raises :class:`ModtfError` where that
+        takes longer than ``timeout`` seconds.
         """
 
         def done() -> bool:
@@ -185,7 +185,7 @@ class Controller:
             self._closing = False
 
     def measured(self, assembly: Assembly, strategy: str | None) -> tuple[Row | None, bool]:
-        """The table's row of this assembly, or else of this strategy's nearest ratio; and whether it is the very one."""
+        """The table's row of this assembly, or of this strategy's nearest ratio; and whether it is the very one."""
         for row in self.rows:
             if row["assembly"] == assembly.to_json():
                 return row, True

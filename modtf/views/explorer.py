@@ -49,7 +49,8 @@ def explore(modular: ModularModel | None = None, *, folder: str | Path = ".") ->
     """
     if modular is not None and not isinstance(modular, ModularModel):
         raise ModtfError(
-            f"a {type(modular).__name__} cannot be explored; give it modularized layers first: modtf.modularize(model, ...)"
+            f"a {type(modular).__name__} cannot be explored; "
+            "give it modularized layers first: modtf.modularize(model, ...)"
         )
     return Explorer(load("pocket") if modular is None else modular, folder).widget
 
@@ -319,7 +320,7 @@ class Explorer:
     # -- from the controller to the page -------------------------------------------------------------------------------
 
     def _draw(self, state: State) -> None:
-        """Called by the worker thread too: sets traits of display widgets only. The texts come first: people wait for them."""
+        """Called by the worker thread too: sets traits of display widgets only. Texts come first: people wait for them."""
         self.result.value = markup.result_html(state, self.task)
         self.problem.value = markup.problem_html(state.problem)
         self.race.value = markup.race_html(state.race)

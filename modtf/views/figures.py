@@ -1,10 +1,10 @@
 """Plotly figures from plain records, and the way they reach a page.
 
-Why a frame of our own: an HTML widget does not run scripts, FigureWidget is unreliable in Colab and does not exist in Voila
-without its extension, and an Output widget is drawn anew (with a flicker) at each move of the slider. A frame whose document is
-given as ``srcdoc`` runs its scripts wherever an HTML widget can be shown: Voila, JupyterLab and Colab, with core ipywidgets only
-and without a network. It loads plotly.js once, compressed (1.5 MB instead of 4.7, below the data rate at which Jupyter cuts a
-message off), and from then on redraws in place whenever the figure beside it changes.
+Why a frame of our own: an HTML widget does not run scripts, FigureWidget is unreliable in Colab and does not exist in
+Voila without its extension, and an Output widget is drawn anew (with a flicker) at each move of the slider. A frame
+whose document is given as ``srcdoc`` runs its scripts wherever an HTML widget can be shown: Voila, JupyterLab and Colab,
+with core ipywidgets only and without a network. It loads plotly.js once, compressed (1.5 MB instead of 4.7, below the
+data rate at which Jupyter cuts a message off), and from then on redraws in place whenever the figure beside it changes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from plotly.subplots import make_subplots
 from modtf.mapping import LayerPath, start_indices
 from modtf.tasks.task import Metric
 
-#: Okabe and Ito's palette: told apart by all kinds of colour vision, on white and on black. Shape and dash say it again.
+#: Okabe and Ito's palette: told apart by all kinds of colour vision, on white and on black. Shape and dash repeat it.
 _LOOKS: dict[str, dict[str, Any]] = {
     "size_first": {"name": "size first", "color": "#3b8fd0", "symbol": "circle", "dash": "solid", "size": 7},
     "speed_first": {"name": "speed first", "color": "#e07b1a", "symbol": "diamond", "dash": "dash", "size": 7},
@@ -46,9 +46,9 @@ def quality_curve(
 ) -> go.Figure:
     """The first two metrics of the trained rows against ``speed_up`` or ``ratio``, a line for each strategy.
 
-    ``here`` is the row to highlight, with a hollow mark where it is only the nearest one (``exact`` false); ``mine`` are
-    points of their own. ``titles`` take the place of the metrics'. Colours of text are left to the page, so that it reads
-    in light and dark.
+    ``here`` is the row to highlight, with a hollow mark where it is only the nearest one (``exact`` false); ``mine``
+    are points of their own. ``titles`` take the place of the metrics'. Colours of text are left to the page, so that it
+    reads in light and dark.
     """
     metrics = metrics[:2]
     titles = [metric.title for metric in metrics] if titles is None else titles
@@ -130,7 +130,10 @@ _BLOCKS = ("#b9d7ee", "#8bbde2", "#5fa3d5", "#3b8fd0", "#2a6ea3", "#1b4b70")
 
 
 def paths_figure(paths: dict[str, LayerPath], title: str = "") -> go.Figure:
-    """Paths as rows of blocks over the original layers: ``{"encoder": (1, 1, 2, 2, 6)}``. A block says m(g, j), or the original layer's number."""
+    """Paths as rows of blocks over the original layers: ``{"encoder": (1, 1, 2, 2, 6)}``.
+
+    A block says m(g, j), or the original layer's number.
+    """
     figure = go.Figure()
     blocks = [
         (row, g, start) for row, path in paths.items() for g, start in zip(path, start_indices(path), strict=True)
@@ -161,7 +164,7 @@ def paths_figure(paths: dict[str, LayerPath], title: str = "") -> go.Figure:
 
 
 def described(figure: go.Figure, alt: str, **layout: Any) -> go.Figure:
-    """The figure as the notebooks show it, with ``alt`` for those who cannot see it, and further settings of its layout."""
+    """The figure as the notebooks show it, with ``alt`` for those who cannot see it; ``layout`` holds other settings."""
     figure.update_layout(
         meta={"alt": alt}, colorway=_COLORWAY, font={"size": 13}, margin={"l": 60, "r": 20, "t": 50, "b": 50}, paper_bgcolor="white", plot_bgcolor="white"
     )  # fmt: skip

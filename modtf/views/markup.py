@@ -1,4 +1,4 @@
-"""Plain functions from the controller's records to HTML. Whatever was typed or generated is escaped here before it becomes HTML."""
+"""Plain functions from the controller's records to HTML. Whatever was typed or generated is escaped here first."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ def problem_html(problem: str) -> str:
 def assembly_html(assembly: Assembly, size: Size) -> str:
     """The assembly in words and numbers, for below its picture."""
     return (
-        f'<p class="modtf-note" aria-live="polite">In force: <b class="modtf-shape">{assembly.shape}</b> layers, {size.parameters:,} parameters '
-        f"({size.without_embeddings:,} without embeddings), {size.megabytes:,.1f} MB on disk. {escape(str(assembly))}.<br>Hollow blocks are original layers, "
+        f'<p class="modtf-note" aria-live="polite">In force: <b class="modtf-shape">{assembly.shape}</b> layers, '
+        f"{size.parameters:,} parameters ({size.without_embeddings:,} without embeddings), {size.megabytes:,.1f} MB on disk. "
+        f"{escape(str(assembly))}.<br>Hollow blocks are original layers, "
         "filled ones modularized layers in place of so many. Click a block to split it, between two to merge them.</p>"
     )
 
@@ -186,7 +187,7 @@ def job_html(job: Job | None, kind: str) -> str:
     return f'<span class="modtf-note" role="status">{escape(job.note)}</span>' if job.note else ""
 
 
-# -- race and sweep ------------------------------------------------------------------------------------------------------
+# -- race and sweep ----------------------------------------------------------------------------------------------------
 
 
 def race_html(race: Race | None) -> str:
@@ -262,7 +263,7 @@ def _faults(side: Side) -> list[str]:
     return [mark.name for mark in side.judgement.marks if mark.kind in ("missed", "wrong")]
 
 
-# -- take it away --------------------------------------------------------------------------------------------------------
+# -- take it away ------------------------------------------------------------------------------------------------------
 
 
 def python_lines(modular: ModularModel, request: Request) -> str:

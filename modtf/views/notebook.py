@@ -20,7 +20,7 @@ _BAR = 40
 
 
 def reveal(what: str, guess: Any, measured: float) -> None:
-    """Show a guess beside what came out, as two bars; folded where there is no guess yet, so that one can still make it."""
+    """Show a guess beside what came out, as two bars; folded while there is no guess, so that one can still make it."""
     number = _number(guess)
     longest = max(abs(measured), abs(number or 0)) or 1
 
@@ -66,7 +66,8 @@ def check(exercise: str) -> Iterator[None]:
         print(f"✗ Exercise {exercise}, not yet. modtf says: {error}")
     except NameError as error:
         print(
-            f"✗ Exercise {exercise}, not yet: {error}. Was a cell above not run? (In the menu: run all above the selected cell.)"
+            f"✗ Exercise {exercise}, not yet: {error}. Was a cell above not run? "
+            "(In the menu: run all above the selected cell.)"
         )
     except Exception as error:  # whatever a learner's code does
         print(f"✗ Exercise {exercise}, not yet: your code raised {type(error).__name__}: {error}")
@@ -75,7 +76,7 @@ def check(exercise: str) -> Iterator[None]:
 
 
 class Canvas:
-    """A place on the page whose content changes while a cell runs, or as controls move; ``widget`` is what to display."""
+    """A place on the page whose content changes while a cell runs, or as controls move; display its ``widget``."""
 
     def __init__(self, title: str = "figure") -> None:
         self._title = title
@@ -103,9 +104,9 @@ class Canvas:
 
 
 def play(draw: Callable[..., go.Figure | str | tuple[go.Figure, str]], **controls: widgets.Widget) -> widgets.Widget:
-    """Controls, and below them what ``draw`` makes of their values, each under its name: a plotly figure, HTML text, or both.
+    """Controls, and below them what ``draw`` makes of their values, each under its name.
 
-    It is drawn anew after each move. A :class:`ModtfError` is shown in words.
+    ``draw`` gives a plotly figure, HTML text, or both. It is drawn anew after each move. A :class:`ModtfError` is shown in words.
     """
     canvas, problem = Canvas(), widgets.HTML()
     for control in controls.values():

@@ -45,10 +45,10 @@ def read_folder(folder: str | Path, split: str) -> list[Example]:
 
 
 def read_hub(split: str) -> list[Example]:
-    """Read one split from the hub's copies of the E2E data, named as for :func:`read_folder` (``dev`` is ``validation`` there).
+    """Read one split from the hub's copies of the E2E data, named as for :func:`read_folder`.
 
-    The Parquet conversions are read, since ``datasets`` runs no loading scripts. Raises :class:`ModtfError` where the hub
-    cannot be reached or has no such split.
+    ``dev`` is ``validation`` there. The Parquet conversions are read, since ``datasets`` runs no loading scripts. Raises
+    :class:`ModtfError` where the hub cannot be reached or has no such split.
     """
     import datasets
 

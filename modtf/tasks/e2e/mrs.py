@@ -61,7 +61,8 @@ def parse_mr(text: str) -> MR:
         if not match:
             rest = text[position : position + 40].strip()
             raise ModtfError(
-                f"the MR does not parse at {rest!r}; write slot[value] pairs separated by commas, such as name[The Vaults], food[French]"
+                f"the MR does not parse at {rest!r}; "
+                "write slot[value] pairs separated by commas, such as name[The Vaults], food[French]"
             )
         slot = _known(match[1], SLOTS, f"slot {match[1]!r} is unknown; the slots are {', '.join(SLOTS)}")
         if slot in mr:

@@ -29,8 +29,8 @@ def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
 def slot_error_rate(mrs: Sequence[MR], texts: Sequence[str]) -> float:
     """Missed, wrong, repeated and added slots of all texts, in percent of the slots in the MRs.
 
-    See :func:`modtf.tasks.e2e.slots.check`. May exceed 100 where texts add much. Raises :class:`ModtfError` for empty or
-    unequal lists, or MRs without slots.
+    See :func:`modtf.tasks.e2e.slots.check`. May exceed 100 where texts add much. Raises :class:`ModtfError` for empty
+    or unequal lists, or MRs without slots.
     """
     check_lengths(mrs=mrs, texts=texts)
     slots = sum(map(len, mrs))
