@@ -251,6 +251,12 @@ def test_the_measured_row_is_exact_or_the_nearest(modular: modtf.ModularModel) -
 def test_pockets_measurements_are_pockets_only(modular: modtf.ModularModel) -> None:
     table, note = measured_table(modular)
     assert table is None and "No measurements" in note
+    pocket = modtf.load("pocket")
+    table, note = measured_table(pocket)
+    assert table is not None and len(table["rows"]) > 16 and not note
+    with torch.no_grad():
+        next(iter(pocket.bank_weights().values())).mul_(1.1)
+    assert measured_table(pocket)[0] is None, "these are other weights"
 
 
 # -- jobs ------------------------------------------------------------------------------------------------------------------

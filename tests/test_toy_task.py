@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 import modtf
 from modtf import cli
 from modtf.errors import ModtfError
+from modtf.evaluation import measured_table
+from modtf.saving import fingerprint_of
 from modtf.tasks import TASKS, TEXT, Example, Task
 from modtf.tasks.scores import bleu
 from modtf.tasks.task import Judgement, Metric
-from modtf.views.controller import Controller
 from modtf.views.explorer import Explorer
 
 WORDS = "a cat sees the old mill near two small houses today".split()
@@ -201,13 +203,33 @@ def test_the_page_measures_on_bundled_examples(
     explorer.controller.close()
 
 
-def test_a_table_of_the_task_is_shown(modular: modtf.ModularModel) -> None:
-    assembly = modular.choose(2)
-    scores = {"misplaced": 12.3, "bleu": 50.0, "bleu_kept": 98.0, "speed_up": 1.7}
-    row = {"trained": True, "strategy": "size_first", "ratio": assembly.ratio, "layers": assembly.shape,
-           "assembly": assembly.to_json(), **scores}  # fmt: skip
-    controller = Controller(modular, {"rows": [row]})
-    assert controller.measured(assembly, "size_first") == (row, True)
+def test_a_table_beside_the_kit_is_shown(
+    modular: modtf.ModularModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is of these very weights."""
+    monkeypatch.setitem(TASKS, "reverse", replace(REVERSE, model="reverser"))
+    modular.save_pretrained(tmp_path / "kit")
+    kit = modtf.load(tmp_path / "kit")
+    assert measured_table(kit) == (None, "No measurements exist for this model.")
+    assembly = kit.choose(2)
+    row = {
+        "trained": True, "strategy": "size_first", "ratio": assembly.ratio, "layers": assembly.shape,
+        "assembly": assembly.to_json(), "misplaced": 12.3, "bleu": 50.0, "bleu_kept": 98.0, "speed_up": 1.7,
+    }  # fmt: skip
+    table = {"banks": fingerprint_of(kit.bank_weights(), torch.float16), "engine": "loop", "examples": 6, "rows": [row]}
+    (tmp_path / "kit" / "table.json").write_text(json.dumps(table))
+    explorer = Explorer(kit)
+    explorer.controller.wait()
+    assert "<b>12.3 %</b> words misplaced" in explorer.quality.value and "BLEU (50.0)" in explorer.quality.value
+    assert "you are here" in explorer.figure.value
+    explorer.controller.close()
+    (tmp_path / "kit" / "table.json").write_text("{")
+    found, note = measured_table(kit)
+    assert found is None and "could not be read" in note
+    (tmp_path / "kit" / "table.json").write_text(json.dumps(table))
+    with torch.no_grad():
+        next(iter(kit.bank_weights().values())).add_(1)
+    assert measured_table(kit)[0] is None
 
 
 def test_a_kit_of_a_task_that_is_not_here(
