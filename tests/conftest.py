@@ -73,9 +73,10 @@ def _make_model(
         options = {"dropout": 0.1, "encoder_layerdrop": 0.5, "decoder_layerdrop": 0.5} | options
         model = BartForConditionalGeneration(
             BartConfig(
-                vocab_size=vocabulary, d_model=16, encoder_layers=encoder, decoder_layers=decoder, encoder_attention_heads=2,
-                decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=64, pad_token_id=0,
-                eos_token_id=1, bos_token_id=2, decoder_start_token_id=1, forced_eos_token_id=1, **options,
+                vocab_size=vocabulary, d_model=16, encoder_layers=encoder, decoder_layers=decoder,
+                encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32,
+                max_position_embeddings=64, pad_token_id=0, eos_token_id=1, bos_token_id=2, decoder_start_token_id=1,
+                forced_eos_token_id=1, **options,
             )
         )  # fmt: skip
     else:
@@ -84,9 +85,9 @@ def _make_model(
         options = {"dropout_rate": 0.1} | options
         model = T5ForConditionalGeneration(
             T5Config(
-                vocab_size=vocabulary, d_model=16, d_kv=8, d_ff=32, num_heads=2, num_layers=encoder, num_decoder_layers=decoder,
-                relative_attention_num_buckets=8, relative_attention_max_distance=16, pad_token_id=0, eos_token_id=1,
-                decoder_start_token_id=0, **options,
+                vocab_size=vocabulary, d_model=16, d_kv=8, d_ff=32, num_heads=2, num_layers=encoder,
+                num_decoder_layers=decoder, relative_attention_num_buckets=8, relative_attention_max_distance=16,
+                pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, **options,
             )
         )  # fmt: skip
     randomize(model.modules(), seed)
@@ -127,7 +128,7 @@ def make_model() -> ModelFactory:
 
 @pytest.fixture(scope="session")
 def make_modular() -> ModularFactory:
-    """``make_modular(family, encoder=6, decoder=6, seed=0)``: the same with banks of all its divisors, random as well."""
+    """``make_modular(family, encoder=6, decoder=6, seed=0)``: the same with banks of all divisors, random too."""
     return _make_modular
 
 

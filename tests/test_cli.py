@@ -1,4 +1,4 @@
-"""The shell commands as people run them: train (interrupted, too), evaluate, generate, export, and errors in one line."""
+"""The shell commands as people run them: train (interrupted, too), evaluate, generate, export; errors in one line."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def original(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_original_goes_on_from_another(data: Path, original: Path, tmp_path: Path) -> None:
-    run("train", "original", "--data", data, "--begin-with", original, "--dropout", "0.1", "--output", tmp_path / "more", "--steps", "2",
-        "--batch-size", "8")  # fmt: skip
+    run("train", "original", "--data", data, "--begin-with", original, "--dropout", "0.1",
+        "--output", tmp_path / "more", "--steps", "2", "--batch-size", "8")  # fmt: skip
     before, after = (AutoModelForSeq2SeqLM.from_pretrained(folder) for folder in (original, tmp_path / "more"))
     assert not torch.equal(before.shared.weight, after.shared.weight)
     assert (before.shared.weight - after.shared.weight).abs().max() < 0.1, "it began with the other's weights"
@@ -79,8 +79,8 @@ def test_an_original_goes_on_from_another(data: Path, original: Path, tmp_path: 
 
 def test_a_killed_training_goes_on_to_the_same_kit(data: Path, original: Path, tmp_path: Path) -> None:
     def arguments(output: str) -> list[str | Path]:
-        return ["train", "kit", "--data", data, "--original", original, "--output", tmp_path / output, "--steps", "6", "--batch-size", "8",
-                "--pairs", "10"]  # fmt: skip
+        return ["train", "kit", "--data", data, "--original", original,
+                "--output", tmp_path / output, "--steps", "6", "--batch-size", "8", "--pairs", "10"]  # fmt: skip
 
     run(*arguments("whole"))
     killed = subprocess.Popen(
@@ -188,7 +188,7 @@ def test_errors_are_one_line(arguments: list[str], words: str, tmp_path: Path, m
     assert not list(tmp_path.iterdir())
 
 
-# -- the options of a training ---------------------------------------------------------------------------------------------
+# -- the options of a training -----------------------------------------------------------------------------------------
 
 KIT = ("train", "kit", "--original", ORIGINAL, "--pairs", "0")
 

@@ -259,7 +259,7 @@ def test_pockets_measurements_are_pockets_only(modular: modtf.ModularModel) -> N
     assert measured_table(pocket)[0] is None, "these are other weights"
 
 
-# -- jobs ------------------------------------------------------------------------------------------------------------------
+# -- jobs --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -648,7 +648,7 @@ def test_the_first_lost_slot_is_named(controller: Controller) -> None:
     assert "lost so far" in sweep_html(Sweep("", "size_first", 2, (side(texts[0], paths[0]),)), E2E)
 
 
-# -- the widgets, without a browser ----------------------------------------------------------------------------------------
+# -- the widgets, without a browser ------------------------------------------------------------------------------------
 
 
 @pytest.fixture

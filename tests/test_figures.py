@@ -28,8 +28,9 @@ def table() -> list[dict[str, Any]]:
                 one = choose(MAPPING, wanted, strategy)
                 rows.append(
                     {
-                        "trained": trained, "strategy": strategy, "wanted_ratio": wanted, "ratio": one.ratio, "assembly": one.to_json(),
-                        "layers": one.shape, "bleu": 66.0 - wanted, "bleu_kept": 100.0 - wanted, "ser": 1.0 + wanted, "speed_up": wanted * 0.8,
+                        "trained": trained, "strategy": strategy, "wanted_ratio": wanted, "ratio": one.ratio,
+                        "assembly": one.to_json(), "layers": one.shape, "bleu": 66.0 - wanted,
+                        "bleu_kept": 100.0 - wanted, "ser": 1.0 + wanted, "speed_up": wanted * 0.8,
                     }
                 )  # fmt: skip
     return rows

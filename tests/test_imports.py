@@ -1,4 +1,4 @@
-"""Which module may import which, read from the source: the package is a flight of stairs, and imports only point up it."""
+"""Which module may import which, read from the source: the package is a flight of stairs, imports only point up it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "modtf"
 
 # A room is a module or a sub-package; it may import itself and the rooms that stand before it.
 ROOMS = (
-    "errors", "bundled", "mapping", "strategies", "architectures", "layers", "decoding", "saving", "modular", "replacing",
-    "distillation", "tasks", "training", "evaluation", "recipes", "views", "cli",
+    "errors", "bundled", "mapping", "strategies", "architectures", "layers", "decoding", "saving", "modular",
+    "replacing", "distillation", "tasks", "training", "evaluation", "recipes", "views", "cli",
 )  # fmt: skip
 # A task depends on less than its place allows: it knows nothing of models.
 ONLY = {"tasks": {"errors", "bundled"}}

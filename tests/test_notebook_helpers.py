@@ -130,7 +130,8 @@ def test_blocks_lie_where_their_layers_are() -> None:
         for row, start, width, text in zip(bar.y, bar.base, bar.x, bar.text, strict=True)
     }
     assert blocks == {
-        ("encoder", 0): (1, "0"), ("encoder", 1): (1, "1"), ("encoder", 2): (2, "m(2, 1)"), ("encoder", 4): (2, "m(2, 2)"), ("encoder", 6): (6, "m(6, 1)"),
+        ("encoder", 0): (1, "0"), ("encoder", 1): (1, "1"), ("encoder", 2): (2, "m(2, 1)"),
+        ("encoder", 4): (2, "m(2, 2)"), ("encoder", 6): (6, "m(6, 1)"),
         ("decoder", 0): (6, "m(6, 0)"), ("decoder", 6): (6, "m(6, 1)"),
     }  # fmt: skip
 

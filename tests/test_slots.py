@@ -1,4 +1,4 @@
-"""The slot matcher: paraphrases, each kind of error, masked places, and the published slot error rates of two systems."""
+"""The slot matcher: paraphrases, each kind of error, masked places, and published error rates of two systems."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def mrs(draw: st.DrawFn) -> MR:
     }
 
 
-# -- every task ------------------------------------------------------------------------------------------------------------
+# -- every task --------------------------------------------------------------------------------------------------------
 
 # A new task is a row here: an input of its own, and a text that is not as good as the input repeated.
 EVERY_TASK = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
@@ -142,7 +142,7 @@ def test_typical_mrs_are_long() -> None:
     assert 0.55 < sum(length >= 7 for length in lengths) / 1000 < 0.75, "half are, and a third of the others"
 
 
-# -- pairs -----------------------------------------------------------------------------------------------------------------
+# -- pairs -------------------------------------------------------------------------------------------------------------
 
 
 def test_pairs_are_grouped_by_source(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_words_for_missing_pairs(tmp_path: Path) -> None:
         read_pairs(tmp_path / "nothing.jsonl")
 
 
-# -- meaning representations -----------------------------------------------------------------------------------------------
+# -- meaning representations -------------------------------------------------------------------------------------------
 
 
 @given(mrs())
@@ -284,7 +284,7 @@ def test_draws_reach_everything() -> None:
             draw_mr(rng, slots)
 
 
-# -- files -----------------------------------------------------------------------------------------------------------------
+# -- files -------------------------------------------------------------------------------------------------------------
 
 ROWS = [
     ("name[Zizzi], food[Thai]", "Zizzi has Thai food, “good” and cheap."),
@@ -357,7 +357,7 @@ def test_columns_of_the_hub() -> None:
     assert group_rows(rows, "hub") == EXPECTED
 
 
-# -- batches ---------------------------------------------------------------------------------------------------------------
+# -- batches -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_hubs_copies(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -557,7 +557,7 @@ def test_words_for_batches_of_nothing(speaker: Any) -> None:
         batches(speaker, batch_size=0)
 
 
-# -- the tokenizer ---------------------------------------------------------------------------------------------------------
+# -- the tokenizer -----------------------------------------------------------------------------------------------------
 
 
 def test_one_token_for_each_slot(tokenizer: Any) -> None:

@@ -1,4 +1,4 @@
-"""A new task needs one record and its entry in the list: reversing the words of a line, in the shell and on the page."""
+"""A new task needs one record and its entry in the list: to reverse the words of a line, in shell and page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from modtf.views.explorer import Explorer
 WORDS = "a cat sees the old mill near two small houses today".split()
 LINES = [" ".join(random.Random(seed).choices(WORDS, k=2 + seed % 4)) for seed in range(40)]
 
-# -- the task, as its file would have it -----------------------------------------------------------------------------------
+# -- the task, as its file would have it -------------------------------------------------------------------------------
 
 
 def read_line(typed: str) -> str:
@@ -74,7 +74,7 @@ REVERSE = Task(
     score=score,
 )
 
-# -- where it goes ---------------------------------------------------------------------------------------------------------
+# -- where it goes -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
