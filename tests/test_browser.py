@@ -1,4 +1,4 @@
-"""The page in a real headless Chromium: what a person does, and what they then read."""
+"""The page in a real headless Chromium: user actions, and what the page then shows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync",
 ]  # fmt: skip
-#: Generous: everything is slow on a machine that does something else.
+#: Generous, because a busy machine is slow.
 SECONDS = 90
 
 if CHROMIUM is None:
@@ -48,14 +48,14 @@ pytest.importorskip("voila", reason="Voila is not installed; the page was not te
 
 
 def await_port(port: int) -> None:
-    """JupyterLab prints its address a moment before it listens there."""
+    """Wait until the port answers: JupyterLab prints its address a moment before it listens."""
     for _ in range(10 * SECONDS):
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
         except OSError:
             time.sleep(0.1)
-    pytest.fail(f"nothing answers at port {port}")
+    pytest.fail(f"nothing answers on port {port}")
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def started(
     stop: signal.Signals = signal.SIGTERM,
     **environment: str,
 ) -> Iterator[str]:
-    """What a server printed once it was ready; it is stopped by a signal, and must then end well."""
+    """Run a server; yields what matched ``said_when_ready``. A signal stops it, and it must then exit with 0."""
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment}
     variables.pop("JUPYTER_TOKEN", None)
     server = subprocess.Popen(
@@ -77,7 +77,7 @@ def started(
         text=True,
         env=variables,
         cwd=folder,
-        # Where these tests run in the background, their shell may have had SIGINT ignored, which children inherit.
+        # If these tests run in the background, their shell may ignore SIGINT, and child processes inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) if stop == signal.SIGINT else None,
     )
     lines: Queue[str] = Queue()
@@ -110,7 +110,7 @@ ADDRESS = r"http://127\.0\.0\.1:\d+/\?token=[\w-]{20,}"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the servers were started: checkpoints go there."""
+    """The servers' working directory, where checkpoints are saved."""
     return tmp_path_factory.mktemp("started")
 
 
@@ -122,13 +122,13 @@ def address(folder: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_the_server_stops_when_it_is_told_to(folder: Path, stop: signal.Signals) -> None:
+def test_the_server_stops_on_a_signal(folder: Path, stop: signal.Signals) -> None:
     """Ctrl-C sends SIGINT."""
     with started(DEMO, folder, ADDRESS, "Stopped.", stop) as said:
         assert said.startswith("http://127.0.0.1:")
 
 
-#: Both in one cell: JupyterLab draws a cell that is out of sight only when one scrolls to it.
+#: Both in one cell, since JupyterLab does not render cells that are scrolled out of view.
 NOTEBOOK = {
     "cells": [
         {
@@ -144,7 +144,7 @@ NOTEBOOK = {
 
 @pytest.fixture(scope="module")
 def lab(folder: Path) -> Iterator[str]:
-    """The address of a notebook with two explorers, in JupyterLab as it comes."""
+    """The address of a notebook with two explorers, in JupyterLab with default settings."""
     (folder / "explorers.ipynb").write_text(json.dumps(NOTEBOOK))
     with in_lab(folder, "explorers.ipynb") as address:
         yield address
@@ -152,7 +152,7 @@ def lab(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def in_lab(folder: Path, notebook: str, **environment: str) -> Iterator[str]:
-    """The address of a notebook in JupyterLab, started in ``folder`` with nobody's settings but those given."""
+    """The address of a notebook in JupyterLab, started in ``folder`` with no user settings except those given."""
     own = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
     token = secrets.token_hex(16)
     options = [
@@ -185,7 +185,7 @@ class Page:
         self.root = page.locator(".modtf").nth(index)
 
     def settled(self, generation: int = -1) -> int:
-        """Wait until the texts on the page belong to a request after ``generation``; the number of that request."""
+        """Wait until the texts on the page belong to a request after ``generation``; return that request's number."""
         self.page.wait_for_function(
             """([before, index]) => {
                 const result = document.querySelectorAll('.modtf')[index]?.querySelector('.modtf-result');
@@ -197,7 +197,7 @@ class Page:
         return int(self.root.locator(".modtf-result").get_attribute("data-generation"))
 
     def shows(self, words: str) -> None:
-        """Wait until the assembled text is there under this title: on the way there, others may come and go."""
+        """Wait until the assembled text has this title; others may come and go until then."""
         self.page.wait_for_function(
             """([words, index]) => {
                 const result = document.querySelectorAll('.modtf')[index].querySelector('.modtf-result');
@@ -223,7 +223,7 @@ class Page:
         }
 
     def button(self, name: str) -> Any:
-        return self.root.get_by_role("button", name=re.compile(rf"^\W*{name}$"))  # an icon is a sign of its own
+        return self.root.get_by_role("button", name=re.compile(rf"^\W*{name}$"))  # the icon counts as a character
 
     def slide(self, stack: str, steps: int) -> None:
         handle = self.root.locator(f".modtf-slider:has(label:text-is('{stack}'))").locator(
@@ -234,17 +234,17 @@ class Page:
             handle.press("ArrowRight" if steps > 0 else "ArrowLeft")
 
     def path(self, stack: str) -> list[str]:
-        """What stands on the blocks: their granularity, nothing on original layers."""
+        """The blocks' labels: granularities, and empty strings for original layers."""
         return [text.strip() for text in self.blocks(stack).all_inner_texts()]
 
     def blocks(self, stack: str) -> Any:
-        """The blocks that are to be seen."""
+        """The visible blocks."""
         return self.root.locator(f".modtf-stack:has([aria-label^='{stack}']) .modtf-block:not(.modtf-gone)")
 
 
 @pytest.fixture(scope="module", params=["voila", "lab"])
 def page(request: pytest.FixtureRequest, browser: Any) -> Iterator[Page]:
-    """The explorer by itself and in a notebook: everything below holds in both."""
+    """The explorer on its own page and in a notebook; the tests below run on both."""
     tab = browser.new_page(
         viewport={"width": 900, "height": 1240} if request.param == "voila" else {"width": 1300, "height": 1240}
     )
@@ -260,12 +260,12 @@ def page(request: pytest.FixtureRequest, browser: Any) -> Iterator[Page]:
     page = Page(tab, request.param)
     page.settled()
     yield page
-    tab.goto("about:blank")  # the page says goodbye to its kernel
+    tab.goto("about:blank")  # leaving the page shuts its kernel down
     tab.close()
 
 
 def refused(url: str, **headers: str) -> bool:
-    """Whether a request ends at the login form or at an error."""
+    """Whether a request ends at the login form or with an error."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SECONDS) as answer:
             return "/login" in answer.url
@@ -273,7 +273,7 @@ def refused(url: str, **headers: str) -> bool:
         return error.code in (401, 403)
 
 
-def test_no_request_without_its_token_is_answered(address: str) -> None:
+def test_requests_without_the_token_are_refused(address: str) -> None:
     parts = urlsplit(address)
     root = f"http://{parts.netloc}"
     assert parts.hostname == "127.0.0.1"
@@ -281,10 +281,10 @@ def test_no_request_without_its_token_is_answered(address: str) -> None:
     assert refused(f"{root}/?token=guess")
     assert refused(f"{root}/api/kernels/00000000-0000-0000-0000-000000000000")
     assert refused(f"{root}/voila/files/page.ipynb")
-    assert refused(address, Host="evil.example"), "a name that resolves to this machine is no way in"
+    assert refused(address, Host="evil.example"), "a foreign host name that resolves to this machine is refused"
 
 
-def test_the_slider_brings_new_text_quality_and_speed(page: Page) -> None:
+def test_the_slider_updates_text_quality_and_speed(page: Page) -> None:
     page.settled()
     first = page.read()
     assert "The Plough" in first["full"] and "✓ name" in first["chips"]
@@ -293,7 +293,7 @@ def test_the_slider_brings_new_text_quality_and_speed(page: Page) -> None:
     modular = modtf.load("pocket")
     ratios = modular.mapping.ratios()
     at_two = ratios.index(2)
-    # The nearest position of the slider where this model's text is another one, and not the full model's.
+    # The nearest slider position with a new text that also differs from the full model's.
     steps, expected = next(
         (steps, text)
         for steps in sorted(range(-at_two, len(ratios) - at_two), key=abs)
@@ -306,7 +306,7 @@ def test_the_slider_brings_new_text_quality_and_speed(page: Page) -> None:
     assert second["full"] == first["full"], "the slider changes the assembled model only"
     assert second["table"] != first["table"] and re.fullmatch(r"\d+\.\d\d×", second["speed"])
     assert page.root.locator(".modtf-result mark").count() > 0, "differing words are marked"
-    assert "% of the full model's BLEU" in second["quality"] and "slot errors" in second["quality"]
+    assert "% of the full model's)" in second["quality"] and "slot errors" in second["quality"]
     curve = page.root.frame_locator(".modtf-curve iframe")
     curve.locator(".legendtext", has_text="size first").wait_for()
     curve.locator(".legendtext", has_text=re.compile("you are here|nearest measured")).wait_for()
@@ -334,10 +334,10 @@ def test_a_block_is_split_and_merged_and_the_sliders_follow(page: Page) -> None:
     assert "4.80×" in page.root.locator(".modtf-ratio .widget-readout").inner_text(), "the ratio follows"
     assert "3 layers" in page.root.locator(".modtf-slider:has(label:text-is('encoder')) .widget-readout").inner_text()
     before = page.settled()
-    page.root.get_by_title("encoder: merge what meets between layers 2 and 3").click()
+    page.root.get_by_title("encoder: merge the blocks that meet between layers 2 and 3").click()
     page.settled(before)
     assert page.path("encoder") == ["6", "6"]
-    page.root.get_by_title("encoder: merge what meets between layers 5 and 6").click()
+    page.root.get_by_title("encoder: merge the blocks that meet between layers 5 and 6").click()
     page.root.locator(".modtf-problem", has_text="no module joins layers 5 and 6").wait_for()
     # by keyboard, too
     before = page.settled()
@@ -348,7 +348,7 @@ def test_a_block_is_split_and_merged_and_the_sliders_follow(page: Page) -> None:
     assert page.root.locator(".modtf-problem").count() == 0
 
 
-def test_a_stack_has_a_slider_of_its_own(page: Page) -> None:
+def test_each_stack_has_a_slider(page: Page) -> None:
     before = page.settled()
     page.slide("decoder", -1)
     page.settled(before)
@@ -372,14 +372,14 @@ def test_a_race_streams_both_texts(page: Page) -> None:
     race = page.root.locator(".modtf-race[data-finished=true]")
     race.wait_for()
     for lane in ("full", "small"):
-        assert page.page.evaluate(f"window.seen.{lane}.size") > 4, "texts grow while one looks"
+        assert page.page.evaluate(f"window.seen.{lane}.size") > 4, "the texts grow during the replay"
     race = page.root.locator(".modtf-race")
     texts = page.read()
     assert race.locator(".modtf-full .modtf-text").inner_text() == texts["full"]
     assert race.locator(".modtf-small .modtf-text").inner_text() == texts["small"]
-    # Which of the two, a busy machine decides.
-    assert re.search("(slow motion|As fast as it was).*(times as fast|times as long)", race.inner_text(), re.DOTALL)
-    # A move calls a running one off.
+    # Either outcome is possible on a busy machine.
+    assert re.search("(slow motion|At real speed).*(times as fast|times as long)", race.inner_text(), re.DOTALL)
+    # A move stops a running race.
     page.button("race").click()
     page.button("stop").wait_for()
     before = page.settled()
@@ -389,7 +389,7 @@ def test_a_race_streams_both_texts(page: Page) -> None:
     assert race.count() == 0
 
 
-def test_an_assembly_is_measured_and_a_measurement_cancelled(page: Page) -> None:
+def test_a_measurement_can_be_stopped_and_completed(page: Page) -> None:
     page.settled()
     assert "is not in the table" in page.read()["quality"]
     page.root.get_by_label("on", exact=True).select_option("300 inputs")
@@ -415,12 +415,12 @@ def test_a_sweep_shows_every_ratio(page: Page) -> None:
     rows = table.locator("tbody tr").all_inner_texts()
     assert rows[0].startswith("1.00×") and rows[-1].startswith("6.00×") and page.read()["full"] in rows[0]
     assert re.search(
-        "The first slot that the full model says|No slot that the full model says is lost",
+        "The first slot that the full model gets right|No slot that the full model gets right is lost",
         page.root.locator(".modtf-swept").inner_text(),
     )
 
 
-def test_the_page_is_pictured(page: Page) -> None:
+def test_a_screenshot_of_the_page(page: Page) -> None:
     page.slide("ratio", 25)
     page.slide("ratio", -4)
     page.shows("4-4")
@@ -439,7 +439,7 @@ def test_the_page_is_pictured(page: Page) -> None:
     assert page.root.evaluate("element => element.scrollWidth <= 900")
 
 
-def test_a_wrong_mr_is_answered_in_words(page: Page) -> None:
+def test_an_invalid_mr_is_explained(page: Page) -> None:
     before = page.settled()
     field = page.root.get_by_label("the same as text")
     field.fill("name[Zizzi], area[moon]")
@@ -461,7 +461,7 @@ def test_a_dropdown_changes_the_text(page: Page) -> None:
     assert "area[city centre]" in page.root.get_by_label("the same as text").input_value()
 
 
-def test_a_checkpoint_is_taken_away(page: Page, folder: Path) -> None:
+def test_a_checkpoint_is_saved(page: Page, folder: Path) -> None:
     page.settled()
     lines = page.root.locator("pre.modtf-code").first.inner_text()
     assert "modular = modtf.load('pocket')" in lines and "area[city centre]" in lines
@@ -469,7 +469,7 @@ def test_a_checkpoint_is_taken_away(page: Page, folder: Path) -> None:
     name.fill("../elsewhere")
     name.press("Enter")
     page.button("save this checkpoint").click()
-    page.root.locator(".modtf-problem", has_text="no name for a folder").wait_for()
+    page.root.locator(".modtf-problem", has_text="not a valid folder name").wait_for()
     name.fill(f"small-{page.where}")
     name.press("Enter")
     page.button("save this checkpoint").click()
@@ -480,10 +480,10 @@ def test_a_checkpoint_is_taken_away(page: Page, folder: Path) -> None:
     assert f"{small.config.num_layers}-{small.config.num_decoder_layers}" == page.read()["shape"]
     names: dict[str, Any] = {}
     exec(lines, names)
-    assert names["text"] == page.read()["small"], "the lines rebuild what is on the page"
+    assert names["text"] == page.read()["small"], "the lines rebuild the text on the page"
 
 
-def test_what_is_typed_stays_text(page: Page) -> None:
+def test_typed_html_is_escaped(page: Page) -> None:
     before = page.settled()
     page.page.evaluate("window.broken = false")
     evil = "<img src=x onerror='window.broken=true'>"
@@ -507,8 +507,8 @@ def test_what_is_typed_stays_text(page: Page) -> None:
     page.settled(before)
 
 
-def test_explorers_beside_each_other_do_not_meet(page: Page, browser: Any, address: str) -> None:
-    """Two in one notebook, and two people on one server: the other one goes its own way."""
+def test_several_explorers_do_not_interfere(page: Page, browser: Any, address: str) -> None:
+    """Two explorers in one notebook, or two users of one server, are independent."""
     before = page.read()
     if page.where == "lab":
         other, tab = Page(page.page, "lab", 1), None
@@ -536,12 +536,12 @@ def test_explorers_beside_each_other_do_not_meet(page: Page, browser: Any, addre
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """JupyterLab's address, with a %s for the name of a notebook; it shows cells that are out of sight too."""
+    """JupyterLab's address, with %s for the notebook's name; set to render cells that are out of view, too."""
     folder = tmp_path_factory.mktemp("course")
     for name in ("0_quickstart.ipynb", "4_assembly.ipynb"):
         notebook = json.loads((ROOT / "notebooks" / name).read_text(encoding="utf-8"))
         for cell in notebook["cells"]:
-            if cell["cell_type"] == "code":  # what is read later must come from the run
+            if cell["cell_type"] == "code":  # so that all outputs come from the run
                 cell |= {"outputs": [], "execution_count": None}
         (folder / name).write_text(json.dumps(notebook), encoding="utf-8")
     settings = folder / "settings" / "@jupyterlab" / "notebook-extension"
@@ -553,10 +553,10 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def run_all(course: str, browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A notebook of the course, opened, all of its cells run."""
+    """A notebook of the course, opened, with all cells run."""
     tab = browser.new_page(viewport={"width": 1300, "height": 1000})
     tab.set_default_timeout(SECONDS * 1000)
-    tab.goto(course % request.param + "&reset")  # or the notebook that was open before comes back
+    tab.goto(course % request.param + "&reset")  # otherwise the last open notebook returns
     tab.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
     cells = sum(
         cell["cell_type"] == "code"

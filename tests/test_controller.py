@@ -1,7 +1,8 @@
-"""The explorer's state: requests, stale runs, problems in words; and the widgets that draw it, without a browser."""
+"""The explorer's state (requests, stale runs, problems, jobs), and the widgets that draw it, without a browser."""
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from modtf.decoding import forget
 from modtf.evaluation import measured_table, size_of, size_of_assembly
 from modtf.mapping import Assembly
 from modtf.recipes.pocket import train_tokenizer
+from modtf.saving import fingerprint_of
 from modtf.tasks import E2E
 from modtf.tasks.e2e import parse_mr
 from modtf.views import markup
@@ -43,7 +45,7 @@ def make_modular(task: str = "e2e", min_new_tokens: int = 1) -> modtf.ModularMod
     )  # fmt: skip
     original = T5ForConditionalGeneration(config).eval()
     original.generation_config.min_new_tokens = min_new_tokens
-    original.generation_config.exponential_decay_length_penalty = (8, 5.0)  # random weights would never come to an end
+    original.generation_config.exponential_decay_length_penalty = (8, 5.0)  # random weights would never end a text
     return modtf.modularize(original, (2, 4), tokenizer=tokenizer, task=task)
 
 
@@ -81,7 +83,7 @@ def row(strategy: str, assembly: Assembly, **fields: Any) -> dict[str, Any]:
 
 
 def settle(controller: Controller, runs: int) -> State:
-    """The state once the result's times are medians of so many runs."""
+    """The state once the result's times come from this many runs."""
 
     def settled() -> bool:
         result = controller.state.result
@@ -92,7 +94,7 @@ def settle(controller: Controller, runs: int) -> State:
         return controller.state
 
 
-def test_both_texts_with_reports_sizes_and_times(modular: modtf.ModularModel) -> None:
+def test_a_result_has_both_texts_with_judgements_sizes_and_times(modular: modtf.ModularModel) -> None:
     controller = Controller(modular)
     controller.request(MR, ratio=2, strategy="speed_first")
     state = controller.wait()
@@ -110,7 +112,7 @@ def test_both_texts_with_reports_sizes_and_times(modular: modtf.ModularModel) ->
     )
 
 
-def test_the_full_text_is_remembered_and_timed_in_turns_at_rest(modular: modtf.ModularModel) -> None:
+def test_the_full_text_is_remembered_and_timed_again_at_rest(modular: modtf.ModularModel) -> None:
     controller = Controller(modular)
     controller.request(MR, ratio=2)
     first = controller.wait().result
@@ -135,7 +137,7 @@ def test_the_newest_request_wins(modular: modtf.ModularModel) -> None:
         assert shown.current, "a result of an earlier request was shown"
 
 
-def test_a_request_called_off_while_it_settles_does_not_run(
+def test_a_request_replaced_before_it_settles_does_not_run(
     modular: modtf.ModularModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("modtf.views.controller.SETTLE_SECONDS", 0.3)
@@ -151,7 +153,7 @@ def test_a_request_called_off_while_it_settles_does_not_run(
     controller.close()
 
 
-def test_a_view_that_fails_does_not_end_the_answers(modular: modtf.ModularModel) -> None:
+def test_the_worker_survives_a_view_that_fails(modular: modtf.ModularModel) -> None:
     def fails_in_the_worker(state: State) -> None:
         if broken and threading.current_thread() is not threading.main_thread():
             raise RuntimeError("the page is gone")
@@ -166,7 +168,7 @@ def test_a_view_that_fails_does_not_end_the_answers(modular: modtf.ModularModel)
     assert state.current and state.result is not None and state.result.small.assembly.ratio == 4
 
 
-def test_many_threads_may_ask(modular: modtf.ModularModel) -> None:
+def test_many_threads_may_make_requests(modular: modtf.ModularModel) -> None:
     controller = Controller(modular)
     threads = [threading.Thread(target=controller.request, args=(MR, ratio)) for ratio in modular.mapping.ratios()]
     for thread in threads:
@@ -177,7 +179,7 @@ def test_many_threads_may_ask(modular: modtf.ModularModel) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Unfeasible length")  # the warm-up writes two tokens
-def test_a_stale_run_stops_at_its_next_token() -> None:
+def test_a_stale_run_stops_at_the_next_token() -> None:
     modular = make_modular(min_new_tokens=60)
     listener = Listener()
     controller = Controller(modular, on_change=listener)
@@ -196,7 +198,7 @@ def test_a_stale_run_stops_at_its_next_token() -> None:
     assert len(passes) == 5
     assert not listener.results()
     controller.request(ratio=2)
-    assert controller.wait().current, "the worker goes on after a run that was stopped"
+    assert controller.wait().current, "the worker continues after a stopped run"
 
 
 @pytest.mark.parametrize(
@@ -206,11 +208,11 @@ def test_a_stale_run_stops_at_its_next_token() -> None:
         ({"source": "name[The Vaults], colour[red]"}, "the slots are"),
         ({"source": ""}, "empty"),
         ({"ratio": 9.0}, "ratios from 1 to 4"),
-        ({"strategy": "luck"}, "possible are"),
+        ({"strategy": "luck"}, "is unknown"),
         ({"assembly": Assembly((4,), (3, 1))}, "no granularity 3"),
     ],
 )
-def test_problems_are_said(modular: modtf.ModularModel, request_: dict[str, Any], words: str) -> None:
+def test_problems_are_reported(modular: modtf.ModularModel, request_: dict[str, Any], words: str) -> None:
     controller = Controller(modular)
     controller.request(MR, ratio=2)
     before = controller.wait().result
@@ -222,7 +224,7 @@ def test_problems_are_said(modular: modtf.ModularModel, request_: dict[str, Any]
     assert controller.wait().current and not controller.state.problem
 
 
-def test_a_failing_model_is_said() -> None:
+def test_a_failing_model_is_reported() -> None:
     modular = make_modular()
     controller = Controller(modular)
 
@@ -243,12 +245,12 @@ def test_the_measured_row_is_exact_or_the_nearest(modular: modtf.ModularModel) -
     controller = Controller(modular, {"rows": rows})
     assert controller.measured(exact, "size_first") == (rows[0], True)
     assert controller.measured(modular.choose(1.6), "size_first") == (rows[0], False), (
-        "untrained rows are no measurements of this model"
+        "untrained rows do not describe this model"
     )
     assert controller.measured(modular.choose(3.9, "speed_first"), "speed_first")[0] == rows[1]
 
 
-def test_pockets_measurements_are_pockets_only(modular: modtf.ModularModel) -> None:
+def test_pockets_table_is_for_pockets_weights_only(modular: modtf.ModularModel) -> None:
     table, note = measured_table(modular)
     assert table is None and "No measurements" in note
     pocket = modtf.load("pocket")
@@ -304,7 +306,7 @@ def test_the_replay_shows_the_leader_first() -> None:
 
 
 @pytest.mark.parametrize("job", ["race", "measure", "sweep"])
-def test_a_move_calls_a_job_off(controller: Controller, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_move_stops_a_job(controller: Controller, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
     listener = Listener()
     controller._on_change = listener
     {
@@ -312,7 +314,7 @@ def test_a_move_calls_a_job_off(controller: Controller, job: str, monkeypatch: p
         "measure": lambda: controller.measure(300),
         "sweep": lambda: controller.sweep("size_first"),
     }[job]()
-    with controller.changed:  # it has begun: there is something to show
+    with controller.changed:  # wait until the job has published something
         begun = {"race": "race", "measure": "job", "sweep": "sweep"}[job]
         assert controller.changed.wait_for(
             lambda: getattr(controller.state, begun) and (job != "measure" or controller.state.job.total), 60
@@ -323,12 +325,10 @@ def test_a_move_calls_a_job_off(controller: Controller, job: str, monkeypatch: p
     assert state.job == replace(state.job, kind=job, running=False, note="stopped") and not state.measured_here
     time.sleep(0.3)
     after = [state for state in listener.states if state.generation >= generation]
-    assert all(state.race is None and not state.job.running for state in after), (
-        "nothing of what was called off appears later"
-    )
+    assert all(state.race is None and not state.job.running for state in after), "nothing of a stopped job appears"
 
 
-def test_a_job_on_a_text_that_is_not_there_yet_waits_for_it(controller: Controller) -> None:
+def test_a_job_waits_for_the_text_it_needs(controller: Controller) -> None:
     controller.request("name[Zizzi]")
     controller.sweep("speed_first")
     state = controller.wait()
@@ -338,12 +338,12 @@ def test_a_job_on_a_text_that_is_not_there_yet_waits_for_it(controller: Controll
     )
     assert state.sweep.sides[0].text == state.result.full.text and state.sweep.source == "name[Zizzi]"
     controller.request(ratio=4)
-    assert controller.wait().sweep is not None, "a sweep holds for its source, whatever the slider does"
+    assert controller.wait().sweep is not None, "a sweep stays valid for its source, whatever the slider does"
     controller.request("name[Aromi]")
     assert controller.wait().sweep is None
 
 
-def test_a_measurement_reports_progress_and_adds_a_point(controller: Controller) -> None:
+def test_a_measurement_publishes_progress_and_a_row(controller: Controller) -> None:
     listener = Listener()
     controller._on_change = listener
     controller.measure(20)
@@ -368,12 +368,12 @@ def test_the_full_model_measured_against_itself() -> None:
     controller.request(ratio=1)
     controller.measure(10)
     state = controller.wait()
-    assert state.job.total == 10, "what the full model wrote is known"
+    assert state.job.total == 10, "the full model's texts are known by now"
     assert small["bleu"] < state.measured_here[1]["bleu"] == pytest.approx(100)
     controller.close()
 
 
-def test_stop_leaves_the_text(controller: Controller) -> None:
+def test_stop_keeps_the_text(controller: Controller) -> None:
     before = controller.state.result
     controller.measure(300)
     controller.stop()
@@ -383,7 +383,7 @@ def test_stop_leaves_the_text(controller: Controller) -> None:
     assert controller.wait().current
 
 
-def test_a_cancelled_job_leaves_text_and_times_to_come(controller: Controller) -> None:
+def test_text_and_times_still_come_after_a_cancelled_job(controller: Controller) -> None:
     controller.request("name[Zizzi]")
     controller.race()
     controller.cancel()
@@ -395,10 +395,10 @@ def test_a_cancelled_job_leaves_text_and_times_to_come(controller: Controller) -
         and state.job.note == "stopped"
     )
     controller.request(ratio=4)
-    assert controller.wait().job is None, "what was said of a job is over with the next move"
+    assert controller.wait().job is None, "the next move clears the outcome of a job"
 
 
-def test_the_assembly_follows_whatever_is_wrong_with_the_text(modular: modtf.ModularModel) -> None:
+def test_the_assembly_changes_even_if_the_text_is_invalid(modular: modtf.ModularModel) -> None:
     controller = Controller(modular)
     controller.request(ratio=4)
     state = controller.state
@@ -423,27 +423,28 @@ def test_sizes_without_assembling(make_modular: Any, family: str) -> None:
 
 
 def fused_step(weights: list[torch.Tensor]) -> None:
-    """A step of an optimizer that counts no versions."""
+    """An optimizer step that does not raise the tensors' version counters."""
     for weight in weights:
         weight.grad = torch.randn_like(weight)
     torch.optim.SGD(weights, lr=1.0, fused=True).step()
 
 
 def other_signs(weights: list[torch.Tensor]) -> None:
-    """The norms stay."""
+    """A change that keeps the norms."""
     with torch.no_grad():
         for weight in weights:
             weight.neg_()
 
 
-def writes_that_nothing_counts(weights: list[torch.Tensor]) -> None:
+def writes_through_data(weights: list[torch.Tensor]) -> None:
+    """Writes that no version counter sees."""
     for weight in weights:
         weight.data.neg_()
     forget()
 
 
-@pytest.mark.parametrize("change", [fused_step, other_signs, writes_that_nothing_counts])
-def test_new_weights_make_old_texts_void(change: Callable[[list[torch.Tensor]], None]) -> None:
+@pytest.mark.parametrize("change", [fused_step, other_signs, writes_through_data])
+def test_new_weights_invalidate_old_texts(change: Callable[[list[torch.Tensor]], None]) -> None:
     modular = make_modular()
     controller = Controller(modular)
     controller.request(MR, ratio=4)
@@ -455,11 +456,10 @@ def test_new_weights_make_old_texts_void(change: Callable[[list[torch.Tensor]], 
     controller.close()
 
 
-def test_a_text_that_is_cut_says_so() -> None:
+def test_a_cut_text_is_marked() -> None:
     modular = make_modular()
-    modular.generation_config.eos_token_id = modular.generation_config.exponential_decay_length_penalty = (
-        None  # it knows no end
-    )
+    modular.generation_config.eos_token_id = None  # no token ends a text
+    modular.generation_config.exponential_decay_length_penalty = None
     modular.generation_config.min_new_tokens = None
     controller = Controller(modular)
     controller.request(MR, ratio=4)
@@ -468,7 +468,7 @@ def test_a_text_that_is_cut_says_so() -> None:
     controller.close()
 
 
-def test_a_checkpoint_is_saved_to_its_end(
+def test_a_checkpoint_is_written_to_its_end(
     modular: modtf.ModularModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export = modular.export
@@ -485,10 +485,10 @@ def test_a_checkpoint_is_saved_to_its_end(
     controller.close()
 
 
-def test_a_move_calls_off_a_checkpoint_that_waits_for_its_text(
+def test_a_move_stops_a_checkpoint_that_waits_for_its_text(
     modular: modtf.ModularModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing was written yet, so the button comes back and the folder stays empty."""
+    """Nothing has been written yet, so the job stops and the folder stays empty."""
     write, writing, go_on = modular.write, threading.Event(), threading.Event()
 
     def slow_write(*given: Any, **options: Any) -> Any:
@@ -513,7 +513,7 @@ def test_a_move_calls_off_a_checkpoint_that_waits_for_its_text(
     controller.close()
 
 
-def test_a_checkpoint_that_fails_after_a_move_says_so(
+def test_a_checkpoint_that_fails_after_a_move_is_reported(
     modular: modtf.ModularModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
@@ -530,7 +530,7 @@ def test_a_checkpoint_that_fails_after_a_move_says_so(
     controller.save("mine")
     assert begun.wait(60)
     controller.request(ratio=4)
-    assert controller.state.job.running, "what is being written is written to its end"
+    assert controller.state.job.running, "a checkpoint is written to its end"
     go_on.set()
     state = controller.wait()
     assert state.job == Job("save", running=False, problem="RuntimeError: out of memory")
@@ -538,17 +538,17 @@ def test_a_checkpoint_that_fails_after_a_move_says_so(
     controller.close()
 
 
-def test_jobs_need_a_request_that_holds(modular: modtf.ModularModel) -> None:
+def test_jobs_need_a_valid_request(modular: modtf.ModularModel) -> None:
     controller = Controller(modular)
     controller.race()
     assert controller.wait().job.problem
     controller.request("nonsense[")
     controller.sweep("size_first")
     state = controller.wait()
-    assert state.job.problem and state.problem, "what is wrong with the request is still said"
+    assert state.job.problem and state.problem, "the request's problem stays"
 
 
-def test_a_failing_job_is_said_where_it_was_started(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_job_is_reported_with_the_job(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(controller, "task", replace(E2E, score=lambda *_: 1 / 0))
     controller.measure(10)
     state = controller.wait()
@@ -569,10 +569,10 @@ def test_saving_and_its_problems(modular: modtf.ModularModel, tmp_path: Path) ->
     assert tokenizer.decode(tokens[0], skip_special_tokens=True) == state.result.small.text
     for name, words in (
         ("small", "not empty"),
-        ("../out", "no name for a folder"),
-        ("", "no name"),
-        (".hidden", "no name"),
-        ("/etc", "no name"),
+        ("../out", "not a valid folder name"),
+        ("", "not a valid folder name"),
+        (".hidden", "not a valid folder name"),
+        ("/etc", "not a valid folder name"),
     ):
         controller.save(name)
         assert words in controller.wait().job.problem
@@ -580,7 +580,7 @@ def test_saving_and_its_problems(modular: modtf.ModularModel, tmp_path: Path) ->
     controller.close()
 
 
-def test_several_explorers_do_not_disturb_each_other(modular: modtf.ModularModel) -> None:
+def test_several_explorers_do_not_interfere(modular: modtf.ModularModel) -> None:
     several = [Controller(modular) for _ in range(3)]
     for i, controller in enumerate(several):
         controller.request(MR, ratio=modular.mapping.ratios()[i])
@@ -593,7 +593,7 @@ def test_several_explorers_do_not_disturb_each_other(modular: modtf.ModularModel
         controller.close()
 
 
-def test_the_lines_rebuild_the_text() -> None:
+def test_the_python_lines_rebuild_the_text() -> None:
     modular = modtf.load("pocket")
     controller = Controller(modular)
     assembly = Assembly((1, 1, 1, 3, 6), (6, 2, 2, 2))
@@ -642,7 +642,7 @@ def test_the_first_lost_slot_is_named(controller: Controller) -> None:
     paths = [Assembly((1, 1, 1, 1), (1, 1, 1, 1)), Assembly((2, 2), (2, 2)), Assembly((4,), (4,))]
     texts = ["Zizzi serves Thai food.", "Zizzi is a restaurant.", "A restaurant."]
     html = sweep_html(Sweep("", "size_first", 3, tuple(map(side, texts, paths))), E2E)
-    assert "<b>food</b>, at 2.00×" in html, "the area was lost by the full model already"
+    assert "<b>food</b>, at 2.00×" in html, "the full model misses the area, too"
     assert html.count("modtf-first-loss") == 1
     assert "is lost at any ratio" in sweep_html(Sweep("", "size_first", 1, (side(texts[0], paths[0]),)), E2E)
     assert "lost so far" in sweep_html(Sweep("", "size_first", 2, (side(texts[0], paths[0]),)), E2E)
@@ -659,7 +659,7 @@ def explorer(modular: modtf.ModularModel) -> Iterator[Explorer]:
     explorer.controller.stop()
 
 
-def test_fields_follow_each_other(explorer: Explorer) -> None:
+def test_fields_and_text_follow_each_other(explorer: Explorer) -> None:
     explorer.fields["food"].value = "Thai"
     explorer.fields["near"].value = ""
     assert "food[Thai]" in explorer.source.value and "near[" not in explorer.source.value
@@ -671,7 +671,7 @@ def test_fields_follow_each_other(explorer: Explorer) -> None:
     assert explorer.controller.wait().request.source == "name[Aromi], area[riverside]"
 
 
-def test_a_wrong_mr_is_said_and_fields_stay(explorer: Explorer) -> None:
+def test_an_invalid_mr_is_reported_and_fields_stay(explorer: Explorer) -> None:
     explorer.source.value = "name[Aromi], area[<b>moon</b>]"
     assert "area[&lt;b&gt;moon&lt;/b&gt;] is unknown" in explorer.problem.value
     assert explorer.fields["name"].value == "The Plough"
@@ -679,7 +679,7 @@ def test_a_wrong_mr_is_said_and_fields_stay(explorer: Explorer) -> None:
     assert explorer.problem.value == ""
 
 
-def test_the_slider_has_what_the_strategy_reaches(explorer: Explorer) -> None:
+def test_the_slider_has_the_strategys_ratios(explorer: Explorer) -> None:
     for strategy in ("speed_first", "size_first"):
         explorer.strategy.value = strategy
         for _, ratio in explorer.ratio.options:
@@ -718,17 +718,17 @@ def test_every_control_follows_the_assembly(explorer: Explorer) -> None:
     assert explorer.controller.wait().current
 
 
-def test_impossible_moves_say_why(explorer: Explorer) -> None:
+def test_impossible_moves_are_explained(explorer: Explorer) -> None:
     explorer.ratio.value = 1.0
     before = explorer.controller.state.generation
     explorer.picture.blocks["encoder"][1].click()
     assert "original layer" in explorer.impossible.value and explorer.controller.state.generation == before
     explorer.ratio.value = 4.0
     assert explorer.impossible.value == ""
-    assert explorer.picture.joints["encoder"][1].tooltip == "", "hidden buttons say nothing"
+    assert explorer.picture.joints["encoder"][1].tooltip == "", "hidden buttons have no tooltip"
 
 
-def test_the_picture_draws_what_it_is_given(explorer: Explorer) -> None:
+def test_the_picture_draws_an_assembly(explorer: Explorer) -> None:
     explorer.picture.draw(Assembly((2, 1, 1), (4,)))
     blocks = {
         stack: [b for b in explorer.picture.blocks[stack] if "modtf-gone" not in b._dom_classes]
@@ -747,7 +747,7 @@ def test_the_picture_draws_what_it_is_given(explorer: Explorer) -> None:
     assert visible == [2, 3]
 
 
-def test_jobs_from_their_buttons(explorer: Explorer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_buttons_start_and_stop_jobs(explorer: Explorer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("modtf.views.jobs.RACE_SECONDS", 0.5)
     explorer.race_button.click()
     assert explorer.race_button.description == "stop"
@@ -759,21 +759,21 @@ def test_jobs_from_their_buttons(explorer: Explorer, monkeypatch: pytest.MonkeyP
     assert "modtf-swept" in explorer.sweep.value
     explorer.measure_button.click()
     explorer.controller.wait(120)
-    assert "Measured here" not in explorer.quality.value, "there is no table beside it for this model"
+    assert "Measured here" not in explorer.quality.value, "the line is in the measurements, not in the table's sentence"
     assert explorer.measured.value.count("Measured here on 30 bundled inputs") == 1
     assert explorer.curve.layout.display == "" and "star" in explorer.figure.value
     explorer.controller.folder = tmp_path
     explorer.name.value = "../x"
     explorer.save_button.click()
     explorer.controller.wait()
-    assert "no name for a folder" in explorer.saved.value
+    assert "not a valid folder name" in explorer.saved.value
     explorer.name.value = "mine"
     explorer.save_button.click()
     explorer.controller.wait()
     assert "AutoModelForSeq2SeqLM" in explorer.saved.value and (tmp_path / "mine" / "config.json").is_file()
 
 
-def test_a_ratio_off_the_strategys_way_is_on_the_slider(make_modular: Any) -> None:
+def test_the_slider_shows_a_ratio_that_the_strategy_does_not_reach(make_modular: Any) -> None:
     modular = make_modular("t5", encoder=4, decoder=3, tokenizer=make_modular_tokenizer())
     explorer = Explorer(modular)
     explorer.ratio.value = 1.0
@@ -798,7 +798,7 @@ def test_a_second_measurement_draws_a_new_point(explorer: Explorer) -> None:
     assert explorer.figure.value != first
 
 
-def test_without_a_text_everything_else_follows() -> None:
+def test_without_a_text_the_controls_still_work() -> None:
     explorer = Explorer(make_modular("text"))
     assert explorer.ratio.value == 2.0 and explorer.lengths["encoder"].value == 2 and "2-2" in explorer.structure.value
     assert explorer.problem.value == "" and explorer.name.value.endswith("2-2")
@@ -814,7 +814,7 @@ def test_without_a_text_everything_else_follows() -> None:
     explorer.controller.close()
 
 
-def test_errors_of_the_page_stay_until_the_next_move(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_view_error_stays_until_the_next_move(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explorer, "_ratios", lambda strategy: 1 / 0)
     explorer.ratio.value = 4.0
     explorer.controller.wait()
@@ -824,13 +824,33 @@ def test_errors_of_the_page_stay_until_the_next_move(explorer: Explorer, monkeyp
     assert explorer.failure.value == ""
 
 
-def test_only_modular_models_are_explored(make_model: Any) -> None:
+def test_a_table_is_drawn_even_if_nothing_can_be_measured_here(tmp_path: Path) -> None:
+    """The task of any text has no bundled examples, but this kit has its own table."""
+    make_modular("text").save_pretrained(tmp_path / "kit")
+    kit = modtf.load(tmp_path / "kit")
+    scores = {"bleu": 50.0, "bleu_kept": 98.0, "chrf": 60.0, "chrf_kept": 99.0}
+    table = {
+        "banks": fingerprint_of(kit.bank_weights(), torch.float16),
+        "rows": [row("size_first", kit.choose(2), **scores)],
+    }
+    (tmp_path / "kit" / "table.json").write_text(json.dumps(table))
+    explorer = Explorer(kit)
+    explorer.source.value = "The Mill"
+    assert explorer.controller.wait().current
+    assert "BLEU 50.0 (<b>98.0 %</b> of the full model's)" in explorer.quality.value
+    assert "you are here" in explorer.figure.value and explorer.curve.layout.display != "none"
+    assert explorer.yardstick.layout.display == "none", "there is one kind of references only"
+    assert not explorer.measurable and "measure" not in explorer.job_buttons
+    explorer.controller.close()
+
+
+def test_only_modular_models_can_be_explored(make_model: Any) -> None:
     with pytest.raises(modtf.ModtfError, match=r"modtf\.modularize"):
         modtf.explore(make_model("t5"))
 
 
 def test_only_core_widgets_are_used(explorer: Explorer) -> None:
-    """No FigureWidget and nothing that Colab's ipywidgets 7.7 does not have."""
+    """No FigureWidget, and nothing that ipywidgets 7.7 (Colab) lacks."""
     seen, waiting = set(), [explorer.widget]
     while waiting:
         widget = waiting.pop()
@@ -844,7 +864,7 @@ def test_only_core_widgets_are_used(explorer: Explorer) -> None:
 EVIL = "<img src=x onerror=alert(1)>"
 
 
-def test_nothing_generated_becomes_html(explorer: Explorer) -> None:
+def test_generated_text_is_escaped(explorer: Explorer) -> None:
     state = explorer.controller.wait()
     assert state.result is not None and state.request is not None
     side = replace(state.result.small, text=EVIL)
@@ -883,8 +903,8 @@ def test_other_models_get_a_text_and_no_chips() -> None:
     explorer.controller.stop()
 
 
-def test_a_program_may_end_while_texts_are_written() -> None:
-    """Its exit must wait for the worker, which is inside of torch: it would abort, and leave a core behind."""
+def test_a_program_may_exit_while_texts_are_written() -> None:
+    """Exit must wait for the worker: ending while a thread is inside torch aborts the process."""
     code = "import modtf; modtf.explore()"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
     assert run.returncode == 0, run.stderr
@@ -893,17 +913,17 @@ def test_a_program_may_end_while_texts_are_written() -> None:
 # -- the server, before it runs ----------------------------------------------------------------------------------------
 
 
-def test_without_voila_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_voila_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "voila.app", None)
     with pytest.raises(modtf.ModtfError, match=r"pip install 'modtf\[demo\]'"):
         serve(open_browser=False)
 
 
-def test_a_taken_port_is_left_alone() -> None:
+def test_taken_and_invalid_ports() -> None:
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         taken.listen()
         port = taken.getsockname()[1]
         assert free_port(port) not in (0, port)
-    with pytest.raises(modtf.ModtfError, match="does not exist"):
+    with pytest.raises(modtf.ModtfError, match="not a valid port"):
         serve(port=70000)

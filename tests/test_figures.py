@@ -1,4 +1,4 @@
-"""The quality/speed curve as data, and its way into a page."""
+"""The curve of quality against speed: its data, and how it reaches a page."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ def table() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("against", ["speed_up", "ratio"])
-def test_a_line_for_each_strategy_and_the_present_point(against: str) -> None:
+def test_one_line_per_strategy_and_the_current_point(against: str) -> None:
     rows = table()
     figure = quality_curve(rows, METRICS, rows[2], against=against)
     bleu = [trace for trace in figure.data if trace.xaxis in (None, "x")]
     assert [trace.name for trace in bleu] == ["size first", "speed first", "you are here"]
-    assert list(bleu[0].x) == [row[against] for row in rows[:4]], "trained rows only, in the order of their ratios"
+    assert list(bleu[0].x) == [row[against] for row in rows[:4]], "trained rows only, ordered by ratio"
     assert list(bleu[2].x) == [rows[2][against]] and list(bleu[2].y) == [rows[2]["bleu_kept"]]
     assert [list(trace.y) for trace in figure.data if trace.xaxis == "x2"][2] == [rows[2]["ser"]]
 
 
-def test_lines_differ_in_more_than_colour() -> None:
+def test_lines_differ_in_symbol_and_dash() -> None:
     first, second = quality_curve(table(), METRICS).data[0], quality_curve(table(), METRICS).data[2]
     assert first.marker.symbol != second.marker.symbol and first.line.dash != second.line.dash
 
 
-def test_a_point_that_is_only_near_is_hollow_and_says_so() -> None:
+def test_the_nearest_point_is_hollow_and_named_so() -> None:
     rows = table()
     here = quality_curve(rows, METRICS, rows[1], exact=False).data[-1]
     assert here.marker.symbol == "circle-open"
@@ -60,7 +60,7 @@ def test_a_point_that_is_only_near_is_hollow_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("lowest", [99.5, 40.0])
-def test_the_axis_does_not_enlarge_noise_and_holds_all_points(lowest: float) -> None:
+def test_the_axis_holds_all_points_and_does_not_magnify_noise(lowest: float) -> None:
     rows = table()
     rows[3]["bleu_kept"] = lowest
     low, high = quality_curve(rows, METRICS).layout.yaxis.range
@@ -71,30 +71,30 @@ def test_no_rows_make_an_empty_figure() -> None:
     assert len(quality_curve([], METRICS).data) == 0
 
 
-def test_the_figure_survives_the_way_through_html() -> None:
+def test_the_figure_survives_html() -> None:
     figure = quality_curve(table(), METRICS)
     inside = re.fullmatch(r'<div class="modtf-figure" hidden>(.*)</div>', figure_html(figure), re.DOTALL)
     assert inside is not None and "<" not in inside[1]
     assert json.loads(unescape(inside[1])) == json.loads(figure.to_json())
 
 
-def test_the_frame_needs_no_network_and_passes_jupyters_data_rate() -> None:
+def test_the_frame_needs_no_network_and_stays_below_jupyters_data_rate() -> None:
     frame = frame_html("a <title>")
     assert "a &lt;title&gt;" in frame
     assert not re.search(r"""(src|href)\s*=\s*["']?https?:""", unescape(frame))
-    assert len(frame) < 2_900_000, "Jupyter cuts off what is over 1 MB/s within 3 seconds"
+    assert len(frame) < 2_900_000, "Jupyter drops output above 1 MB/s over 3 seconds"
 
 
-def test_quality_says_whether_it_is_of_this_very_assembly() -> None:
+def test_quality_says_whether_the_row_is_exact() -> None:
     here = table()[2]
-    assert "This assembly: <b>98.0 %</b>" in quality_html(
+    assert "This assembly: BLEU 64.0 (<b>98.0 %</b> of the full model's)" in quality_html(
         here, True, {"examples": 630, "machine": "<x>", "threads": 1}, METRICS[:2]
     )
-    assert "is not in the table. The nearest that is (2.00×, 6-6)" in quality_html(here, False, {}, METRICS[:2])
+    assert "is not in the table. The nearest one (2.00×, 6-6)" in quality_html(here, False, {}, METRICS[:2])
     assert "<x>" not in quality_html(here, True, {"machine": "<x>"}, METRICS[:2])
 
 
-def test_points_of_ones_own_stand_out_and_are_within_the_axis() -> None:
+def test_points_measured_here_stand_out_and_are_within_the_axis() -> None:
     mine = [{"ratio": 1.6, "layers": "3-2", "bleu_kept": 71.0, "ser": 3.0, "speed_up": 1.9}]
     figure = quality_curve(
         table(),
@@ -112,17 +112,17 @@ def test_points_of_ones_own_stand_out_and_are_within_the_axis() -> None:
     ]
 
 
-def test_scores_of_another_task_are_drawn_by_their_names() -> None:
+def test_scores_of_another_task_are_drawn_under_their_names() -> None:
     rows = [row | {"chrf": 70.0, "chrf_kept": 101.0} for row in table()]
     figure = quality_curve(rows, TEXT.metrics, rows[2])
     assert [title.text for title in figure.layout.annotations] == [metric.title for metric in TEXT.metrics[:2]]
     assert {value for trace in figure.data if trace.xaxis == "x2" for value in trace.y} == {101.0}
-    assert figure.layout.yaxis2.range[0] <= 90, "more is better here, so the axis need not begin at zero"
+    assert figure.layout.yaxis2.range[0] <= 90, "higher is better here, so the axis need not begin at zero"
     words = quality_html(rows[2], True, {}, TEXT.metrics[:2])
-    assert "of the full model's BLEU (64.0)" in words and "of the full model's chrF2 (70.0)" in words
+    assert "BLEU 64.0 (" in words and "chrF2 70.0 (<b>101.0 %</b> of the full model's)" in words
 
 
-def test_the_assembly_is_said_in_words() -> None:
+def test_the_assembly_is_described_in_words() -> None:
     words = assembly_html(choose(MAPPING, 1.5, "speed_first"), Size(3_670_000, 3_410_000))
     assert "encoder 1·1·1·1·1·1·1·1·1·1·1·1 | decoder 3·3·3·3" in words and ">12-4<" in words
     assert "3,670,000 parameters (3,410,000 without embeddings), 14.7 MB" in words

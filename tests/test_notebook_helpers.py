@@ -1,4 +1,4 @@
-"""What the notebooks share: guesses, checks of exercises, controls that draw."""
+"""What the notebooks share: guesses, checks of exercises, and interactive figures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("given", [40, "40", 40.0])
-def test_a_guess_stands_beside_what_was_measured(given: Any, shown: list[dict[str, str]]) -> None:
+def test_a_guess_is_shown_beside_the_measured_value(given: Any, shown: list[dict[str, str]]) -> None:
     notebook.reveal("BLEU", given, 80)
     name, guess, measured = shown[0]["text/plain"].splitlines()
     assert name == "BLEU"
@@ -42,13 +42,13 @@ def test_without_a_guess_the_result_is_folded(measured: float, written: str, sho
 
 
 @pytest.mark.parametrize("guess", ["about 5", (10, 0), float("nan"), "inf", 10**400, "<b>"])
-def test_what_is_no_number_is_no_guess(guess: Any, shown: list[dict[str, str]]) -> None:
+def test_a_guess_that_is_not_a_number_is_refused(guess: Any, shown: list[dict[str, str]]) -> None:
     notebook.reveal("layers", guess, 24)
     assert "is not a number; write digits only" in shown[0]["text/plain"]
     assert shown[0]["text/html"].startswith("<details><summary>") and "<b>" not in shown[0]["text/html"]
 
 
-def test_checks_say_what_is_wrong_and_raise_nothing(capsys: pytest.CaptureFixture) -> None:
+def test_checks_print_what_is_wrong_and_raise_nothing(capsys: pytest.CaptureFixture) -> None:
     def run(work: Any) -> str:
         with notebook.check("1.1"):
             work()
@@ -59,19 +59,16 @@ def test_checks_say_what_is_wrong_and_raise_nothing(capsys: pytest.CaptureFixtur
 
     assert run(lambda: None) == "✓ Exercise 1.1: that is right.\n"
     assert run(wrong) == "✗ Exercise 1.1, not yet: that is three, not four\n"
-    assert (
-        run(lambda: None + 1)
-        == "✗ Exercise 1.1, not yet: your code raised TypeError: unsupported operand type(s) for +: 'NoneType' and 'int'\n"
-    )  # type: ignore[operator]
+    assert run(lambda: None + 1).startswith("✗ Exercise 1.1, not yet: your code raised TypeError: unsupported operand")
     assert run(lambda: modtf.Assembly.parse("?")).startswith(
         "✗ Exercise 1.1, not yet. modtf says: '?' is not an assembly"
     )
 
 
-def test_a_missing_name_is_a_cell_that_was_not_run(capsys: pytest.CaptureFixture) -> None:
+def test_a_missing_name_asks_about_the_cells_above(capsys: pytest.CaptureFixture) -> None:
     with notebook.check("1.1"):
         covers(3, 1)  # type: ignore[name-defined]  # noqa: F821
-    assert "name 'covers' is not defined. Was a cell above not run?" in capsys.readouterr().out
+    assert "name 'covers' is not defined. Did you run all cells above this one?" in capsys.readouterr().out
 
 
 def test_an_interrupted_check_stops() -> None:
@@ -80,13 +77,13 @@ def test_an_interrupted_check_stops() -> None:
 
 
 def drawn(box: Any) -> tuple[str, dict[str, Any] | None, str]:
-    """Words, figure and problem below the controls."""
+    """The text, figure and problem below the controls."""
     problem, canvas = box.children[-2:]
     figure = re.search(r"<div class=\"modtf-figure\" hidden>(.*)</div>", canvas.children[-1].value)
     return canvas.children[0].value, json.loads(unescape(figure[1])) if figure else None, problem.value
 
 
-def test_play_draws_what_controls_say() -> None:
+def test_play_draws_the_controls_values() -> None:
     slider = widgets.IntSlider(value=2, min=1, max=3)
     box = notebook.play(lambda g: f"<b>{g}</b>", g=slider)
     assert drawn(box) == ("<b>2</b>", None, "")
@@ -108,7 +105,7 @@ def test_play_draws_figures_in_one_frame() -> None:
     assert box.children[-1].children[1] is frame and "<iframe" in frame.value
 
 
-def test_play_says_what_cannot_be_drawn_and_goes_on() -> None:
+def test_play_reports_a_problem_and_recovers() -> None:
     def draw(text: str) -> str:
         return str(modtf.Assembly.parse(text))
 
@@ -117,12 +114,12 @@ def test_play_says_what_cannot_be_drawn_and_goes_on() -> None:
     field.value = "<b>"
     _, _, problem = drawn(box)
     assert "is not an assembly" in problem and "<b>" not in problem
-    assert box.children[-1].layout.visibility == "hidden", "what is drawn is of other values"
+    assert box.children[-1].layout.visibility == "hidden", "the drawing shows other values"
     field.value = "encoder 2 | decoder 2"
     assert drawn(box) == ("encoder 2 | decoder 2", None, "") and box.children[-1].layout.visibility == "visible"
 
 
-def test_blocks_lie_where_their_layers_are() -> None:
+def test_blocks_are_placed_over_their_layers() -> None:
     figure = paths_figure({"encoder": (1, 1, 2, 2, 6), "decoder": (6, 6)})
     blocks = {
         (row, start): (width, text)

@@ -1,9 +1,9 @@
-"""The explorer's state, without widgets: what was asked for, what comes of it, and which of it still counts.
+"""The explorer's state, without widgets: the current request, its result, and which results are still valid.
 
-A worker thread computes; the newest wish wins. Each wish has a generation number: work whose number is no longer the
-newest stops at its next token, and what it made is thrown away, so that a stale text never stands where a fresh one
-belongs. A *request* asks for both texts of a source and an assembly. A *job* (see :mod:`modtf.views.jobs`) is what a
-button starts on top of that; the next move stops it.
+A worker thread computes; the newest request wins. Each has a generation number: work whose number is no longer the
+newest stops at its next token and its results are discarded, so that an outdated text never replaces a newer one. A
+*request* asks for the texts of both models for one source and one assembly. A *job* (see :mod:`modtf.views.jobs`) is
+what a button starts on top of that; the next move stops it.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from modtf.views import jobs
 from modtf.views.run import Run, Stale
 from modtf.views.state import Job, Request, Result, Row, Side, State, words_of
 
-#: Work begins when nothing was asked for during this time: the slider may still be moving.
+#: Work begins once no request has come for this long: the slider may still be moving.
 SETTLE_SECONDS = 0.01
-#: An idle worker ends after this time, and with it the last reference that keeps the model in memory.
+#: An idle worker ends after this time, because its reference keeps the model in memory.
 _IDLE_SECONDS = 60.0
 _REMEMBERED_TEXTS = 64
-#: When nothing else was asked for during this time, both models are timed again, in turns.
+#: Once no request has come for this long, both models are timed again, this many times each, in alternating runs.
 _REST_SECONDS, _REST_RUNS = 0.3, 5
 
 
 def _close_at_exit(reference: ReferenceType[Controller]) -> None:
-    """Stop the worker before Python ends: a thread that is inside torch then would abort the process."""
+    """Stop the worker before Python exits: a thread still inside torch would abort the process."""
     controller = reference()
     if controller is not None:
-        controller._on_change = lambda state: None  # nobody looks any more
+        controller._on_change = lambda state: None  # the view is gone
         controller.close()
 
 
 class Controller:
-    """Takes requests and jobs, publishes states.
+    """Takes requests and jobs, and publishes states.
 
-    ``on_change`` is called with each new :class:`State`, by the thread that asked or by the worker, never by both at
-    once. ``table`` is the measured table (see :func:`modtf.evaluation.measured_table`); ``folder`` is where checkpoints
-    are saved.
+    ``on_change`` is called with each new :class:`State`, by the requesting thread or by the worker, never by both at
+    once. ``table`` is the measured table (see :func:`modtf.evaluation.measured_table`); checkpoints are saved in
+    ``folder``.
     """
 
     def __init__(
@@ -68,26 +68,22 @@ class Controller:
         self.rows: list[Row] = [row for row in (table or {}).get("rows", []) if row["trained"]]
         self.folder = Path(folder).resolve()
         self.state = State()
-        self.changed = threading.Condition()  # re-entrant: on_change may request again
-        self.warm: WeakSet[PreTrainedModel] = WeakSet()  # models that have run before
+        self.changed = threading.Condition()  # re-entrant: on_change may make a request
+        self.warm: WeakSet[PreTrainedModel] = WeakSet()  # models that have had their first, slower run
         self._on_change = on_change
-        self._wanted: dict[str, Any] = {
-            "source": "",
-            "ratio": 1.0,
-            "strategy": next(iter(STRATEGIES)),
-            "assembly": None,
-        }
+        strategy = next(iter(STRATEGIES))
+        self._wanted: dict[str, Any] = {"source": "", "ratio": 1.0, "strategy": strategy, "assembly": None}
         self._job: jobs.Work | None = None
         self._pending = self._closing = False
         self._worker: threading.Thread | None = None
         self._remembered: OrderedDict[str, Side] = OrderedDict()
-        self._full_texts: dict[str, str] = {}  # of measurements
+        self._full_texts: dict[str, str] = {}  # of the bundled examples, by source
         self._sizes: dict[Assembly, Size] = {}
         self._banks = list(modular.bank_weights().values())
         self._weights = weights_stamp(self._banks)
         atexit.register(_close_at_exit, ref(self))
 
-    # -- asking --------------------------------------------------------------------------------------------------------
+    # -- requests and jobs ---------------------------------------------------------------------------------------------
 
     def request(
         self,
@@ -96,17 +92,17 @@ class Controller:
         strategy: str | None = None,
         assembly: Assembly | None = None,
     ) -> int:
-        """Ask for texts; what is not given stays as it was. Returns at once with the request's generation number.
+        """Request texts; arguments left out keep their last value. Returns the generation number without waiting.
 
-        ``assembly`` takes the place of ratio and strategy until one of these is given again. Whatever ran before is
-        stopped. Where the request is not possible, the state says why.
+        ``assembly`` overrides ratio and strategy until one of these is given again. Work under way is stopped. If the
+        request is not possible, ``state.problem`` says why.
         """
         given = {"source": source, "ratio": ratio, "strategy": strategy, "assembly": assembly}
         with self.changed:
             if ratio is not None or strategy is not None:
                 self._wanted["assembly"] = None
             self._wanted |= {name: value for name, value in given.items() if value is not None}
-            # What was said of an earlier job is over, but the folder of a checkpoint stays true.
+            # The outcome of an earlier job no longer applies, except for where a checkpoint was saved.
             job = self.state.job
             fields: dict[str, Any] = {} if job is None or job.running or job.kind == "save" else {"job": None}
             try:
@@ -115,66 +111,68 @@ class Controller:
                 asked = Request(self.task.read(self._wanted["source"]), by, chosen)
             except ModtfError as error:
                 self._pending = False
-                # No text is no mistake before the first one.
+                # An empty text is no error before the first one has been entered.
                 nothing_yet = not self._wanted["source"] and self.state.request is None and "size" in fields
-                self._wish(busy=False, problem="" if nothing_yet else str(error), race=None, **fields)
+                self._advance(busy=False, problem="" if nothing_yet else str(error), race=None, **fields)
             else:
                 same_sweep = self.state.sweep is not None and self.state.sweep.source == asked.source
                 sweep = self.state.sweep if same_sweep else None
                 self._begin(None)
-                self._wish(request=asked, busy=True, problem="", race=None, sweep=sweep, **fields)
+                self._advance(request=asked, busy=True, problem="", race=None, sweep=sweep, **fields)
             return self.state.generation
 
     def race(self) -> int:
-        """Write the present text by both models and replay how it came, token by token."""
+        """Let both models write the current text, then replay it token by token."""
         return self._start("race", jobs.race)
 
     def sweep(self, strategy: str) -> int:
-        """Write the present source by every assembly of a strategy."""
+        """Write a text for the current source with every assembly of a strategy."""
         return self._start("sweep", jobs.sweep(strategy))
 
     def measure(self, count: int) -> int:
-        """Measure the present assembly on ``count`` bundled examples, against the full model's texts for them."""
+        """Measure the current assembly on ``count`` bundled examples, with the full model's texts as references."""
         return self._start("measure", jobs.measure(count, self._full_texts))
 
     def save(self, name: str) -> int:
-        """Save the present assembly as a checkpoint in a new folder of this name, in the explorer's folder."""
+        """Save the current assembly as a checkpoint in a new subfolder ``name`` of the explorer's folder."""
         return self._start("save", jobs.save(name))
 
     def wait(self, timeout: float = 60.0, timed_in_turns: bool = False) -> State:
-        """The state once the texts are there and no job runs, or a problem.
+        """Wait until the texts are written and no job runs, or until there is a problem; return the state.
 
-        With ``timed_in_turns`` it also waits for the times of runs in turns. Raises :class:`ModtfError` where that
-        takes longer than ``timeout`` seconds.
+        With ``timed_in_turns``, wait for the times of alternating runs, too. Raises :class:`ModtfError` after
+        ``timeout`` seconds.
         """
 
         def done() -> bool:
             state = self.state
-            once = state.current and state.result is not None and not state.result.timed_in_turns
-            return not state.busy and not (state.job and state.job.running) and not (timed_in_turns and once)
+            if state.busy or (state.job is not None and state.job.running):
+                return False
+            untimed = state.current and state.result is not None and not state.result.timed_in_turns
+            return not (timed_in_turns and untimed)
 
         with self.changed:
             if not self.changed.wait_for(done, timeout):
-                raise ModtfError(f"no result within {timeout:g} seconds; wait longer, or ask for a shorter text")
+                raise ModtfError(f"no result within {timeout:g} seconds; wait longer, or try a shorter text")
             return self.state
 
     def stop(self) -> None:
-        """Give up whatever is under way; the last result stays."""
+        """Stop all work; the last result stays."""
         with self.changed:
             self._pending = False
-            self._wish(busy=False)
+            self._advance(busy=False)
 
     def cancel(self) -> None:
-        """Stop the job that runs; the texts that were asked for are still written, and timed."""
+        """Stop the running job; the requested texts are still written and timed."""
         with self.changed:
             if self.state.request is None or self.state.problem:
                 self.stop()
             else:
                 self._begin(None)
-                self._wish(busy=not self.state.current)
+                self._advance(busy=not self.state.current)
 
     def close(self) -> None:
-        """Stop, and wait for the worker's end: a program must not exit in the middle of its computation."""
+        """Stop all work and wait for the worker to end: a program must not exit while it computes."""
         worker = self._worker
         with self.changed:
             self._closing = True
@@ -185,7 +183,7 @@ class Controller:
             self._closing = False
 
     def measured(self, assembly: Assembly, strategy: str | None) -> tuple[Row | None, bool]:
-        """The table's row of this assembly, or of this strategy's nearest ratio; and whether it is the very one."""
+        """The table's row for this assembly, or for the strategy's nearest ratio; and whether the row is exact."""
         for row in self.rows:
             if row["assembly"] == assembly.to_json():
                 return row, True
@@ -194,42 +192,42 @@ class Controller:
 
     @property
     def strategy(self) -> str:
-        """The strategy that was asked for last; it stays while an assembly is built by hand."""
+        """The strategy requested last; it stays while an assembly is built by hand."""
         return str(self._wanted["strategy"])
 
     def size(self, assembly: Assembly) -> Size:
-        """The size of an assembly, remembered."""
+        """The size of an assembly; computed once."""
         if assembly not in self._sizes:
             self._sizes[assembly] = size_of_assembly(self.modular, assembly)
         return self._sizes[assembly]
 
     def publish(self, state: State) -> None:
-        """Put a state in force and show it; for whoever holds ``changed``."""
+        """Set the state and show it. The caller must hold ``changed``."""
         self.state = state
         self.changed.notify_all()
         self._on_change(state)
 
-    # -- within, under the lock ----------------------------------------------------------------------------------------
+    # -- inside, with the lock held ------------------------------------------------------------------------------------
 
     def _chosen(self) -> tuple[Assembly, str | None]:
-        """The assembly that is wanted, and the strategy that builds it (or None)."""
+        """The requested assembly, and the strategy that builds it (or None)."""
         assembly, ratio, strategy = (self._wanted[name] for name in ("assembly", "ratio", "strategy"))
         chosen = self.modular.choose(ratio, strategy) if assembly is None else self.modular.mapping.check(assembly)
-        # What was built by hand may be what a strategy builds; the one in use has the first word.
+        # An assembly built by hand may equal what a strategy builds; the current strategy is tried first.
         names = [name for name in (strategy, *STRATEGIES) if self.modular.choose(chosen.ratio, name) == chosen]
         return chosen, names[0] if names else None
 
     def _start(self, kind: str, work: jobs.Work) -> int:
-        """Begin a job on the present request; the former race or sweep gives way to a new one."""
+        """Begin a job on the current request; a new race or sweep replaces the last one."""
         with self.changed:
             if self.state.request is None or self.state.problem:
                 self._pending = False
                 words = "correct the input above first" if self.state.problem else "write a text above first"
-                self._wish(busy=False, job=Job(kind, running=False, problem=words))
+                self._advance(busy=False, job=Job(kind, running=False, problem=words))
             else:
                 self._begin(work)
                 former: dict[str, Any] = {kind: None} if kind in ("race", "sweep") else {}
-                self._wish(busy=not self.state.current, job=Job(kind), **former)
+                self._advance(busy=not self.state.current, job=Job(kind), **former)
             return self.state.generation
 
     def _begin(self, job: jobs.Work | None) -> None:
@@ -238,13 +236,13 @@ class Controller:
             self._worker = threading.Thread(target=self._work, name="modtf-explorer", daemon=True)
             self._worker.start()
 
-    def _wish(self, **fields: Any) -> None:
-        """Publish a new generation: whatever is under way is stale from here on."""
+    def _advance(self, **fields: Any) -> None:
+        """Publish a new generation, which makes all work under way stale."""
         job = self.state.job
         if job is not None and job.running and not job.committed:
             fields.setdefault("job", replace(job, running=False, note="stopped"))
         weights = weights_stamp(self._banks)
-        if weights != self._weights:  # trained or loaded meanwhile: no text is theirs any more
+        if weights != self._weights:  # trained or loaded meanwhile: all earlier texts are outdated
             self._weights = weights
             self._remembered.clear()
             self._full_texts.clear()
@@ -272,12 +270,12 @@ class Controller:
                 self._carry_out(run, job)
             except Stale:
                 continue
-            except Exception as error:  # a worker must not end in silence
-                with suppress(Exception):  # unless it is the view that fails
+            except Exception as error:  # a worker must not die without a message
+                with suppress(Exception):  # if the view itself fails, the message cannot be shown
                     self._fail(run, error)
 
     def _settle(self) -> None:
-        """Wait until the slider rests."""
+        """Wait until no new request has come for ``SETTLE_SECONDS``."""
         generation = -1
         while generation != self.state.generation:
             generation = self.state.generation
@@ -307,7 +305,7 @@ class Controller:
             run.answer(busy=False, problem=words, job=job)
 
     def _compute(self, run: Run) -> Result:
-        """Both texts; the full model's may be remembered."""
+        """Both texts; the full model's may come from an earlier request."""
         source, assembly = run.request.source, run.request.assembly
         full = self._remembered.get(source)
         if full is None:
@@ -323,11 +321,11 @@ class Controller:
             self._remembered.popitem(last=False)
 
     def _time_in_turns(self, run: Run, result: Result) -> Result:
-        """The same texts with the times of runs in turns."""
-        models = dict.fromkeys((self.modular.mapping.original, run.request.assembly))
-        times: dict[Assembly, tuple[float, ...]] = dict.fromkeys(models, ())
+        """The same texts, with the times of alternating runs."""
+        # At 1x, both keys are the same assembly.
+        times: dict[Assembly, tuple[float, ...]] = {self.modular.mapping.original: (), run.request.assembly: ()}
         for _ in range(_REST_RUNS):
-            for assembly in models:
+            for assembly in times:
                 times[assembly] += run.write(assembly).latency.times_ms
 
         def timed(side: Side) -> Side:

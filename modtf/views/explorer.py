@@ -1,7 +1,7 @@
-"""The explorer: choose an input and what the model is made of, and see at once what it writes, how fast and how well.
+"""The explorer: choose an input and an assembly, and see at once what it writes, how fast and how well.
 
-Core ipywidgets only, of version 7.7 (Colab) and 8. This file holds the widgets and how they follow each other; the
-:class:`Controller` computes, and the functions of ``markup`` draw its states.
+It uses core ipywidgets only, of versions 7.7 (Colab) and 8. This file holds the widgets and keeps them in step; the
+:class:`Controller` computes, and the functions in ``markup`` turn its states into HTML.
 """
 
 from __future__ import annotations
@@ -31,42 +31,44 @@ from modtf.views.picture import Picture
 from modtf.views.state import Row, State, words_of
 
 _FIRST_RATIO = 2.0
-_NOT_SAID = "(not said)"
+_NOT_GIVEN = "(not given)"
 _STRATEGY_HINTS = {
     "size_first": "both stacks shrink evenly",
-    "speed_first": "the decoder shrinks first, since it runs once for every token",
+    "speed_first": "the decoder shrinks first, since it runs once per token",
 }
 _EXAMPLES = (30, 100, 300)
-#: What quality is measured against: people's texts (the table's test set), or the full model's own texts for bundled
-#: inputs, which can be measured here too.
+_JOB_LABELS = {"race": "race", "sweep": "sweep", "measure": "measure this assembly"}
+#: The references that quality is measured against: people's texts (the table's test set), or the full model's own texts
+#: for the bundled inputs, which can be measured in the explorer too.
 _PEOPLE, _MODEL = "people's texts", "the full model's texts"
 
 
 def explore(modular: ModularModel | None = None, *, folder: str | Path = ".") -> widgets.Widget:
-    """The explorer for a modular model, the bundled pocket model by default; show it as the last value of a cell.
+    """The explorer for a modular model (default: the bundled pocket model), as a widget to end a notebook cell with.
 
-    The model's task says how an input is made and how a text is judged. Checkpoints are saved in ``folder``.
+    The model's task defines how inputs are made and texts are judged. Checkpoints are saved in ``folder``. Raises
+    :class:`ModtfError` if ``modular`` is not a :class:`ModularModel`.
     """
     if modular is not None and not isinstance(modular, ModularModel):
         raise ModtfError(
-            f"a {type(modular).__name__} cannot be explored; "
-            "give it modularized layers first: modtf.modularize(model, ...)"
+            f"cannot explore a {type(modular).__name__}; give it modularized layers first: modtf.modularize(model, ...)"
         )
     return Explorer(load("pocket") if modular is None else modular, folder).widget
 
 
 class Explorer:
-    """The widgets of :func:`explore`, drawing what a controller publishes."""
+    """The widgets of :func:`explore`, which draw the states that a controller publishes."""
 
     def __init__(self, modular: ModularModel, folder: str | Path = ".") -> None:
         self.table, self._table_note = measured_table(modular)
         self.controller = Controller(modular, self.table, self._draw, folder)
         self.task = self.controller.task
-        self.measurable = bool(self.task.model)  # whether there are bundled examples to measure on
-        self._following = False  # set while fields follow each other, so that they do not answer
+        self.measurable = bool(self.task.model)  # whether the task has bundled examples to measure on
+        self._following = False  # true while code sets the controls, so that they do not react to each other
         self._figures: dict[Any, str] = {}
         self._points: tuple[Row, ...] = ()  # measured here
-        self._named: Assembly | None = None  # the assembly that the folder's name was made for
+        self._named: Assembly | None = None  # the assembly that the suggested folder name is for
+        self.job_buttons: dict[str, Any] = {}
         self.result = widgets.HTML()
         sections = [
             widgets.VBox([widgets.HTML(self._title()), *self._input()]),
@@ -80,7 +82,7 @@ class Explorer:
         self.widget.add_class("modtf")
         self._ask(ratio=self.ratio.value, strategy=self.strategy.value)
 
-    # -- the parts, from top to bottom ---------------------------------------------------------------------------------
+    # -- the parts of the page, from top to bottom ---------------------------------------------------------------------
 
     def _title(self) -> str:
         mapping = self.controller.modular.mapping
@@ -93,14 +95,13 @@ class Explorer:
 
     def _input(self) -> list[widgets.Widget]:
         form = self.task.form
-        self.source = _labelled(
-            widgets.Text(
-                value=self.task.first,
-                continuous_update=False,
-                description="text" if form is None else "the same as text",
-                placeholder=self.task.placeholder,
-            )
+        self.source = widgets.Text(
+            value=self.task.first,
+            continuous_update=False,
+            description="text" if form is None else "the same as text",
+            placeholder=self.task.placeholder,
         )
+        self.source.add_class("modtf-field")
         self.source.observe(self._guarded(self._source_changed), "value")
         self.source.layout.flex = "1 1 auto"
         self.problem, self.failure = widgets.HTML(), widgets.HTML()
@@ -114,11 +115,11 @@ class Explorer:
             another.layout = {"width": "170px", "margin": "22px 0 0 8px", "height": "30px"}
             another.on_click(self._guarded(self._draw_another))
             row.append(another)
-        grid = widgets.GridBox(
-            list(self.fields.values()),
-            layout={"grid_template_columns": "repeat(4, minmax(0, 1fr))", "grid_gap": "4px 12px"},
-        )
-        return [*([grid] if self.fields else []), widgets.HBox(row), self.problem, self.failure]
+        parts = [widgets.HBox(row), self.problem, self.failure]
+        if not self.fields:
+            return parts
+        layout = {"grid_template_columns": "repeat(4, minmax(0, 1fr))", "grid_gap": "4px 12px"}
+        return [widgets.GridBox(list(self.fields.values()), layout=layout), *parts]
 
     def _how_small(self) -> list[widgets.Widget]:
         mapping = self.controller.modular.mapping
@@ -146,18 +147,42 @@ class Explorer:
         return [controls, stacks, self.picture.widget, self.impossible, self.structure]
 
     def _racing(self) -> list[widgets.Widget]:
-        self.race_button, self.race = _button("race", "play"), widgets.HTML()
-        self.race_button.on_click(self._guarded(lambda: self._start_or_stop("race", self.controller.race)))
-        self.race_status = widgets.HTML()
+        self.race_button = self._job_button("race", "play")
+        self.race, self.race_status = widgets.HTML(), widgets.HTML()
         return [_bar(self.race_button, self.race_status), self.race]
 
     def _quality(self) -> list[widgets.Widget]:
-        self.quality, self.figure = widgets.HTML(), widgets.HTML(layout={"display": "none"})
-        self.measure_status, self.measured = widgets.HTML(), widgets.HTML()
-        if not self.measurable:
-            note = f"{self._table_note} {self.task.measure} stands beside the texts."
-            self.quality.value = f'<p class="modtf-note">{escape(note)}</p>'
-            return [self.quality]
+        self.quality, self.measured = widgets.HTML(), widgets.HTML()
+        if not self.controller.rows:
+            live = "" if self.measurable else f" {self.task.measure} is shown beside the texts."
+            self.quality.value = f'<p class="modtf-note">{escape(self._table_note + live)}</p>'
+            if not self.measurable:
+                return [self.quality]
+        self.against = widgets.ToggleButtons(
+            options=[_PEOPLE, _MODEL],
+            value=_PEOPLE if self.controller.rows else _MODEL,
+            style={"button_width": "auto"},
+            layout={"width": "auto"},
+            tooltips=[
+                "the table's test set, measured earlier",
+                "the bundled inputs, which can be measured here too: how similar are the two models' texts?",
+            ],
+        )
+        self.against.observe(self._guarded(lambda: self._draw_curve(self.controller.state)), "value")
+        against = _hint(f"{self.task.metrics[0].name} against")
+        self.yardstick = _bar(widgets.HTML(against, layout={"flex": "none"}), self.against)
+        title = "Measured quality against measured speed: one line per strategy, the current assembly as a point"
+        self.figure = widgets.HTML(layout={"display": "none"})
+        self.curve = widgets.VBox([widgets.HTML(frame_html(title)), self.figure])
+        self.curve.add_class(CURVE_CLASS)
+        if not self.controller.rows:  # nothing to draw until a measurement is made
+            self.curve.layout.display = "none"
+        if not (self.controller.rows and self.measurable):  # no choice of references
+            self.yardstick.layout.display = "none"
+        parts = [self.quality, self.yardstick, self.curve]
+        return [*parts, self._measuring(), self.measured] if self.measurable else parts
+
+    def _measuring(self) -> widgets.Widget:
         self.examples = widgets.Dropdown(
             options=[(f"{n} inputs", n) for n in _EXAMPLES],
             value=_EXAMPLES[0],
@@ -165,45 +190,14 @@ class Explorer:
             layout={"width": "150px"},
             style={"description_width": "24px"},
         )
-        self.measure_button = _button("measure this assembly", "tachometer")
-        self.measure_button.on_click(
-            self._guarded(lambda: self._start_or_stop("measure", lambda: self.controller.measure(self.examples.value)))
-        )
+        self.measure_button = self._job_button("measure", "tachometer")
         self.progress = widgets.IntProgress(layout={"width": "160px", "display": "none"})
-        self.against = widgets.ToggleButtons(
-            options=[_PEOPLE, _MODEL],
-            style={"button_width": "auto"},
-            layout={"width": "auto"},
-            tooltips=[
-                "the table's test set, measured before",
-                "bundled inputs, so that it can be measured here too: how alike are both models' texts?",
-            ],
-        )
-        self.against.observe(self._guarded(lambda: self._draw_curve(self.controller.state)), "value")
-        title = "Measured quality against measured speed: a line for each strategy, the present assembly as a point"
-        self.curve = widgets.VBox([widgets.HTML(frame_html(title)), self.figure])
-        self.curve.add_class(CURVE_CLASS)
-        if not self.controller.rows:
-            self.quality.value = f'<p class="modtf-note">{escape(self._table_note)}</p>'
-            self.against.value = _MODEL
-        self.yardstick = _bar(
-            widgets.HTML(_hint(f"{self.task.metrics[0].name} against"), layout={"flex": "none"}), self.against
-        )
-        if not self.controller.rows:
-            self.yardstick.layout.display = self.curve.layout.display = "none"
-        return [
-            self.quality,
-            self.yardstick,
-            self.curve,
-            _bar(self.measure_button, self.examples, self.progress, self.measure_status),
-            self.measured,
-        ]
+        self.measure_status = widgets.HTML()
+        return _bar(self.measure_button, self.examples, self.progress, self.measure_status)
 
     def _sweeping(self) -> list[widgets.Widget]:
-        self.sweep_button, self.sweep, self.sweep_status = _button("sweep", "list-ol"), widgets.HTML(), widgets.HTML()
-        self.sweep_button.on_click(
-            self._guarded(lambda: self._start_or_stop("sweep", lambda: self.controller.sweep(self.controller.strategy)))
-        )
+        self.sweep_button = self._job_button("sweep", "list-ol")
+        self.sweep, self.sweep_status = widgets.HTML(), widgets.HTML()
         return [_bar(self.sweep_button, self.sweep_status), self.sweep]
 
     def _taking_away(self) -> list[widgets.Widget]:
@@ -213,19 +207,24 @@ class Explorer:
         self.save_button.on_click(self._guarded(lambda: self.controller.save(self.name.value)))
         return [self.code, _bar(self.name, self.save_button), self.saved]
 
-    # -- from the person to the controller -----------------------------------------------------------------------------
+    def _job_button(self, kind: str, icon: str) -> Any:
+        """A button that starts jobs of this kind, and stops them while they run."""
+        button = self.job_buttons[kind] = _button(_JOB_LABELS[kind], icon)
+        button.on_click(self._guarded(lambda: self._start_or_stop(kind)))
+        return button
 
-    def _ask(self, **wish: Any) -> None:
-        """Request, and let the controls follow to what is then in force."""
-        self.controller.request(self.source.value, **wish)
+    # -- from the controls to the controller ---------------------------------------------------------------------------
+
+    def _ask(self, **changes: Any) -> None:
+        """Make a request, and set the controls to the resulting assembly."""
+        self.controller.request(self.source.value, **changes)
         state = self.controller.state
-        assembly = self._present()
+        assembly = self._current()
         with self._follow():
             self.strategy.value = state.strategy
             options = self._ratios(self.controller.strategy)
-            if all(
-                abs(value - assembly.ratio) > 1e-9 for _, value in options
-            ):  # built by hand, and off this strategy's way
+            if all(abs(value - assembly.ratio) > 1e-9 for _, value in options):
+                # Built by hand, with a ratio that this strategy does not reach.
                 options = sorted([*options, (f"{assembly.ratio:.2f}×", assembly.ratio)], key=lambda option: option[1])
             if self.ratio.options != tuple(options):
                 self.ratio.options = options
@@ -241,7 +240,7 @@ class Explorer:
         given = {key: field.value.strip() for key, field in self.fields.items() if field.value.strip()}
         with self._follow():
             self.source.value = self.task.form.write(given) if self.task.form else ""
-        self._source_changed()  # what was typed into one field may have made another of it
+        self._source_changed()  # text typed into one field may have changed other fields
 
     def _draw_another(self) -> None:
         with self._follow():
@@ -258,7 +257,7 @@ class Explorer:
 
     def _length_changed(self, stack: StackMapping) -> None:
         path = even_path(stack, self.lengths[stack.name].value)
-        self._ask(assembly=dataclasses.replace(self._present(), **{stack.name: path}))
+        self._ask(assembly=dataclasses.replace(self._current(), **{stack.name: path}))
 
     def _touched(self, make: Callable[[], Assembly]) -> None:
         def apply() -> None:
@@ -271,21 +270,25 @@ class Explorer:
 
         self._guarded(apply)(None)
 
-    def _present(self) -> Assembly:
+    def _current(self) -> Assembly:
         return self.controller.state.assembly or self.controller.modular.mapping.original
 
-    def _start_or_stop(self, kind: str, start: Callable[[], int]) -> None:
+    def _start_or_stop(self, kind: str) -> None:
         job = self.controller.state.job
         if job is not None and job.running and job.kind == kind:
             self.controller.cancel()
+        elif kind == "race":
+            self.controller.race()
+        elif kind == "sweep":
+            self.controller.sweep(self.controller.strategy)
         else:
-            start()
+            self.controller.measure(self.examples.value)
 
     def _ratios(self, strategy: str) -> list[tuple[str, float]]:
         return [(f"{one.ratio:.2f}×", one.ratio) for one in assemblies(self.controller.modular.mapping, strategy)]
 
     def _show_fields(self) -> None:
-        """Let the fields follow the text, where it is an input; the controller says where it is none."""
+        """Set the fields from the text. If it is not a valid input, leave them; the controller reports the problem."""
         if self.task.form is None:
             return
         with suppress(ModtfError):
@@ -303,9 +306,8 @@ class Explorer:
             self._following = False
 
     def _guarded(self, action: Callable[[], Any]) -> Callable[[Any], None]:
-        """An observer that keeps still while fields follow each other, and shows its errors instead of losing them."""
+        """An observer that does nothing while code sets the controls, and shows errors instead of losing them."""
 
-        @functools.wraps(action)
         def observer(change: Any) -> None:
             if self._following:
                 return
@@ -320,7 +322,7 @@ class Explorer:
     # -- from the controller to the page -------------------------------------------------------------------------------
 
     def _draw(self, state: State) -> None:
-        """Called by the worker thread too: sets traits of display widgets only. Texts come first: people wait for them."""
+        """Draw a state, texts first. The worker thread calls this too, so it sets traits of display widgets only."""
         self.result.value = markup.result_html(state, self.task)
         self.problem.value = markup.problem_html(state.problem)
         self.race.value = markup.race_html(state.race)
@@ -330,13 +332,13 @@ class Explorer:
             self.structure.value = markup.assembly_html(state.assembly, state.size)
             self._draw_taking_away(state)
         self.sweep.value = markup.sweep_html(None if state.problem else state.sweep, self.task)
-        if self.measurable:
+        if self.measurable or self.controller.rows:
             self._draw_quality(state)
 
     def _draw_taking_away(self, state: State) -> None:
         self.code.value = markup.code_html(self.controller.modular, None if state.problem else state.request)
         if state.assembly is not None and state.assembly != self._named:
-            # A name that was typed stays while the assembly does.
+            # A typed name stays until the assembly changes.
             self._named = state.assembly
             model = re.sub(r"[^\w+-]+", "-", Path(self.controller.modular.source or "").name).strip("-") or "model"
             self.name.value = f"{model}-{state.assembly.shape}"
@@ -344,23 +346,18 @@ class Explorer:
     def _draw_jobs(self, state: State) -> None:
         job = state.job
         running = job.kind if job is not None and job.running else ""
-        buttons = {"race": (self.race_button, "race"), "sweep": (self.sweep_button, "sweep")}
-        if self.measurable:
-            buttons["measure"] = (self.measure_button, "measure this assembly")
-        for kind, (button, words) in buttons.items():
-            button.description = "stop" if running == kind else words
+        for kind, button in self.job_buttons.items():
+            button.description = "stop" if running == kind else _JOB_LABELS[kind]
             button.disabled = running not in ("", kind)
         self.save_button.disabled = bool(running)
-        self.race_status.value = markup.job_html(job, "race") or _hint(
-            "both texts token by token, to feel the difference"
-        )
-        self.sweep_status.value = markup.job_html(job, "sweep") or _hint(self.task.question)
-        self.saved.value = markup.saved_html(job)
         if self.measurable:
             self.measure_status.value = markup.job_html(job, "measure")
             self.progress.layout.display = "" if running == "measure" else "none"
             if job is not None and running == "measure":
                 self.progress.max, self.progress.value = max(1, job.total), job.done
+        self.race_status.value = markup.job_html(job, "race") or _hint("watch both texts appear, token by token")
+        self.sweep_status.value = markup.job_html(job, "sweep") or _hint(self.task.question)
+        self.saved.value = markup.saved_html(job)
 
     def _draw_quality(self, state: State) -> None:
         if state.assembly is None:
@@ -370,12 +367,12 @@ class Explorer:
             self.quality.value = markup.quality_html(row, exact, self.table or {}, self.task.metrics[:2])
         self.measured.value = markup.measured_html(state, self.task.metrics[:2])
         if state.measured_here != self._points:
-            # A point that was measured here stands on the curve that it can be compared with.
+            # Show the new point on the curve that it can be compared with.
             self._points = state.measured_here
             self._figures.clear()
             self.curve.layout.display = self.yardstick.layout.display = ""
             self.against.value = _MODEL
-        if not state.busy and not (state.job and state.job.running):  # a figure takes longest: text first
+        if not state.busy and not (state.job and state.job.running):  # the figure takes longest, so it comes last
             self._draw_curve(state)
 
     def _draw_curve(self, state: State) -> None:
@@ -385,7 +382,7 @@ class Explorer:
         rows, mine, titles = self.controller.rows, [], None
         metrics = self.task.metrics[:2]
         if self.against.value == _MODEL:
-            # Other inputs than the table's, and harder ones: their errors are not those of the sentence above.
+            # The bundled inputs are harder than the table's, so these errors differ from those in the sentence above.
             titles = [
                 f"{metric.title}, bundled inputs" if metric.errors else f"{metric.name} against the full model's texts"
                 for metric in metrics
@@ -395,16 +392,18 @@ class Explorer:
             same = [row for row in mine if row["assembly"] == state.assembly.to_json()]
             if same:
                 here, exact = same[0], True
+            elif here is not None and "bundled" in here:
+                here = _against_model(here, here["bundled"], metrics)
             else:
-                here = _against_model(here, here["bundled"], metrics) if here and "bundled" in here else None
-        key = (self.against.value, here and str(here["assembly"]), exact)
+                here = None
+        key = (self.against.value, None if here is None else str(here["assembly"]), exact)
         if key not in self._figures:
             self._figures[key] = figure_html(quality_curve(rows, metrics, here, exact, mine=mine, titles=titles))
         self.figure.value = self._figures[key]
 
 
 def _against_model(row: Row, scores: Row, metrics: Sequence[Metric]) -> Row:
-    """The row with scores against the full model's own texts in the fields that are drawn."""
+    """The row with ``scores``, measured against the full model's own texts, in the fields that are drawn."""
     return {**row, **{metric.field: scores[metric.key] for metric in metrics}}
 
 
@@ -415,13 +414,14 @@ def _nearest(ratio: float, options: list[tuple[str, float]]) -> float:
 def _slider(name: str, options: list[tuple[str, Any]], value: Any) -> Any:
     slider = widgets.SelectionSlider(
         options=options, value=value, description=name, continuous_update=True, style={"description_width": "60px"}
-    )  # fmt: skip
+    )
     slider.add_class("modtf-slider")
     return slider
 
 
 def _section(title: str, *children: widgets.Widget) -> Any:
-    section = widgets.VBox([*([widgets.HTML(f"<h3>{title}</h3>")] if title else []), *children])
+    heading = [widgets.HTML(f"<h3>{title}</h3>")] if title else []
+    section = widgets.VBox([*heading, *children])
     section.add_class("modtf-section")
     return section
 
@@ -440,22 +440,13 @@ def _button(words: str, icon: str) -> Any:
     return widgets.Button(description=words, icon=icon)
 
 
-def _labelled(widget: Any) -> Any:
-    """Its label above it instead of beside it."""
-    widget.add_class("modtf-field")
-    return widget
-
-
 def _field(field: Field) -> Any:
     if field.open:
-        return _labelled(
-            widgets.Combobox(
-                options=field.values,
-                description=field.label,
-                placeholder=_NOT_SAID,
-                ensure_option=False,
-                continuous_update=False,
-            )
+        widget = widgets.Combobox(
+            options=field.values, description=field.label, placeholder=_NOT_GIVEN, continuous_update=False
         )
-    options = [(_NOT_SAID, ""), *((value, value) for value in field.values)]
-    return _labelled(widgets.Dropdown(options=options, description=field.label))
+    else:
+        options = [(_NOT_GIVEN, ""), *((value, value) for value in field.values)]
+        widget = widgets.Dropdown(options=options, description=field.label)
+    widget.add_class("modtf-field")
+    return widget

@@ -1,10 +1,10 @@
-"""Plotly figures from plain records, and the way they reach a page.
+"""Plotly figures from plain records, and the frame that shows them on a page.
 
-Why a frame of our own: an HTML widget does not run scripts, FigureWidget is unreliable in Colab and does not exist in
-Voila without its extension, and an Output widget is drawn anew (with a flicker) at each move of the slider. A frame
-whose document is given as ``srcdoc`` runs its scripts wherever an HTML widget can be shown: Voila, JupyterLab and Colab,
-with core ipywidgets only and without a network. It loads plotly.js once, compressed (1.5 MB instead of 4.7, below the
-data rate at which Jupyter cuts a message off), and from then on redraws in place whenever the figure beside it changes.
+Why a frame of our own: an HTML widget does not run scripts, FigureWidget is unreliable in Colab and needs an extension
+in Voila, and an Output widget flickers at each move of the slider. A frame whose document is given as ``srcdoc`` runs
+its scripts wherever an HTML widget can be shown (Voila, JupyterLab and Colab), with core ipywidgets only and without a
+network. It loads plotly.js once, compressed to 1.5 MB from 4.7, which stays below Jupyter's limit on the data rate.
+From then on, it redraws in place whenever the figure beside it changes.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from plotly.subplots import make_subplots
 from modtf.mapping import LayerPath, start_indices
 from modtf.tasks.task import Metric
 
-#: Okabe and Ito's palette: told apart by all kinds of colour vision, on white and on black. Shape and dash repeat it.
+#: Colours after Okabe and Ito: distinct on white and on black, with any colour vision. Symbols and dashes differ, too.
 _LOOKS: dict[str, dict[str, Any]] = {
     "size_first": {"name": "size first", "color": "#3b8fd0", "symbol": "circle", "dash": "solid", "size": 7},
     "speed_first": {"name": "speed first", "color": "#e07b1a", "symbol": "diamond", "dash": "dash", "size": 7},
 }
-_MINE: dict[str, Any] = {"name": "measured here", "color": "#8a8a8a", "symbol": "star", "dash": "", "size": 13}
+_MINE: dict[str, Any] = {"name": "measured here", "color": "#8a8a8a", "symbol": "star", "dash": "solid", "size": 13}
 _HERE = "#cc4e94"
 _COLORWAY = ("#3b8fd0", "#e07b1a", "#cc4e94", "#2a9d74", "#8a8a8a", "#b8860b")
 _AGAINST = {"speed_up": "speed-up, measured (×)", "ratio": "compression ratio (×)"}
@@ -44,35 +44,33 @@ def quality_curve(
     mine: Sequence[dict[str, Any]] = (),
     titles: Sequence[str] | None = None,
 ) -> go.Figure:
-    """The first two metrics of the trained rows against ``speed_up`` or ``ratio``, a line for each strategy.
+    """The first two metrics of the trained rows against ``speed_up`` or ``ratio``, one line per strategy.
 
-    ``here`` is the row to highlight, with a hollow mark where it is only the nearest one (``exact`` false); ``mine``
-    are points of their own. ``titles`` take the place of the metrics'. Colours of text are left to the page, so that it
-    reads in light and dark.
+    ``here`` is the row to highlight; its mark is hollow where it is only the nearest one (``exact`` false). ``mine``
+    are rows to show as separate points. ``titles`` replace those of the metrics. The page sets the colour of text, so
+    that the figure is legible on light and dark pages.
     """
     metrics = metrics[:2]
     titles = [metric.title for metric in metrics] if titles is None else titles
     figure = make_subplots(rows=1, cols=2, subplot_titles=titles, horizontal_spacing=0.1)
-    hovers = [
-        f"%{{y:.1f}} % {metric.name}" if metric.errors else f"%{{y:.1f}} {title.partition(' (')[0]}"
+    # What the number under the pointer is, such as "% slot errors" or "BLEU kept".
+    units = [
+        f"% {metric.name}" if metric.errors else title.partition(" (")[0]
         for metric, title in zip(metrics, titles, strict=True)
-    ]
-    panels = [
-        (column, metric.field, hover) for column, (metric, hover) in enumerate(zip(metrics, hovers, strict=True), 1)
     ]
 
     def add(points: Sequence[dict[str, Any]], name: str, labels: list[str], **looks: Any) -> None:
-        for column, field, hover in panels:
+        for column, (metric, unit) in enumerate(zip(metrics, units, strict=True), start=1):
             figure.add_scatter(
                 x=[row[against] for row in points],
-                y=[row[field] for row in points],
+                y=[row[metric.field] for row in points],
                 text=labels,
                 row=1,
                 col=column,
                 name=name,
                 legendgroup=name,
                 showlegend=column == 1,
-                hovertemplate="%{text}<br>" + hover + "<br>%{x:.2f}×<extra></extra>",
+                hovertemplate="%{text}<br>%{y:.1f} " + unit + "<br>%{x:.2f}×<extra></extra>",
                 **looks,
             )
 
@@ -84,22 +82,18 @@ def quality_curve(
                 line,
                 look["name"],
                 [f"{row['ratio']:.2f}× · {row['layers']} layers · {look['name']}" for row in line],
-                mode="lines+markers" if look["dash"] else "markers",
-                line={"color": look["color"], "dash": look["dash"] or "solid", "width": 2},
+                mode="markers" if look is _MINE else "lines+markers",
+                line={"color": look["color"], "dash": look["dash"], "width": 2},
                 marker={"symbol": look["symbol"], "size": look["size"], "color": look["color"]},
             )
     if here is not None:
+        outline = {"width": 3, "color": _HERE}
         add(
             [here],
             "you are here" if exact else "nearest measured",
             [f"{here['ratio']:.2f}× · {here['layers']} layers"],
             mode="markers",
-            marker={
-                "symbol": "circle" if exact else "circle-open",
-                "size": 15,
-                "color": _HERE,
-                "line": {"width": 3, "color": _HERE},
-            },
+            marker={"symbol": "circle" if exact else "circle-open", "size": 15, "color": _HERE, "line": outline},
         )
     figure.update_layout(
         template="none",
@@ -120,33 +114,45 @@ def quality_curve(
         values = [row[metric.field] for row in [*trained, *mine]]
         if metric.errors:
             figure.update_yaxes(rangemode="tozero", row=1, col=column)
-        elif values:  # a point of difference must not fill the figure
+        elif values:  # keep a wide range, so that small differences look small
             figure.update_yaxes(range=[min(90, min(values) - 2), max(102, max(values) + 1)], row=1, col=column)
     return figure
 
 
-#: Modules by granularity, darker the more layers they stand for; originals are hollow.
+#: Colours of modularized layers from granularity 2 on: the coarser, the darker. Original layers are hollow.
 _BLOCKS = ("#b9d7ee", "#8bbde2", "#5fa3d5", "#3b8fd0", "#2a6ea3", "#1b4b70")
 
 
 def paths_figure(paths: dict[str, LayerPath], title: str = "") -> go.Figure:
-    """Paths as rows of blocks over the original layers: ``{"encoder": (1, 1, 2, 2, 6)}``.
+    """Paths, such as ``{"encoder": (1, 1, 2, 2, 6)}``, as rows of blocks over the original layers.
 
-    A block says m(g, j), or the original layer's number.
+    A block is labelled m(g, j), or with the original layer's number.
     """
     figure = go.Figure()
+    upright = {"textposition": "inside", "insidetextanchor": "middle", "textangle": 0, "constraintext": "none"}
     blocks = [
         (row, g, start) for row, path in paths.items() for g, start in zip(path, start_indices(path), strict=True)
     ]
     for g in sorted({g for _, g, _ in blocks}):
-        rows, starts = zip(*((row, start) for row, granularity, start in blocks if granularity == g), strict=True)
-        color = "rgba(255,255,255,0)" if g == 1 else _BLOCKS[min(g - 2, len(_BLOCKS) - 1)]
+        starts = [start for _, granularity, start in blocks if granularity == g]
+        if g == 1:
+            labels, color, text_color = [str(start) for start in starts], "rgba(255,255,255,0)", None
+        else:
+            labels = [f"m({g}, {start // g})" for start in starts]
+            color = _BLOCKS[min(g - 2, len(_BLOCKS) - 1)]
+            text_color = "white" if color in _BLOCKS[3:] else "#222222"
         figure.add_bar(
-            orientation="h", y=rows, x=[g] * len(rows), base=starts, width=0.76,
-            text=[str(start) if g == 1 else f"m({g}, {start // g})" for start in starts], textposition="inside", insidetextanchor="middle", textangle=0,
-            constraintext="none", textfont={"color": "white" if g > 1 and color in _BLOCKS[3:] else "#222222" if g > 1 else None},
-            marker={"color": color, "line": {"color": "#888888", "width": 1.5}}, hovertemplate="%{text}<extra></extra>",
-        )  # fmt: skip
+            orientation="h",
+            y=[row for row, granularity, _ in blocks if granularity == g],
+            x=[g] * len(starts),
+            base=starts,
+            width=0.76,
+            text=labels,
+            textfont={"color": text_color},
+            marker={"color": color, "line": {"color": "#888888", "width": 1.5}},
+            hovertemplate="%{text}<extra></extra>",
+            **upright,
+        )
     depth = max(map(sum, paths.values()))
     figure.update_layout(
         template="plotly_white", title=title, barmode="overlay", height=120 + 34 * len(paths), showlegend=False
@@ -164,34 +170,35 @@ def paths_figure(paths: dict[str, LayerPath], title: str = "") -> go.Figure:
 
 
 def described(figure: go.Figure, alt: str, **layout: Any) -> go.Figure:
-    """The figure as the notebooks show it, with ``alt`` for those who cannot see it; ``layout`` holds other settings."""
-    figure.update_layout(
-        meta={"alt": alt}, colorway=_COLORWAY, font={"size": 13}, margin={"l": 60, "r": 20, "t": 50, "b": 50}, paper_bgcolor="white", plot_bgcolor="white"
-    )  # fmt: skip
+    """The figure as the notebooks show it, with ``alt`` as its text alternative; ``layout`` overrides the defaults."""
+    margin = {"l": 60, "r": 20, "t": 50, "b": 50}
+    figure.update_layout(meta={"alt": alt}, colorway=_COLORWAY, font={"size": 13}, margin=margin)
+    figure.update_layout(paper_bgcolor="white", plot_bgcolor="white")
     return figure.update_layout(**layout)
 
 
-#: The element that holds frame and figure; the frame finds it from where it stands, so several explorers do not meet.
+#: Class of the element that holds frame and figure. A frame looks for its own, so several can share one page.
 CURVE_CLASS = "modtf-curve"
 
 
 def figure_html(figure: go.Figure) -> str:
-    """A figure as the text of a hidden element, for :func:`frame_html` beside it to draw."""
+    """A figure as the text of a hidden element, which the frame beside it (:func:`frame_html`) draws."""
     return f'<div class="modtf-figure" hidden>{escape(str(figure.to_json()))}</div>'
 
 
 def frame_html(title: str, height: int = 274) -> str:
-    """A frame that draws the figure found within the same :data:`CURVE_CLASS`, and again whenever that changes."""
+    """A frame, ``height`` pixels high, that draws the figure in the same :data:`CURVE_CLASS` whenever it changes."""
     return (
-        f'<iframe title="{escape(title)}" style="border:0;width:100%;height:{height}px;display:block;background:transparent" '
-        f'srcdoc="{escape(_frame_document())}"></iframe>'
+        f'<iframe title="{escape(title)}" srcdoc="{escape(_frame_document())}" '
+        f'style="border:0;width:100%;height:{height}px;display:block;background:transparent"></iframe>'
     )
 
 
 @cache
 def _frame_document() -> str:
     packed = base64.b64encode(gzip.compress(get_plotlyjs().encode(), 6)).decode()
-    return f"""<!doctype html><meta charset="utf-8"><style>body{{margin:0;overflow:hidden;font:13px system-ui,sans-serif}}</style>
+    return f"""<!doctype html><meta charset="utf-8">
+<style>body{{margin:0;overflow:hidden;font:13px system-ui,sans-serif}}</style>
 <div id="figure"></div><script>
 (async () => {{
   const element = document.getElementById("figure");

@@ -1,4 +1,4 @@
-"""What the explorer's buttons start on top of a request: race, sweep, measurement, checkpoint."""
+"""The work that the explorer's buttons start on the current request: race, sweep, measurement, checkpoint."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from modtf.tasks import Example
 from modtf.views.run import MACHINE, Run
 from modtf.views.state import Job, Race, Runner, Sweep, words_of
 
-#: Does its work and publishes how it stands; raises :class:`ModtfError` for what is not possible.
+#: A job: does its work and publishes its progress. Raises :class:`ModtfError` for what is not possible.
 Work = Callable[[Run], None]
 
-#: A race is replayed in slow motion where the slower model would need less than this, with so many pictures a second.
-RACE_SECONDS, PICTURES_PER_SECOND = 5.0, 20
-#: A measurement reports after each batch of texts, and times a few sentences several times, in turns.
-BATCH, TIMED_SENTENCES, TIMED_RUNS = 10, 3, 3
+#: A replay is slowed down to last at least this long.
+RACE_SECONDS, FRAMES_PER_SECOND = 5.0, 20
+#: Of a measurement: texts per batch, with progress after each; inputs to time both models on; runs on each of those.
+BATCH, TIMED_INPUTS, TIMED_RUNS = 10, 3, 3
 
 
 def race(run: Run) -> None:
-    """Write the text by both models and replay how it came, token by token."""
-    full, small = (_runner(run, assembly) for assembly in (run.modular.mapping.original, run.request.assembly))
+    """Let both models write the text, then replay it token by token."""
+    full, small = _runner(run, run.modular.mapping.original), _runner(run, run.request.assembly)
     last = max(full.times_ms[-1], small.times_ms[-1])
     replay = Race(full, small, max(1.0, 1000 * RACE_SECONDS / last))
     started = time.perf_counter()
     while not replay.finished:
         replay = replace(replay, now_ms=1000 * (time.perf_counter() - started) / replay.slowdown)
         run.answer(race=replay)
-        run.pause(1 / PICTURES_PER_SECOND)
+        run.pause(1 / FRAMES_PER_SECOND)
     run.progress(running=False)
 
 
@@ -48,9 +48,9 @@ def _runner(run: Run, assembly: Assembly) -> Runner:
         tokens.append(int(chosen[0]))
         stamps.append(time.perf_counter())
 
-    run.write(assembly)  # both models are timed right after a run of their own
+    run.write(assembly)  # so that each model is timed right after a run of its own
     side = run.write(assembly, each=each)
-    # Decoding ends with the last token, so the others are so much earlier.
+    # The run's time ends at its last token; the earlier tokens count back from there.
     times_ms = tuple(side.latency.median_ms - 1000 * (stamps[-1] - stamp) for stamp in stamps)
     with run.machine():
         decode = run.modular.tokenizer.decode
@@ -59,7 +59,7 @@ def _runner(run: Run, assembly: Assembly) -> Runner:
 
 
 def sweep(strategy: str) -> Work:
-    """Write the source by every assembly of a strategy."""
+    """Write a text for the current source with every assembly of a strategy."""
 
     def work(run: Run) -> None:
         chosen = assemblies(run.modular.mapping, strategy)
@@ -76,9 +76,9 @@ def sweep(strategy: str) -> Work:
 
 
 def measure(count: int, full_texts: dict[str, str]) -> Work:
-    """Score the assembly on ``count`` bundled examples, against the full model's texts for them, and time it.
+    """Score the assembly on ``count`` bundled examples, with the full model's texts as references, and time it.
 
-    ``full_texts`` remembers the full model's texts by their sources.
+    ``full_texts`` keeps the full model's texts, by source, for later measurements.
     """
 
     def work(run: Run) -> None:
@@ -88,20 +88,22 @@ def measure(count: int, full_texts: dict[str, str]) -> Work:
         unknown = [source for source in sources if source not in full_texts]
         total, started = len(unknown) + len(sources), time.perf_counter()
 
-        def note(done: int) -> None:
-            passed = time.perf_counter() - started
-            run.progress(done=done, total=total, seconds_left=passed / done * (total - done) if done else None)
+        def report(done: int) -> None:
+            elapsed = time.perf_counter() - started
+            run.progress(done=done, total=total, seconds_left=elapsed / done * (total - done))
 
-        note(0)
+        run.progress(done=0, total=total)
+        done = 0
         for batch, texts in _texts(run, unknown, original):
             full_texts.update(zip(batch, texts, strict=True))
-            note(sum(source in full_texts for source in unknown))
+            done += len(batch)
+            report(done)
         written: list[str] = []
         for _, texts in _texts(run, sources, assembly):
             written += texts
-            note(len(unknown) + len(written))
+            report(done + len(written))
         scores = run.task.score([Example(source, (full_texts[source],)) for source in sources], written)
-        speeds, engine = _speeds(run, sources[:TIMED_SENTENCES], (original, assembly))
+        speeds, engine = _speeds(run, sources[:TIMED_INPUTS], (original, assembly))
         row: dict[str, Any] = {
             "assembly": assembly.to_json(),
             "ratio": assembly.ratio,
@@ -118,14 +120,14 @@ def measure(count: int, full_texts: dict[str, str]) -> Work:
 
 
 def _texts(run: Run, sources: Sequence[str], assembly: Assembly) -> Iterator[tuple[Sequence[str], list[str]]]:
-    """Batches of sources with their texts."""
+    """Yield the sources in batches, each with its texts."""
     for start in range(0, len(sources), BATCH):
         batch = sources[start : start + BATCH]
         yield batch, run.write_all(batch, assembly).texts
 
 
 def _speeds(run: Run, sources: Sequence[str], models: Sequence[Assembly]) -> tuple[dict[Assembly, list[float]], str]:
-    """Tokens per second of each model, in turns, and the engine that wrote them."""
+    """Tokens per second of each model, one value per run, and the engine; the models take turns."""
     speeds: dict[Assembly, list[float]] = {assembly: [] for assembly in models}
     engine = ""
     for source in sources:
@@ -138,16 +140,16 @@ def _speeds(run: Run, sources: Sequence[str], models: Sequence[Assembly]) -> tup
 
 
 def save(name: str) -> Work:
-    """Save the assembly as a checkpoint in a new folder of this name, in the explorer's folder.
+    """Save the assembly as a checkpoint in a new subfolder ``name`` of the explorer's folder.
 
-    Once it has begun, a checkpoint is written to its end.
+    Once begun, the checkpoint is written to its end.
     """
 
     def work(run: Run) -> None:
         controller = run.controller
         if not re.fullmatch(r"\w([\w .+-]{0,98}[\w+-])?", name):
             raise ModtfError(
-                f"{name!r} is no name for a folder; use at most 100 letters, digits, spaces and .+-_ (no slashes)"
+                f"{name!r} is not a valid folder name; use at most 100 letters, digits, spaces and .+-_ (no slashes)"
             )
         path = controller.folder / name
         run.progress(committed=True)
@@ -155,7 +157,7 @@ def save(name: str) -> Work:
         try:
             with MACHINE:
                 run.modular.export(path, run.request.assembly)
-        except Exception as error:  # said here: the run is stale where something was asked for meanwhile
+        except Exception as error:  # a newer request makes the run stale, but the error must still be shown
             outcome = {"problem": words_of(error)}
         with controller.changed:
             controller.publish(replace(controller.state, job=Job("save", running=False, **outcome)))

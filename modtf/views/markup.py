@@ -1,4 +1,4 @@
-"""Plain functions from the controller's records to HTML. Whatever was typed or generated is escaped here first."""
+"""Plain functions from the controller's records to HTML. They escape all text that was typed or generated."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ _SYMBOLS = {"said": "✓", "repeated": "↻", "missed": "○", "wrong": "≠", "
 
 
 def problem_html(problem: str) -> str:
-    """What is wrong, in words; nothing where nothing is."""
+    """The problem as a message box; nothing for an empty problem."""
     return f'<div class="modtf-problem" role="alert">{escape(problem)}</div>' if problem else ""
 
 
 def assembly_html(assembly: Assembly, size: Size) -> str:
-    """The assembly in words and numbers, for below its picture."""
+    """The assembly in words and numbers, to go below its picture."""
     return (
-        f'<p class="modtf-note" aria-live="polite">In force: <b class="modtf-shape">{assembly.shape}</b> layers, '
-        f"{size.parameters:,} parameters ({size.without_embeddings:,} without embeddings), {size.megabytes:,.1f} MB on disk. "
-        f"{escape(str(assembly))}.<br>Hollow blocks are original layers, "
-        "filled ones modularized layers in place of so many. Click a block to split it, between two to merge them.</p>"
+        '<p class="modtf-note" aria-live="polite">Current assembly: '
+        f'<b class="modtf-shape">{assembly.shape}</b> layers, {size.parameters:,} parameters '
+        f"({size.without_embeddings:,} without embeddings), {size.megabytes:,.1f} MB on disk. "
+        f"{escape(str(assembly))}.<br>Hollow blocks are original layers. A filled block is a modularized layer; "
+        "its number says how many original layers it replaces. "
+        "Click a filled block to split it, or between two blocks to merge them.</p>"
     )
 
 
@@ -36,7 +38,7 @@ def assembly_html(assembly: Assembly, size: Size) -> str:
 
 
 def marked_html(text: str, other: str) -> str:
-    """A text with the words marked that the other has not (in this place)."""
+    """A text, with the words marked that differ from the other text."""
     words, others = text.split(), other.split()
     shown = []
     for kind, start, end, _, _ in SequenceMatcher(None, words, others, autojunk=False).get_opcodes():
@@ -47,7 +49,7 @@ def marked_html(text: str, other: str) -> str:
 
 
 def chips_html(judgement: Judgement, faults_only: bool = False) -> str:
-    """What becomes of each part of the input, as chips; nothing for tasks whose inputs have no parts."""
+    """How the text treats each part of the input, as chips; nothing for tasks whose inputs have no parts."""
     chips = []
     for mark in judgement.marks:
         if mark.kind == "said" and faults_only:
@@ -73,15 +75,20 @@ def card_html(title: str, side: Side, other: Side, kind: str, note: str = "") ->
 
 
 def result_html(state: State, task: Task) -> str:
-    """Both texts, and what they took. Dimmed where it is not (or not yet) of the present request."""
+    """Both texts and what they cost, dimmed while they belong to an earlier request."""
     result = state.result
     if result is None:
-        idle = "" if state.problem else "Type a text above and press Enter."
-        return f'<p class="modtf-note" role="status">{"Writing the first text …" if state.busy else idle}</p>'
+        if state.busy:
+            words = "Writing the first text …"
+        else:
+            words = "" if state.problem else "Type a text above and press Enter."
+        return f'<p class="modtf-note" role="status">{words}</p>'
     full, small = result.full, result.small
-    # A text for another source is old on both sides; at another ratio the full model's text still holds.
+    # For a new source, both texts are outdated; at a new ratio, the full model's text still holds.
     same_source = state.request is not None and state.request.source == result.request.source and not state.problem
-    dim = "" if state.current else "modtf-waiting" if same_source else "modtf-stale"
+    dim = "modtf-waiting" if same_source else "modtf-stale"
+    if state.current:
+        dim = ""
     note = "writing …" if state.busy else small.assembly.shape
     full_card = card_html("full model", full, small, "full", full.assembly.shape)
     small_card = card_html(f"assembled at {small.assembly.ratio:.2f}×", small, full, "small", note)
@@ -90,13 +97,14 @@ def result_html(state: State, task: Task) -> str:
         for name, of_side in _FACTS.items()
     )
     runs = len(full.latency.times_ms)
-    how = "greedy, batch 1, after a warm-up: one run; timing again …"
-    if runs > 1:
-        how = f"greedy, batch 1, after a warm-up: median of {runs} runs in turns (fastest to slowest)"
     if full.remembered:
-        how = "* full model: remembered from an earlier run of this text"
+        how = "* full model: measured in an earlier run of this text"
+    elif runs > 1:
+        how = f"greedy, batch 1, after a warm-up: median of {runs} runs, taken in turns (fastest to slowest)"
+    else:
+        how = "greedy, batch 1, after a warm-up: one run so far, timing again …"
     engines = " and ".join(dict.fromkeys(_ENGINES[side.engine] for side in (full, small)))
-    # Chips say it part by part; where there are none, the score stands beside the speed.
+    # Chips show quality part by part; without them, the score goes beside the speed.
     value = f"<b class='modtf-fidelity'>{value_text(small.judgement, task)}</b>"
     fidelity = "" if small.judgement.marks else f"<span>{escape(task.measure)}: {value}</span>"
     busy, generation = str(state.busy).lower(), state.generation
@@ -107,7 +115,7 @@ def result_html(state: State, task: Task) -> str:
         '<thead><tr><th></th><th scope="col">full</th><th scope="col">assembled</th></tr></thead>'
         f'<tbody>{rows}</tbody></table><p class="modtf-note">{how}; written by {engines}</p></div>'
         f'<div class="modtf-speed"><b>{result.speed_up:.2f}×</b>'
-        f"<span>the full model's speed,<br>token for token, on this text</span>{fidelity}</div></div></div>"
+        f"<span>the full model's speed,<br>in tokens per second, on this text</span>{fidelity}</div></div></div>"
     )
 
 
@@ -117,13 +125,13 @@ def times_html(side: Side) -> str:
     return f"{side.latency.median_ms:,.1f}{spread}{'*' if side.remembered else ''}"
 
 
-#: The table below the texts: what it says of each side.
+#: The rows of the table below the texts.
 _FACTS: dict[str, Callable[[Side], str]] = {
     "layers (encoder-decoder)": lambda side: side.assembly.shape,
     "parameters": lambda side: f"{side.size.parameters:,}",
     "… without embeddings": lambda side: f"{side.size.without_embeddings:,}",
     "on disk": lambda side: f"{side.size.megabytes:,.1f} MB",
-    "milliseconds, now": times_html,
+    "milliseconds, measured now": times_html,
     "tokens written": lambda side: f"{side.latency.tokens}",
     "tokens per second": lambda side: f"{side.latency.tokens_per_second:,.0f}",
 }
@@ -133,27 +141,27 @@ _FACTS: dict[str, Callable[[Side], str]] = {
 
 
 def quality_html(here: Row, exact: bool, table: dict[str, Any], metrics: Sequence[Metric]) -> str:
-    """What the table says of the present assembly, or of the nearest one, in a sentence."""
+    """A sentence on the table's row ``here``, which is the current assembly's (``exact``) or the nearest one."""
     nearest = f"{here['ratio']:.2f}×, {escape(str(here['layers']))}"
-    subject = "This assembly" if exact else f"This assembly is not in the table. The nearest that is ({nearest})"
+    subject = "This assembly" if exact else f"This assembly is not in the table. The nearest one ({nearest})"
     scores = [
         f"<b>{here[metric.field]:.1f} %</b> {metric.name}"
         if metric.errors
-        else f"<b>{here[metric.field]:.1f} %</b> of the full model's {metric.name} ({here[metric.key]:.1f})"
+        else f"{metric.name} {here[metric.key]:.1f} (<b>{here[metric.field]:.1f} %</b> of the full model's)"
         for metric in metrics
     ]
     engine = f", engine: {_ENGINES[table['engine']]}" if table.get("engine") in _ENGINES else ""
     machine, threads = escape(str(table.get("machine", ""))), escape(str(table.get("threads", "?")))
     return (
         f'<div class="modtf-quality" aria-live="polite">{subject}: {", ".join(scores)}, '
-        f"<b>{here['speed_up']:.2f}×</b> its speed."
-        f'<p class="modtf-note">Measured before: {table.get("examples", "?")} test inputs, greedy; {machine}, '
+        f"<b>{here['speed_up']:.2f}×</b> the full model's speed."
+        f'<p class="modtf-note">Measured earlier: {table.get("examples", "?")} test inputs, greedy; {machine}, '
         f"threads: {threads}{engine}</p></div>"
     )
 
 
 def measured_html(state: State, metrics: Sequence[Metric]) -> str:
-    """What was measured here of the present assembly."""
+    """What was measured in this explorer for the current assembly."""
     if state.assembly is None:
         return ""
     lines = []
@@ -168,13 +176,14 @@ def measured_html(state: State, metrics: Sequence[Metric]) -> str:
         ]
         lines.append(
             f'<div class="modtf-measured" aria-live="polite">Measured here on {row["examples"]} bundled inputs: '
-            f"{', '.join(scores)}, <b>{row['speed_up']:.2f}×</b> the speed ({_ENGINES[row['engine']]}).</div>"
+            f"{', '.join(scores)}, <b>{row['speed_up']:.2f}×</b> the full model's speed "
+            f"({_ENGINES[row['engine']]}).</div>"
         )
     return "".join(lines)
 
 
 def job_html(job: Job | None, kind: str) -> str:
-    """How a job of this kind stands or ended, in words."""
+    """The progress of a job of this kind, or how it ended."""
     if job is None or job.kind != kind:
         return ""
     if job.problem:
@@ -191,7 +200,7 @@ def job_html(job: Job | None, kind: str) -> str:
 
 
 def race_html(race: Race | None) -> str:
-    """Both texts as far as they had come at the replay's moment."""
+    """Both texts as far as they were written at the replay's current time."""
     if race is None:
         return ""
 
@@ -201,28 +210,27 @@ def race_html(race: Race | None) -> str:
         text = escape(runner.texts[count - 1]) if count else ""
         clock = f"{runner.times_ms[-1]:,.0f} ms, finished" if done else f"{race.now_ms:,.0f} ms"
         return (
-            f'<section class="modtf-card modtf-{kind}"><header><span>{name} ({runner.assembly.shape})</span><span>{count} tokens · {clock}</span></header>'
+            f'<section class="modtf-card modtf-{kind}"><header><span>{name} ({runner.assembly.shape})</span>'
+            f"<span>{count} tokens · {clock}</span></header>"
             f'<div class="modtf-text">{text}{"" if done else "<span class=modtf-caret></span>"}</div></section>'
         )
 
-    pace = (
-        f"In slow motion: {race.slowdown:,.0f} times slower than it was."
-        if race.slowdown >= 1.05
-        else "As fast as it was."
-    )
+    slow = race.slowdown >= 1.05
+    pace = f"In slow motion, {race.slowdown:,.0f} times slower than the real runs." if slow else "At real speed."
     ahead = race.full.times_ms[-1] / race.small.times_ms[-1]
-    outcome = f"was done {ahead:.2f} times as fast" if ahead >= 1 else f"took {1 / ahead:.2f} times as long"
+    outcome = f"was {ahead:.2f} times as fast" if ahead >= 1 else f"took {1 / ahead:.2f} times as long"
     end = f" The assembled model {outcome}." if race.finished else ""
     engines = " and ".join(dict.fromkeys(_ENGINES[runner.engine] for runner in (race.full, race.small)))
     return (
-        f'<div class="modtf-race" data-finished="{str(race.finished).lower()}"><div class="modtf-texts">{lane("full model", race.full, "full")}'
-        f"{lane('assembled', race.small, 'small')}</div>"
-        f'<p class="modtf-note">{pace} Each model ran alone, after a warm-up ({engines}); the replay begins both at once.{end}</p></div>'
+        f'<div class="modtf-race" data-finished="{str(race.finished).lower()}"><div class="modtf-texts">'
+        f"{lane('full model', race.full, 'full')}{lane('assembled', race.small, 'small')}</div>"
+        f'<p class="modtf-note">{pace} Each model ran alone, after a warm-up ({engines}); '
+        f"the replay starts both together.{end}</p></div>"
     )
 
 
 def sweep_html(sweep: Sweep | None, task: Task) -> str:
-    """One source at every ratio, with the first loss marked."""
+    """The texts for one source at every ratio, with the first loss highlighted."""
     if sweep is None or not sweep.sides:
         return ""
     full = sweep.sides[0]
@@ -234,27 +242,27 @@ def sweep_html(sweep: Sweep | None, task: Task) -> str:
         f"<td>{marked_html(side.text, full.text)}{chips_html(side.judgement, faults_only=True)}</td></tr>"
         for side in sweep.sides
     )
-    said = ""
+    finding = ""
     if first_loss is not None:
         names, at = escape(", ".join(_lost(first_loss, full))), first_loss.assembly
-        said = (
-            f"The first {task.part} that the full model says and an assembly does not: <b>{names}</b>, "
+        finding = (
+            f"The first {task.part} that the full model gets right and an assembly loses: <b>{names}</b>, "
             f"at {at.ratio:.2f}× ({at.shape})."
         )
     elif full.judgement.marks:
-        end = "is lost at any ratio" if len(sweep.sides) == sweep.total else "was lost so far"
-        said = f"No {task.part} that the full model says {end}."
+        end = "is lost at any ratio" if len(sweep.sides) == sweep.total else "has been lost so far"
+        finding = f"No {task.part} that the full model gets right {end}."
     headers = "".join(f'<th scope="col">{name}</th>' for name in ("ratio", "layers", "ms", escape(task.measure)))
     return (
-        f'<div class="modtf-swept"><p aria-live="polite">{said}</p><table class="modtf-table modtf-sweep">'
-        f'<thead><tr>{headers}<th scope="col" style="text-align:left">text</th></tr></thead><tbody>{rows}</tbody></table>'
-        f'<p class="modtf-note">{sweep.strategy.replace("_", " ")}; one run each, by {_ENGINES[full.engine]}; '
-        "marked: what the full model did not write there</p></div>"
+        f'<div class="modtf-swept"><p aria-live="polite">{finding}</p><table class="modtf-table modtf-sweep">'
+        f'<thead><tr>{headers}<th scope="col" style="text-align:left">text</th></tr></thead>'
+        f'<tbody>{rows}</tbody></table><p class="modtf-note">{sweep.strategy.replace("_", " ")}; one run each, '
+        f"by {_ENGINES[full.engine]}; marked words differ from the full model's text</p></div>"
     )
 
 
 def _lost(side: Side, full: Side) -> list[str]:
-    """The parts that a text leaves out or gets wrong, though the full model says them."""
+    """The parts that a text misses or gets wrong although the full model gets them right."""
     known = _faults(full)
     return [name for name in _faults(side) if name not in known]
 
@@ -267,20 +275,14 @@ def _faults(side: Side) -> list[str]:
 
 
 def python_lines(modular: ModularModel, request: Request) -> str:
-    """Python that rebuilds exactly this state; runs as it stands where the model came from a name or folder."""
-    given = (
-        "# modular is the model that you gave to modtf.explore"
-        if modular.source is None
-        else f"modular = modtf.load({modular.source!r})"
-    )
-    return "\n".join(
-        (
-            "import modtf",
-            "",
-            given,
-            f"small = modular.assemble(assembly={str(request.assembly)!r})",
-            f"text = modular.generate({request.source!r}, assembly=small.assembly)",
-        )
+    """Python code that rebuilds this assembly and its text; it runs unchanged if the model has a name or folder."""
+    given = "# modular is the model that you gave to modtf.explore"
+    if modular.source is not None:
+        given = f"modular = modtf.load({modular.source!r})"
+    return (
+        f"import modtf\n\n{given}\n"
+        f"small = modular.assemble(assembly={str(request.assembly)!r})\n"
+        f"text = modular.generate({request.source!r}, assembly=small.assembly)"
     )
 
 
@@ -294,9 +296,11 @@ def saved_html(job: Job | None) -> str:
         return job_html(job, "save")
     lines = (
         "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n\n"
-        f"small = AutoModelForSeq2SeqLM.from_pretrained({job.note!r})\ntokenizer = AutoTokenizer.from_pretrained({job.note!r})"
+        f"small = AutoModelForSeq2SeqLM.from_pretrained({job.note!r})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({job.note!r})"
     )
     return (
-        f'<div class="modtf-done" role="status">Saved in <b class="modtf-where">{escape(job.note)}</b>. Load it with plain transformers, without modtf:</div>'
+        f'<div class="modtf-done" role="status">Saved in <b class="modtf-where">{escape(job.note)}</b>. '
+        "Load it with plain transformers, without modtf:</div>"
         f'<pre class="modtf-code">{escape(lines)}</pre>'
     )

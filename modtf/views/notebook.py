@@ -1,4 +1,4 @@
-"""What the notebooks share: guesses, checks of exercises, and controls that draw."""
+"""What the notebooks share: guesses, checks of exercises, and interactive figures."""
 
 from __future__ import annotations
 
@@ -20,27 +20,24 @@ _BAR = 40
 
 
 def reveal(what: str, guess: Any, measured: float) -> None:
-    """Show a guess beside what came out, as two bars; folded while there is no guess, so that one can still make it."""
+    """Show a guess and the measured value as two bars; the result stays folded until there is a guess."""
     number = _number(guess)
-    longest = max(abs(measured), abs(number or 0)) or 1
+    longest = max(abs(measured), abs(number or 0)) or 1  # 1 where both are zero
 
     def line(name: str, value: float) -> str:
         shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
         return f"  {name:<10} {'█' * round(_BAR * abs(value) / longest):<{_BAR}} {shown}"
 
-    if guess is not None and number is None:
-        yours = f"  your guess {guess!r} is not a number; write digits only, such as 40 or 12000"
+    opening, title = "<details>", f"{escape(what)}: write your guess into its cell, run that and this one; or open this"
+    if number is not None:
+        yours = line("your guess", number)
+        opening, title = "<details open>", escape(what)
+    elif guess is None:
+        yours = "  your guess (none yet)"
     else:
-        yours = "  your guess (none yet)" if number is None else line("your guess", number)
+        yours = f"  your guess {guess!r} is not a number; write digits only, such as 40 or 12000"
     text = "\n".join((what, yours, line("measured", measured)))
-    title = (
-        escape(what)
-        if number is not None
-        else f"{escape(what)}: write your guess into its cell, run that and this one; or open this"
-    )
-    html = (
-        f"<details{' open' if number is not None else ''}><summary>{title}</summary><pre>{escape(text)}</pre></details>"
-    )
+    html = f"{opening}<summary>{title}</summary><pre>{escape(text)}</pre></details>"
     display({"text/plain": text, "text/html": html}, raw=True)
 
 
@@ -54,9 +51,9 @@ def _number(guess: Any) -> float | None:
 
 @contextmanager
 def check(exercise: str) -> Iterator[None]:
-    """Say in words whether an exercise is solved: the first assertion within that fails is what is still wrong.
+    """Print whether an exercise is solved, or the first assertion in the block that fails.
 
-    Nothing is raised, so that a notebook with open exercises runs to its end.
+    Exceptions are printed, not raised, so that a notebook with open exercises runs to its end.
     """
     try:
         yield
@@ -66,17 +63,17 @@ def check(exercise: str) -> Iterator[None]:
         print(f"✗ Exercise {exercise}, not yet. modtf says: {error}")
     except NameError as error:
         print(
-            f"✗ Exercise {exercise}, not yet: {error}. Was a cell above not run? "
-            "(In the menu: run all above the selected cell.)"
+            f"✗ Exercise {exercise}, not yet: {error}. Did you run all cells above this one? "
+            "(The Run or Runtime menu does that in one step.)"
         )
-    except Exception as error:  # whatever a learner's code does
+    except Exception as error:  # a learner's code may raise anything
         print(f"✗ Exercise {exercise}, not yet: your code raised {type(error).__name__}: {error}")
     else:
         print(f"✓ Exercise {exercise}: that is right.")
 
 
 class Canvas:
-    """A place on the page whose content changes while a cell runs, or as controls move; display its ``widget``."""
+    """A place on the page whose content can change, while a cell runs or as controls move. Display its ``widget``."""
 
     def __init__(self, title: str = "figure") -> None:
         self._title = title
@@ -85,33 +82,35 @@ class Canvas:
         self.widget.add_class(CURVE_CLASS)
 
     def draw(self, figure: go.Figure | None = None, words: str = "") -> None:
-        """Show HTML text and a plotly figure in place of what was there."""
-        if figure is not None and len(self.widget.children) == 2:  # the frame that draws figures stays; it is heavy
+        """Replace the content by HTML text and a plotly figure."""
+        if figure is not None and len(self.widget.children) == 2:  # add the heavy frame once, for the first figure
             height = (figure.layout.height or 400) + 6
             self.widget.children = (self._words, widgets.HTML(frame_html(self._title, height)), self._figure)
         self._words.value = words
         if figure is None:
             self._figure.value = ""
         else:
-            margin = figure.layout.margin.to_plotly_json()  # what the figure says itself stays
+            margin = figure.layout.margin.to_plotly_json()  # described() sets its own; the figure's margin stays
             shown = described(
                 go.Figure(figure),
                 (figure.layout.meta or {}).get("alt", ""),
-                paper_bgcolor="rgba(0,0,0,0)",
+                paper_bgcolor="rgba(0,0,0,0)",  # transparent, so that the page's background shows
                 plot_bgcolor="rgba(0,0,0,0)",
-            )  # on the page's own background
-            self._figure.value = figure_html(shown.update_layout(margin=margin))
+                margin=margin,
+            )
+            self._figure.value = figure_html(shown)
 
 
 def play(draw: Callable[..., go.Figure | str | tuple[go.Figure, str]], **controls: widgets.Widget) -> widgets.Widget:
-    """Controls, and below them what ``draw`` makes of their values, each under its name.
+    """Controls, and below them what ``draw`` returns for their values, which it gets as keyword arguments.
 
-    ``draw`` gives a plotly figure, HTML text, or both. It is drawn anew after each move. A :class:`ModtfError` is shown in words.
+    ``draw`` returns a plotly figure, HTML text, or both, and is called after each move. A :class:`ModtfError` from it
+    is shown as a message.
     """
     canvas, problem = Canvas(), widgets.HTML()
     for control in controls.values():
         if hasattr(control, "continuous_update"):
-            control.continuous_update = False  # drawn when the hand lets go
+            control.continuous_update = False  # draw once the control is released
         control.style.description_width = "initial"
         control.layout.width = "min(100%, 560px)"
 
@@ -119,10 +118,9 @@ def play(draw: Callable[..., go.Figure | str | tuple[go.Figure, str]], **control
         try:
             made = draw(**{name: control.value for name, control in controls.items()})
         except ModtfError as error:
-            problem.value = (
-                f'<div style="border-left: 4px solid #cc4e94; padding: 2px 10px">{problem_html(str(error))}</div>'
-            )
-            canvas.widget.layout.visibility = "hidden"  # it is of other values
+            words = problem_html(str(error))
+            problem.value = f'<div style="border-left: 4px solid #cc4e94; padding: 2px 10px">{words}</div>'
+            canvas.widget.layout.visibility = "hidden"  # it shows other values
             return
         problem.value = ""
         canvas.widget.layout.visibility = "visible"

@@ -1,7 +1,7 @@
-"""The model as a picture that can be edited: a button for each block of both stacks, and one between neighbours.
+"""The assembly as an editable picture: a button for each layer of both stacks, and one for each joint between two.
 
-There are buttons for every original layer and every joint from the start; the path decides which show and how wide.
-So a move of the slider changes a few buttons and creates none.
+The buttons for all original layers and joints exist from the start; the path decides which are visible, and how wide.
+A move of the slider therefore updates a few buttons and creates none.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import ipywidgets as widgets
 from modtf.mapping import Assembly, LayerPath, Mapping, StackMapping, start_indices, write_path
 
 _JOINT_WIDTH, _BORDERS = 10, 2  # pixels, as in style.css
-_BLANK = "\u00a0"  # an empty description would leave the former one on the button
+_BLANK = "\u00a0"  # with an empty description, the button would keep its old text
 
 
 class Picture:
     """Both stacks of an assembly as buttons: a click on a block splits it, one on a joint merges its neighbours.
 
-    ``on_touch`` is called with the function that makes the new assembly; that function raises :class:`ModtfError` where
-    the change is impossible.
+    ``on_touch`` is called with a function that returns the new assembly, or raises :class:`ModtfError` if the change is
+    impossible.
     """
 
     def __init__(self, mapping: Mapping, on_touch: Callable[[Callable[[], Assembly]], None]) -> None:
@@ -31,10 +31,10 @@ class Picture:
         self._assembly = mapping.original
         self._drawn: dict[str, LayerPath] = {}
         self.blocks = {s.name: [self._button(s, s.split, i) for i in range(s.depth)] for s in mapping.stacks}
-        #: the joint before each layer but the first
+        #: the joint before each layer except the first
         self.joints = {s.name: [self._button(s, s.merge, i) for i in range(1, s.depth)] for s in mapping.stacks}
         self.labels = {s.name: widgets.HTML() for s in mapping.stacks}
-        # A block of g layers takes the place of g blocks, with their borders, and of the joints between them.
+        # A block of granularity g is as wide as g blocks with their borders and the joints between them.
         widths = "".join(
             f".modtf .modtf-stack > .modtf-g{g} {{ flex: {g} 1 {(g - 1) * _JOINT_WIDTH + g * _BORDERS}px; }}\n"
             for g in range(1, max(s.depth for s in mapping.stacks) + 1)
@@ -44,7 +44,7 @@ class Picture:
         self.draw(mapping.original)
 
     def draw(self, assembly: Assembly) -> None:
-        """Show an assembly; touches only the buttons that change."""
+        """Show an assembly, updating only the buttons that change."""
         self._assembly = assembly
         for stack, path in zip(self.mapping.stacks, assembly.paths, strict=True):
             if self._drawn.get(stack.name) != path:
@@ -67,12 +67,13 @@ class Picture:
                 _show(block, f"{g}", words, ("modtf-block", "modtf-module", f"modtf-g{g}"))
         for i, joint in enumerate(self.joints[stack], start=1):
             if i in granularity_at:
-                _show(joint, "+", f"{stack}: merge what meets between layers {i - 1} and {i}", ("modtf-joint",))
+                words = f"{stack}: merge the blocks that meet between layers {i - 1} and {i}"
+                _show(joint, "+", words, ("modtf-joint",))
             else:
                 _show(joint, _BLANK, "", ("modtf-joint", "modtf-gone"))
 
     def _button(self, stack: StackMapping, change: Callable[[LayerPath, int], LayerPath], layer: int) -> Any:
-        """A button that applies ``change``, the stack's split or merge, to the present path at a layer."""
+        """A button that applies ``change``, the stack's split or merge, to the current path at ``layer``."""
 
         def make() -> Assembly:
             path = getattr(self._assembly, stack.name)
@@ -92,7 +93,7 @@ class Picture:
 
 
 def _show(button: Any, description: str, tooltip: str, classes: tuple[str, ...]) -> None:
-    """One message for all that changes, and none where nothing does."""
+    """Update a button with one message for all changes, and with none if nothing changes."""
     if (button.description, button.tooltip, button._dom_classes) != (description, tooltip, classes):
         with button.hold_sync():
             button.description, button.tooltip, button._dom_classes = description, tooltip, classes

@@ -1,4 +1,4 @@
-"""One piece of work for the explorer, given up as soon as something newer is asked for."""
+"""One piece of the explorer's work, abandoned as soon as something newer is requested."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from modtf.views.state import Job, Request, Side
 if TYPE_CHECKING:
     from modtf.views.controller import Controller
 
-#: One generation at a time in this process: two at once would spoil each other's times, and tokenizers are not
-#: made for threads.
+#: One model runs at a time in this process: two at once would distort each other's times, and tokenizers are not
+#: thread-safe.
 MACHINE = threading.Lock()
 
 
 class Stale(Exception):
-    """Something newer was asked for."""
+    """Something newer was requested."""
 
 
 class Run:
-    """The work on one request. Whatever it does raises :class:`Stale` once something newer is asked for."""
+    """The work on one request. Its methods raise :class:`Stale` once something newer is requested."""
 
     def __init__(self, controller: Controller, request: Request, generation: int) -> None:
         self.controller, self.request, self.generation = controller, request, generation
@@ -39,24 +39,24 @@ class Run:
         return self.generation != self.controller.state.generation
 
     def answer(self, **fields: Any) -> None:
-        """Publish what came of the work."""
+        """Publish fields of the state."""
         with self.controller.changed:
             if self.stale:
                 raise Stale
             self.controller.publish(replace(self.controller.state, **fields))
 
     def progress(self, **fields: Any) -> None:
-        """Publish how the job stands."""
+        """Publish fields of the running job."""
         self.answer(job=replace(self.controller.state.job or Job(""), **fields))
 
     def pause(self, seconds: float) -> None:
-        """Wait, but no longer than this work is wanted."""
+        """Wait, but stop waiting once this work is stale."""
         with self.controller.changed:
             self.controller.changed.wait_for(lambda: self.stale, seconds)
 
     @contextmanager
     def machine(self) -> Iterator[None]:
-        """The machine for itself."""
+        """Hold :data:`MACHINE`, so that nothing else runs meanwhile."""
         with MACHINE:
             if self.stale:
                 raise Stale
@@ -69,9 +69,10 @@ class Run:
         source: str | None = None,
         each: Callable[[torch.Tensor], None] = lambda tokens: None,
     ) -> Side:
-        """One greedy text, timed after the model's first run, and judged beside ``full``, the full model's text.
+        """Write one greedy text, timed without the model's first run, and judge it.
 
-        ``source`` is the request's where none is given; ``each`` is called with each token as it comes.
+        ``full`` is the full model's text to compare with (default: the new text itself), ``source`` the input (default:
+        the request's). ``each`` is called with the tokens of each decoding step, of shape ``(1,)``.
         """
         source = self.request.source if source is None else source
         with self.machine():
@@ -96,7 +97,7 @@ class Run:
     def write_all(
         self, sources: Sequence[str], assembly: Assembly, each: Callable[[torch.Tensor], None] = lambda tokens: None
     ) -> Written:
-        """The greedy texts of a batch."""
+        """Write greedy texts as one batch; ``each`` gets the tokens of each decoding step, of shape ``(batch,)``."""
 
         def watch(tokens: torch.Tensor) -> bool:
             each(tokens)

@@ -1,6 +1,6 @@
 """The explorer as a page of its own: Voila on 127.0.0.1, behind a token.
 
-Voila alone, not Jupyter Server with Voila as a guest: that would also offer files and terminals to whoever gets in.
+Voila runs alone, not as an extension of Jupyter Server, which would also expose files and terminals.
 """
 
 from __future__ import annotations
@@ -27,47 +27,41 @@ DEFAULT_PORT = 8866
 #: Tells the page's kernel where to save checkpoints.
 SAVE_FOLDER = "MODTF_SAVE_FOLDER"
 
-#: The page runs inline scripts of its own (Voila, plotly) and fetches nothing from elsewhere: it needs no network,
-#: and what is typed goes nowhere.
-_CONTENT_POLICY = "; ".join(
-    (
-        "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:",
-        f"connect-src 'self' ws://{HOST}:* data: blob:",
-        "frame-ancestors 'self'",
-        "object-src 'none'",
-        "base-uri 'self'",
-    )
+#: The page runs its own inline scripts (Voila, plotly) and loads nothing from other servers: it needs no network, and
+#: input typed into it stays on this machine.
+_CONTENT_POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
+    f"connect-src 'self' ws://{HOST}:* data: blob:; "
+    "frame-ancestors 'self'; object-src 'none'; base-uri 'self'"
 )
 
 
 def serve(port: int = 0, open_browser: bool = True) -> None:
-    """Serve the explorer until Ctrl-C or SIGTERM; prints its address with the token, and opens it in a browser.
+    """Serve the explorer until Ctrl-C or SIGTERM. Prints its address with the token, and opens it in a browser.
 
-    ``port`` 0 means the usual one (8866); where the port is taken, a free one is used, and a line says so. The token is
-    ``JUPYTER_TOKEN`` where that is set, and a new one each time otherwise; no request is answered without it. Raises
-    :class:`ModtfError` where Voila is not installed or the port does not exist.
+    ``port`` 0 means the default, 8866. If the port is taken, another one is used and printed. The token, which every
+    request needs, is ``JUPYTER_TOKEN`` if that is set, and otherwise a new random one. Raises :class:`ModtfError` if
+    Voila is not installed, the port number is invalid, or no port is free.
     """
     if not 0 <= port <= 65535:
-        raise ModtfError(f"port {port} does not exist; give one from 1024 to 65535, or 0 for the usual one")
+        raise ModtfError(f"{port} is not a valid port; give one from 1024 to 65535, or 0 for the default")
     try:
         voila: Any = import_module("voila.app")
     except ImportError as error:
-        raise ModtfError(
-            f"the page needs Voila, which is not installed here ({error}): pip install 'modtf[demo]'"
-        ) from error
+        raise ModtfError(f"the page needs Voila, which is missing here ({error}): pip install 'modtf[demo]'") from error
     chosen = free_port(port or DEFAULT_PORT)
     if port and chosen != port:
         print(f"Port {port} is taken; using {chosen}.", file=sys.stderr)
     token = os.environ.get("JUPYTER_TOKEN") or secrets.token_urlsafe(32)
     url = f"http://{HOST}:{chosen}/?token={token}"
 
-    os.environ[SAVE_FOLDER] = os.getcwd()  # checkpoints go where the command was given, not where the page lies
+    os.environ[SAVE_FOLDER] = os.getcwd()  # save checkpoints where the command was run, not beside the page
     app = voila.Voila()
     app.initialize([str(PAGE), "--no-browser"])
     app.ip, app.port, app.port_retries, app.token = HOST, chosen, 0, token
     app.log_level = "ERROR"
-    _close(app)
-    # A shell that starts the server in the background ignores Ctrl-C for it, so SIGTERM does what Ctrl-C does.
+    _lock_down(app)
+    # A shell makes its background processes ignore Ctrl-C (SIGINT), so SIGTERM must stop the server too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_announce, args=(chosen, url, open_browser), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
@@ -76,10 +70,10 @@ def serve(port: int = 0, open_browser: bool = True) -> None:
 
 
 def free_port(wanted: int) -> int:
-    """``wanted``, or any free port of 127.0.0.1 where that is taken."""
+    """``wanted``, or any free port of 127.0.0.1 if that one is taken."""
     for port in (wanted, 0):
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was closed a moment ago is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just closed counts as free
             try:
                 probe.bind((HOST, port))
             except OSError:
@@ -88,26 +82,30 @@ def free_port(wanted: int) -> int:
     raise ModtfError(f"no port of {HOST} is free; close some programs and try again")
 
 
-def _close(app: Any) -> None:
-    """Set what no configuration file of the user's may open."""
-    app.voila_configuration.file_allowlist = []  # the page is all there is
-    app.voila_configuration.show_tracebacks = True  # on one's own page an error should say what it is
-    app.config.KernelSpecManager.kernel_dirs = []  # the kernel is this Python, whatever others are installed
-    app.config.MappingKernelManager.cull_idle_timeout = 3600  # of a page that could not say goodbye, its browser killed
+def _lock_down(app: Any) -> None:
+    """Fix the settings that no configuration file of the user's may loosen."""
+    app.voila_configuration.file_allowlist = []  # serve the page and no other file
+    app.voila_configuration.show_tracebacks = True  # the page is local, so errors may be shown in full
+    app.config.KernelSpecManager.kernel_dirs = []  # run this Python, whatever other kernels are installed
+    app.config.MappingKernelManager.cull_idle_timeout = 3600  # seconds; a killed browser leaves its kernel behind
     if os.name != "nt":
-        app.config.KernelManager.transport = "ipc"  # no port between server and kernel
-    # Voila leaves the protection against forged requests off. Its page supports it, but needs to be given the cookie.
-    app.voila_configuration.prelaunch_hook = lambda handler, notebook, cwd: handler.xsrf_token and None
+        app.config.KernelManager.transport = "ipc"  # no open port between server and kernel
+    # Voila leaves protection against forged requests (XSRF) off. Its page supports it once it has the cookie.
+    app.voila_configuration.prelaunch_hook = _set_xsrf_cookie
     app.tornado_settings = {
         "xsrf_cookies": True,
-        "ws_ping_interval": 0,  # on one machine, no connection is lost unnoticed
+        "ws_ping_interval": 0,  # no pings: on one machine, a lost connection is noticed anyway
         "allow_remote_access": False,  # answer to local host names only, against DNS rebinding
         "headers": {"Content-Security-Policy": _CONTENT_POLICY, "Referrer-Policy": "no-referrer"},
     }
 
 
+def _set_xsrf_cookie(handler: Any, notebook: Any, cwd: str) -> None:
+    _ = handler.xsrf_token  # reading it sets the cookie
+
+
 def _announce(port: int, url: str, open_browser: bool) -> None:
-    """Say where the page is once it answers."""
+    """Print the address once the server answers, for at most a minute."""
     for _ in range(600):
         try:
             socket.create_connection((HOST, port), timeout=1).close()

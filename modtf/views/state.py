@@ -1,4 +1,4 @@
-"""What the explorer knows, as plain records: what was asked for, what came of it, and how things stand."""
+"""What the explorer knows, as plain records: the request, its result, and the progress of jobs."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from modtf.evaluation import Latency, Size
 from modtf.mapping import Assembly
 from modtf.tasks.task import Judgement
 
-#: One row of the measured table, or of what was measured here.
+#: One row of the measured table, or one measurement made in the explorer.
 Row = dict[str, Any]
 
 
 def words_of(error: Exception) -> str:
-    """What the page says of an error; one that modtf did not foresee is named."""
+    """The error as the page shows it; one that modtf did not foresee is shown with its type."""
     return str(error) if isinstance(error, ModtfError) else f"{type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True)
 class Side:
-    """What one model wrote, how the task judges it, and what it took."""
+    """One model's text, the task's judgement of it, and what it cost in size and time."""
 
     assembly: Assembly
     size: Size
     text: str
     judgement: Judgement
-    latency: Latency  # of equal runs
+    latency: Latency  # of one or more runs that wrote this text
     engine: str
-    remembered: bool = False  # text and times are from an earlier request of this session
-    cut: bool = False  # the text was not at its end when it had as many tokens as are allowed
+    remembered: bool = False  # text and times come from an earlier request
+    cut: bool = False  # the text reached the token limit before its end
 
 
 @dataclass(frozen=True)
 class Request:
-    """A text to work on, and the assembly to do it with. ``strategy`` is None where the assembly was built by hand."""
+    """A source text and the assembly to run on it. ``strategy`` is None where the assembly was built by hand."""
 
     source: str
     strategy: str | None
@@ -44,7 +44,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Result:
-    """Both models on one request."""
+    """What both models wrote for one request."""
 
     request: Request
     full: Side
@@ -52,18 +52,18 @@ class Result:
 
     @property
     def timed_in_turns(self) -> bool:
-        """Whether both times are of runs in turns; a single run, or one of minutes ago, met another machine."""
+        """Whether both times come from alternating runs: single or older runs may have met a busier machine."""
         return not self.full.remembered and len(self.small.latency.times_ms) > 1
 
     @property
     def speed_up(self) -> float:
-        """Tokens per second of the assembled model over those of the full one: fair where one text is longer."""
+        """Tokens per second of the assembly over those of the full model: comparable even if one text is longer."""
         return self.small.latency.tokens_per_second / self.full.latency.tokens_per_second
 
 
 @dataclass(frozen=True)
 class Runner:
-    """One model in a race: its text after each token, and when it stood there, in milliseconds from the run's start."""
+    """One model in a race: its text after each token, and the time of each token in ms from the start of the run."""
 
     assembly: Assembly
     engine: str
@@ -76,9 +76,9 @@ class Runner:
 
 @dataclass(frozen=True)
 class Race:
-    """Two runs that were timed one after the other, each with the machine to itself, replayed side by side.
+    """Two runs, timed one after the other with the machine to themselves, and replayed side by side.
 
-    The replay is ``slowdown`` times slower than the runs; ``now_ms`` is where it stands, in the runners' time.
+    The replay is ``slowdown`` times slower than the runs; ``now_ms`` is its position on the runs' own clock.
     """
 
     full: Runner
@@ -93,7 +93,7 @@ class Race:
 
 @dataclass(frozen=True)
 class Sweep:
-    """One source by every assembly of a strategy, from the full model down."""
+    """The texts that all assemblies of a strategy write for one source, starting with the full model."""
 
     source: str
     strategy: str
@@ -103,30 +103,30 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Job:
-    """What a button started. ``note`` says how it ended, or ``problem`` why it could not."""
+    """Work that a button started. ``note`` says how it ended, or ``problem`` why it failed."""
 
     kind: str  # race, measure, sweep or save
     done: int = 0
     total: int = 0
     seconds_left: float | None = None
     running: bool = True
-    committed: bool = False  # goes on to its end, whatever is asked for meanwhile
+    committed: bool = False  # runs to its end, whatever is requested meanwhile
     note: str = ""
     problem: str = ""
 
 
 @dataclass(frozen=True)
 class State:
-    """All that a view draws. ``result`` may be of an earlier request than ``request``: then ``current`` is false."""
+    """All that a view draws. ``result`` may belong to an earlier request; then ``current`` is false."""
 
     generation: int = 0
-    assembly: Assembly | None = None  # what the controls say, whatever is wrong with the text
-    strategy: str | None = None  # that builds it; None where it was built by hand
-    size: Size | None = None  # of it
+    assembly: Assembly | None = None  # what the controls show, even if the text is invalid
+    strategy: str | None = None  # builds this assembly; None where it was built by hand
+    size: Size | None = None  # of this assembly
     request: Request | None = None
     result: Result | None = None
     busy: bool = False  # texts are being written
-    problem: str = ""  # what is wrong with the request, in words
+    problem: str = ""  # what is wrong with the request
     job: Job | None = None
     race: Race | None = None
     sweep: Sweep | None = None
