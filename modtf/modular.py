@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils import logging
 
@@ -27,10 +27,12 @@ from modtf.layers import ModularStack, Recording, clone_module, new_bank, record
 from modtf.mapping import STACKS, Assembly, Mapping, StackMapping, default_granularities
 from modtf.strategies import choose
 
-#: The task of a model about which nothing is said: any text.
+#: The task of a model for which none is named.
 _ANY_TEXT = "text"
 #: Assembled models kept for :meth:`ModularModel.generate`; each costs module objects only, no weights.
 _KEPT_ASSEMBLIES = 32
+#: What :meth:`ModularModel.generate` is given and gives: a text for a text, a list for a list.
+Texts = TypeVar("Texts", str, list[str])
 
 
 def modularize(
@@ -45,9 +47,9 @@ def modularize(
 
     ``granularities`` holds for both stacks unless ``decoder_granularities`` says otherwise; they default to the
     divisors of a stack's depth up to its half (2, 3, 4, 6 for 12 layers). The original is frozen and becomes part of
-    the result: do not train it any more. Its tokenizer is looked up beside it where none is given. ``task`` names what
-    the model does and is saved with it ("text", any text, by default). Raises :class:`ModtfError` for an unsupported
-    architecture or a granularity that does not divide the depth; the model is then as it was.
+    the result: do not train it any more. If no tokenizer is given, the one beside the original is used. ``task`` names
+    what the model does and is saved with it ("text", any text, by default). Raises :class:`ModtfError` for an
+    unsupported architecture or a granularity that does not divide the depth; the model is then as it was.
     """
     architecture = architecture_of(original)
     if task is not None and (not isinstance(task, str) or not task):
@@ -58,15 +60,13 @@ def modularize(
         raise ModtfError(
             "this model is modular already; load the original again, or use the modular model that holds it"
         )
-    if isinstance(granularities, Iterator):
-        granularities = tuple(granularities)  # both stacks read it
-    wanted = (granularities, granularities if decoder_granularities is None else decoder_granularities)
-    stack_mappings = []
-    for of_stack, given, name in zip(layers, wanted, STACKS, strict=True):
-        depth = len(of_stack)
-        chosen: Any = default_granularities(depth) if given is None else given
-        stack_mappings.append(StackMapping(depth, chosen, name))
-    mapping = Mapping(*stack_mappings)
+    e, d = (len(of_stack) for of_stack in layers)
+    of_encoder: Any = default_granularities(e) if granularities is None else granularities
+    encoder = StackMapping(e, of_encoder, "encoder")
+    of_decoder: Any = decoder_granularities
+    if of_decoder is None:
+        of_decoder = default_granularities(d) if granularities is None else encoder.granularities
+    mapping = Mapping(encoder, StackMapping(d, of_decoder, "decoder"))
     banks = [
         {g: new_bank(of_stack, g, architecture) for g in stack_mapping.granularities}
         for of_stack, stack_mapping in zip(layers, mapping.stacks, strict=True)
@@ -75,7 +75,7 @@ def modularize(
     for stack, of_stack, of_banks in zip(stacks, layers, banks, strict=True):
         setattr(stack, architecture.layers, ModularStack(of_stack, of_banks))
         if architecture.layerdrop:
-            stack.layerdrop = 0.0  # it would skip layers without a word
+            stack.layerdrop = 0.0  # it would skip layers silently
     return ModularModel(original, mapping, tokenizer, task or _ANY_TEXT)
 
 
@@ -86,14 +86,14 @@ class Written:
     texts: list[str]
     #: (texts, new tokens), without the start token
     tokens: torch.Tensor
-    #: who wrote: :data:`modtf.decoding.LOOP` or :data:`modtf.decoding.GENERATE`
+    #: the one used: :data:`modtf.decoding.LOOP` or :data:`modtf.decoding.GENERATE`
     engine: str
-    #: of decoding alone, without the tokenizer, until the device had done its work
+    #: of decoding alone, without the tokenizer, until the device was done
     seconds: float
 
 
 def seconds_now(model: PreTrainedModel) -> float:
-    """The time, once the model's device has done all that it was asked to."""
+    """The time, once the model's device has finished its work."""
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
     return time.perf_counter()
@@ -120,7 +120,7 @@ class ModularModel(nn.Module):
         self.mapping = mapping
         self.architecture: Architecture = architecture_of(model)
         self._tokenizer = tokenizer
-        #: the name of what it does; saved with it
+        #: the name of the task, saved with the model
         self.task = task
         #: what :func:`load` was given, and can be given again; None for a model that was made in memory
         self.source: str | None = None
@@ -150,26 +150,15 @@ class ModularModel(nn.Module):
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The original's tokenizer; raises :class:`ModtfError` where there is none."""
-        name = self.model.name_or_path
-        # In a folder without one, AutoTokenizer would make up an empty tokenizer of the model's family.
-        if (
-            self._tokenizer is None
-            and name
-            and (not Path(name).is_dir() or (Path(name) / "tokenizer_config.json").is_file())
-        ):
-            try:
-                self._tokenizer = AutoTokenizer.from_pretrained(name)
-            except (OSError, ValueError) as error:
-                raise ModtfError(
-                    f"no tokenizer found at {name!r} ({error}); give one: modularize(..., tokenizer=...)"
-                ) from error
+        if self._tokenizer is None:
+            self._tokenizer = saving.tokenizer_beside(self.model.name_or_path)
         if self._tokenizer is None:
             raise ModtfError("this model came without a tokenizer; give one: modularize(..., tokenizer=...)")
         return self._tokenizer
 
     @property
     def longest(self) -> int:
-        """Tokens of a text where nothing else is said: 128, or what the decoder has positions for."""
+        """Default limit of new tokens: 128, or the number of the decoder's positions if there are fewer."""
         return min(128, getattr(self.config, "max_position_embeddings", 128))
 
     def train(self, mode: bool = True) -> ModularModel:
@@ -191,24 +180,20 @@ class ModularModel(nn.Module):
 
         Non-reentrant unless asked otherwise, since most inputs need no gradient.
         """
-        model: Any = self.model
-        enable = getattr(
-            model, "activation_checkpointing_enable", model.gradient_checkpointing_enable
-        )  # its name before transformers 5.23
+        enable = getattr(self.model, "activation_checkpointing_enable", self.model.gradient_checkpointing_enable)
         enable({"use_reentrant": False, **(activation_checkpointing_kwargs or {})}, **options)
 
     def activation_checkpointing_disable(self) -> None:
-        model: Any = self.model
-        getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
+        getattr(self.model, "activation_checkpointing_disable", self.model.gradient_checkpointing_disable)()
+
+    # The names of these two before transformers 5.23.
 
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
     ) -> None:
-        """The older name, which Trainer calls before transformers 5.23."""
         self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
 
-    def gradient_checkpointing_disable(self) -> None:
-        self.activation_checkpointing_disable()
+    gradient_checkpointing_disable = activation_checkpointing_disable
 
     # -- running a path ------------------------------------------------------------------------------------------------
 
@@ -227,7 +212,7 @@ class ModularModel(nn.Module):
 
     @contextmanager
     def record(self, assembly: Assembly, attentions: bool = False) -> Iterator[tuple[Recording, Recording]]:
-        """Record what the layers of both stacks give while the context is open."""
+        """Record the outputs of both stacks' layers while the context is open."""
         encoder, decoder = self.stacks
         with (
             record(encoder.layers(assembly.encoder), self.architecture, attentions) as encoder_recording,
@@ -333,62 +318,40 @@ class ModularModel(nn.Module):
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    @overload
     def generate(
         self,
-        texts: str,
-        ratio: float | None = ...,
-        strategy: str = ...,
-        assembly: Assembly | str | None = ...,
-        engine: str | None = ...,
-        **generate_options: Any,
-    ) -> str: ...
-
-    @overload
-    def generate(
-        self,
-        texts: list[str] | tuple[str, ...],
-        ratio: float | None = ...,
-        strategy: str = ...,
-        assembly: Assembly | str | None = ...,
-        engine: str | None = ...,
-        **generate_options: Any,
-    ) -> list[str]: ...
-
-    def generate(
-        self,
-        texts: str | list[str] | tuple[str, ...],
+        texts: Texts,
         ratio: float | None = None,
         strategy: str = "size_first",
         assembly: Assembly | str | None = None,
         engine: str | None = None,
+        max_new_tokens: int | None = None,
         **generate_options: Any,
-    ) -> str | list[str]:
+    ) -> Texts:
         """Text for a text, or texts for a list, by the assembly for ``ratio`` and ``strategy`` (or the one given).
 
         Greedy, at most :attr:`longest` new tokens, one batch, unless ``generate_options`` (those of transformers'
         ``generate``) say otherwise. Greedy texts are written by the ``engine`` of :func:`modtf.decoding.decode`, all
         others by ``generate``. Raises :class:`ModtfError` for empty or over-long texts.
         """
-        batch = [texts] if isinstance(texts, str) else texts
+        batch: Any = [texts] if isinstance(texts, str) else texts
         chosen = self.choose(ratio, strategy, assembly)
         check_engine(engine)
         greedy = {"do_sample": False, "num_beams": 1}
-        options = dict(generate_options)
-        limit = options.pop("max_new_tokens", None)
-        beyond = {name: value for name, value in options.items() if value not in (None, greedy.get(name))}
+        beyond = [name for name, value in generate_options.items() if value not in (None, greedy.get(name))]
+        written: Any
         if not beyond:
-            written = self.write(batch, chosen, max_new_tokens=limit, engine=engine).texts
+            written = self.write(batch, chosen, max_new_tokens=max_new_tokens, engine=engine).texts
         elif engine == LOOP:
             raise ModtfError(
                 f"the greedy loop takes max_new_tokens only, not {', '.join(beyond)}; leave the engine open"
             )
         else:
-            if limit is None and "max_length" not in beyond:
-                limit = self.longest
-            encoded = self.encode(batch)
+            if max_new_tokens is None and "max_length" not in beyond:
+                max_new_tokens = self.longest
+            options = {**self.encode(batch), **greedy, **generate_options, "max_new_tokens": max_new_tokens}
             with torch.inference_mode():
-                tokens = self.assembled(chosen).generate(**encoded, **(greedy | options), max_new_tokens=limit)
+                tokens = self.assembled(chosen).generate(**options)
             written = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return written[0] if isinstance(texts, str) and len(written) == 1 else written
 
@@ -406,18 +369,11 @@ class ModularModel(nn.Module):
         ``engine`` and ``watch`` as in :func:`modtf.decoding.decode`. Raises :class:`ModtfError` for empty or over-long
         texts.
         """
-        encoded = self.encode(texts)
+        ids, mask = self.encode(texts).values()
         model = self.assembled(self.choose(assembly=assembly))
         limit = self.longest if max_new_tokens is None else max_new_tokens
         started = seconds_now(model)
-        tokens, engine = decode(
-            model,
-            encoded["input_ids"],
-            encoded["attention_mask"],
-            max_new_tokens=limit,
-            engine=engine,
-            watch=watch,
-        )
+        tokens, engine = decode(model, ids, mask, max_new_tokens=limit, engine=engine, watch=watch)
         seconds = seconds_now(model) - started
         new_tokens = tokens[:, 1:]  # the first is the start token
         return Written(self.tokenizer.batch_decode(new_tokens, skip_special_tokens=True), new_tokens, engine, seconds)
@@ -452,7 +408,7 @@ class ModularModel(nn.Module):
         """
         return {
             f"{name}.{g}.{j}.{key}": parameter
-            for name, stack in zip(("encoder", "decoder"), self.stacks, strict=True)
+            for name, stack in zip(STACKS, self.stacks, strict=True)
             for g in stack.banks
             for j, layer in enumerate(stack.banks[g].children())
             for key, parameter in layer.named_parameters()
@@ -475,26 +431,18 @@ class ModularModel(nn.Module):
         point to.
         """
         folder = saving.checked_path(folder)
-        original = self.assemble()
-        if copy_original is None:
-            copy_original = saving.should_copy(original, self._tokenizer)
-        if copy_original:
+        original, banks = self.assemble(), self.bank_weights()
+        copied = saving.must_copy(original, self._tokenizer, copy_original)
+        if copied:
             with suppress(ModtfError):  # there may be none
                 self._tokenizer = self.tokenizer
-        saving.save(
-            folder,
-            self._about(),
-            self.bank_weights(),
-            original,
-            self._tokenizer,
-            copy_original=copy_original,
-            dtype=dtype,
-        )
+        saving.save(folder, self._about(), banks, original, self._tokenizer, copy_original=copied, dtype=dtype)
 
     def save_banks(self, folder: str | Path) -> None:
         """Write the banks alone, for :meth:`load_banks` into the same model: what a checkpoint of the training holds.
 
-        Where the folder holds this model already, its original stays.
+        If the folder holds this model already, its original stays. Raises :class:`ModtfError` if it holds a model with
+        another original, which would be lost, or if it cannot be written.
         """
         saving.save_banks(saving.checked_path(folder), self._about(), self.bank_weights(), self.original_weights())
 
@@ -526,13 +474,9 @@ class ModularModel(nn.Module):
         if original is None:
             original, tokenizer = saving.load_original(folder, index)
         saving.check_fingerprint(folder, index, dict(original.named_parameters()))
-        modular = modularize(
-            original,
-            index["encoder"]["granularities"],
-            decoder_granularities=index["decoder"]["granularities"],
-            tokenizer=tokenizer,
-            task=index.get("task") if task is None else task,
-        )
+        encoder, decoder = (index[name]["granularities"] for name in STACKS)
+        task = index.get("task") if task is None else task
+        modular = modularize(original, encoder, decoder_granularities=decoder, tokenizer=tokenizer, task=task)
         modular.load_banks(folder)
         return modular.to(dtype)
 
@@ -575,16 +519,12 @@ class ModularModel(nn.Module):
         :class:`ModtfError` where the hub refuses or cannot be reached.
         """
         if not isinstance(repo_id, str):
-            raise ModtfError(f"{repo_id!r} is no repository; give its id, such as 'user/name'")
+            raise ModtfError(f"{repo_id!r} is not a repository; give its id, such as 'user/name'")
         name = self.model.name_or_path
         copy_original = True if name and Path(name).is_dir() else None  # nobody else has this folder
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary) / "kit"
+        with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, copy_original=copy_original)
-            ratio = self.mapping.maximum_ratio
-            return saving.upload(
-                folder, repo_id, ratio=ratio, private=private, token=token, commit_message=commit_message
-            )
+            return saving.upload(Path(folder), repo_id, self.mapping.maximum_ratio, private, token, commit_message)
 
 
 def load(name: str | Path, task: str | None = None) -> ModularModel:
@@ -592,23 +532,13 @@ def load(name: str | Path, task: str | None = None) -> ModularModel:
 
     ``task`` takes the place of the task that the model was saved with.
     """
-    if name in BUNDLED_MODELS:
-        with _quietly():
-            modular = ModularModel.from_pretrained(bundled(str(name)), task=task)
-        modular.source = str(name)
-    else:
-        modular = ModularModel.from_pretrained(name, task=task)
-        modular.source = str(Path(name).resolve()) if Path(name).is_dir() else str(name)
-    return modular
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the progress bar, which is on the page for longer than the loading takes."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    is_bundled, bar_is_shown = name in BUNDLED_MODELS, logging.is_progress_bar_enabled()
+    if is_bundled:
+        logging.disable_progress_bar()  # it would stay on a notebook's page for longer than the loading takes
     try:
-        yield
+        modular = ModularModel.from_pretrained(bundled(str(name)) if is_bundled else name, task=task)
     finally:
-        if shown:
+        if bar_is_shown:
             logging.enable_progress_bar()
+    modular.source = str(Path(name).resolve()) if not is_bundled and Path(name).is_dir() else str(name)
+    return modular

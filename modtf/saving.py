@@ -1,7 +1,7 @@
 """The folder of a modular model: how it is written without losing anything, how it is read and checked, and the hub.
 
 ``modtf.json``, the index, names everything else: the banks, and the original as a copy in the same folder or as a
-pointer to where it can be loaded from. New files get new names and the index is replaced last, in one step; so the
+pointer to where it can be loaded from. New files get new names and the index is replaced last, in one step, so the
 folder holds either what it held before or all that is new.
 """
 
@@ -15,40 +15,63 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from httpx import HTTPError
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils.sha import sha_fileobj
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from modtf.bundled import BUNDLED_MODELS
 from modtf.errors import ModtfError
 
 INDEX = "modtf.json"
 _FORMAT = 1
 _TOKENIZER = "tokenizer_config.json"
 _CARD = "README.md"
+#: What saving writes, named by 12 digits of a hash of the content, and the temporary folder in which it prepares that.
+#: Nothing else is ever removed from a folder.
 _BANKS, _COPY = "banks-{}.safetensors", "original-{}"
-#: Names that saving makes up, with 12 digits of a hash of the content; nothing else is ever removed from a folder.
 _OURS = re.compile(r"banks-[0-9a-f]{12}\.safetensors|original-[0-9a-f]{12}")
+_TEMPORARY = ".saving-"
 _AGAIN = "copy the whole folder again, or save again"
 
 
 def checked_path(folder: Any) -> Path:
-    """A folder's path; raises :class:`ModtfError` for what is no path."""
+    """A folder's path; raises :class:`ModtfError` for anything that is not a path."""
     if not isinstance(folder, str | os.PathLike) or folder == "":
-        raise ModtfError(f"{folder!r} is no folder; give its path, such as 'my-banks'")
+        raise ModtfError(f"{folder!r} is not a folder; give its path, such as 'my-banks'")
     return Path(folder)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def must_copy(original: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, copy_original: bool | None) -> bool:
+    """Whether to save a copy of the original: as asked or, with ``copy_original`` None, if a pointer would not do.
+
+    A pointer does if ``original.name_or_path`` holds the original as it is, with its ``tokenizer`` if one was given,
+    and is not part of another modular model, which may go away. Raises :class:`ModtfError` if one was asked for but
+    there is nothing to point to.
+    """
+    source = original.name_or_path
+    if copy_original is None:
+        in_a_kit = (Path(source).parent / INDEX).is_file()
+        return not source or in_a_kit or not _holds(source, original, tokenizer)
+    if not copy_original and (not source or same_weights(source, original) is False):
+        reason = f"is not, or no longer, what {source} holds" if source else "was made in memory"
+        raise ModtfError(f"the original {reason}, so there is nothing to point to; save with copy_original=True")
+    return copy_original
 
 
 def save(
@@ -61,71 +84,30 @@ def save(
     copy_original: bool,
     dtype: torch.dtype | None,
 ) -> None:
-    """Write the banks with a copy of the original, or with a pointer to ``original.name_or_path``.
+    """Write the banks with a copy of the original and its tokenizer, or with a pointer to ``original.name_or_path``.
 
-    ``about`` is what the index says of the model itself, ``dtype`` the type of what is written. Raises
-    :class:`ModtfError` where there is nothing to point to, or where the folder cannot be written; it then holds what
-    it held before.
+    ``about`` is what the index says of the model itself. See :meth:`modtf.modular.ModularModel.save_pretrained`.
     """
     source = original.name_or_path
-    inside = _name_inside(folder, source)
-    if not copy_original:
-        if not source:
-            raise ModtfError(
-                "the original was made in memory, so there is nothing to point to; save with copy_original=True"
-            )
-        if same_weights(source, original) is False:
-            raise ModtfError(
-                f"the original is not, or no longer, what {source} holds, so there is nothing to point to; "
-                "save with copy_original=True"
-            )
-        place = {"copy": inside} if inside else {"pointer": _absolute_if_folder(source)}
-        fingerprint = fingerprint_of(dict(original.named_parameters()))
-        _write(folder, about, _stored(banks, dtype), place, fingerprint)
-        return
-    fingerprint = fingerprint_of(dict(original.named_parameters()), dtype)
-    names = [*([inside] if inside else []), *_possible_names(_COPY, fingerprint)]
-    name = _first_usable(folder, names, lambda path: same_weights(path, original, dtype) is True)
-
-    def write_what_is_missing(path: Path) -> None:
-        if not (folder / name).exists():
-            plain = original if dtype is None else copy.deepcopy(original).to(dtype)
-            plain.save_pretrained(path)
-        if tokenizer is not None and not (folder / name / _TOKENIZER).exists():
-            tokenizer.save_pretrained(path)
-
-    _write(folder, about, _stored(banks, dtype), {"copy": name}, fingerprint, write_what_is_missing)
+    copied = _name_inside(folder, source)
+    fingerprint = fingerprint_of(dict(original.named_parameters()), dtype if copy_original else None)
+    if copy_original and not (copied and _holds(folder / copied, original, tokenizer, dtype)):
+        copied = _usable_name(folder, _COPY, fingerprint, lambda path: _holds(path, original, tokenizer, dtype))
+    pointer = str(Path(source).resolve()) if Path(source).is_dir() else source
+    place = {"copy": copied} if copied else {"pointer": pointer}
+    _write(folder, about | {"original": place, "fingerprint": fingerprint}, banks, dtype, original, tokenizer)
 
 
 def save_banks(folder: Path, about: dict[str, Any], banks: dict[str, Tensor], original: dict[str, Tensor]) -> None:
-    """Write the banks alone; where the folder holds a kit of the same original, what it says of that stays."""
-    try:
+    """Write the banks alone; see :meth:`modtf.modular.ModularModel.save_banks`."""
+    index: dict[str, Any] = about | {"original": {}, "fingerprint": fingerprint_of(original)}
+    before: dict[str, Any] = {}
+    with suppress(ModtfError):
         before = read_index(folder)
-    except ModtfError:
-        before = {}
-    if before and _belong(before, original):
-        _write(
-            folder,
-            about,
-            _stored(banks),
-            before["original"],
-            before["fingerprint"],
-            known_checksums=before.get("sha256"),
-        )
-    else:
-        _write(folder, about, _stored(banks), {}, fingerprint_of(original))
-
-
-def should_copy(original: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> bool:
-    """Whether a pointer would not do: nothing else holds the original as it is, or what does may go away.
-
-    A ``tokenizer`` that was given must be found beside the original, too.
-    """
-    source = original.name_or_path
-    if not source or (Path(source).parent / INDEX).is_file():  # the copy of another kit
-        return True
-    lacks_tokenizer = tokenizer is not None and Path(source).is_dir() and not (Path(source) / _TOKENIZER).is_file()
-    return lacks_tokenizer or same_weights(source, original) is not True
+    if before.get("original"):
+        check_fingerprint(folder, before, original)
+        index |= {key: before[key] for key in ("original", "fingerprint", "sha256") if key in before}
+    _write(folder, index, banks)
 
 
 def export(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -135,102 +117,102 @@ def export(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerB
         raise ModtfError(f"{folder} exists and is not empty; choose a new folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder.parent))
-        try:
-            model.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
-            temporary.chmod(0o755)
-            os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=".exporting-", dir=folder.parent) as temporary:
+            complete = Path(temporary) / folder.name
+            model.save_pretrained(complete)
+            tokenizer.save_pretrained(complete)
+            os.replace(complete, folder)
     except (OSError, SafetensorError) as error:
         raise ModtfError(f"could not save to {folder}: {error}") from error
 
 
 def _write(
     folder: Path,
-    about: dict[str, Any],
+    index: dict[str, Any],
     banks: dict[str, Tensor],
-    original: dict[str, str],
-    fingerprint: str,
-    write_copy: Callable[[Path], None] = lambda path: None,
-    known_checksums: dict[str, str] | None = None,
+    dtype: torch.dtype | None = None,
+    original: PreTrainedModel | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> None:
-    """Write new files beside the old ones, replace the index, and remove what it no longer names.
+    """Write the banks, and the original if the index names a copy that is not there; then replace the index.
 
-    ``write_copy`` is given a path in a temporary folder and writes there what the copy of the original lacks.
+    Files of the original keep the checksums that ``index`` has for them: one damaged meanwhile must still be noticed.
     """
-    copied = original.get("copy")
-    with _all_or_nothing(folder) as (temporary, placed):
-        new_banks, new_copy = temporary / "banks", temporary / "original"
-        save_file(banks, new_banks, metadata={"format": "pt"})
+    copied = index["original"].get("copy")
+    stored = {name: weight.detach().to(device="cpu", dtype=dtype).contiguous() for name, weight in banks.items()}
+    with _all_or_nothing(folder) as temporary:
+        new_banks, new_copy, new_index = temporary / "banks", temporary / "original", temporary / INDEX
+        save_file(stored, new_banks, metadata={"format": "pt"})
         checksum = _checksum(new_banks)
-        names = _possible_names(_BANKS, _digest(banks))
-        banks_name = _first_usable(folder, names, lambda path: _checksum(path) == checksum)
-        write_copy(new_copy)
-        moves = []
-        if copied and new_copy.exists():
-            if (folder / copied).exists():  # the tokenizer joins it; one without its configuration is not seen
-                joining = sorted(new_copy.iterdir(), key=lambda path: path.name == _TOKENIZER)
-                moves += [(path, folder / copied / path.name) for path in joining]
-            else:
-                moves.append((new_copy, folder / copied))
-        moves.append((new_banks, folder / banks_name))
-        for new, place in moves:
-            if not place.exists():
-                placed.append(place)
-            os.replace(new, place)
-        known = known_checksums or {}
-        checksums = {name: known.get(name) or _checksum(folder / name) for name in _weights_of_copy(folder, copied)}
-        index = (
-            {"format": _FORMAT}
-            | about
-            | {
-                "banks": banks_name,
-                "original": original,
-                "fingerprint": fingerprint,
-                "sha256": {banks_name: checksum} | checksums,
-            }
-        )
-        new_index = temporary / INDEX
-        new_index.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        banks_name = _usable_name(folder, _BANKS, _digest(stored), lambda path: _checksum(path) == checksum)
+        if copied and original is not None and not (folder / copied).exists():
+            plain = original if dtype is None else copy.deepcopy(original).to(dtype)
+            plain.save_pretrained(new_copy)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(new_copy)
+            if not (folder / copied).exists():  # another process may have been quicker
+                os.replace(new_copy, folder / copied)
+        os.replace(new_banks, folder / banks_name)
+        checksums = {banks_name: checksum}
+        for name in _weights_of_copy(folder, copied):
+            checksums[name] = index.get("sha256", {}).get(name) or _checksum(folder / name)
+        complete = {"format": _FORMAT, **index, "banks": banks_name, "sha256": checksums}
+        new_index.write_text(json.dumps(complete, indent=2) + "\n", encoding="utf-8")
         # A power cut must not leave an index whose files never reached the disk.
         of_copy = [*(folder / copied).rglob("*"), folder / copied] if copied else []
         for path in (*of_copy, folder / banks_name, new_index, folder):
             _sync(path)
         os.replace(new_index, folder / INDEX)
-        _sync(folder)
-    pointer = Path(original.get("pointer", "")).resolve()
-    for path in list(folder.iterdir()):
-        named = path.name in (banks_name, copied) or pointer.is_relative_to(path.resolve())
-        if _OURS.fullmatch(path.name) and not named:
-            _remove(path)
 
 
 @contextmanager
-def _all_or_nothing(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """A temporary folder inside ``folder``, and a list to fill with what is placed beside it.
+def _all_or_nothing(folder: Path) -> Iterator[Path]:
+    """A temporary folder inside ``folder``, for a block that replaces the index at its end.
 
-    If the block fails before the index was replaced, what is on the list is removed again. A full disk and the like
+    Afterwards, what the index does not name is removed; if the block fails, only what it added. Errors of the disk
     become a :class:`ModtfError`.
     """
-    placed: list[Path] = []
-    index = folder / INDEX
-    before = index.read_bytes() if index.is_file() else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
-            yield Path(temporary), placed
-    except BaseException as error:
-        if (index.read_bytes() if index.is_file() else None) == before:
-            for path in placed:
-                _remove(path)
-        if not isinstance(error, OSError | SafetensorError):
-            raise
+        before = set(folder.iterdir())
+        with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=folder, ignore_cleanup_errors=True) as temporary:
+            try:
+                yield Path(temporary)
+            except BaseException:
+                _remove_unnamed(folder, keep=before)
+                raise
+    except (OSError, SafetensorError) as error:
         raise ModtfError(
             f"could not save to {folder}: {error}. What it held before is still there; "
             "free some space or choose another folder"
         ) from error
+    try:
+        _sync(folder)
+    except OSError as error:
+        raise ModtfError(f"{folder} holds the new model, but a power cut may undo that: {error}; save again") from error
+    _remove_unnamed(folder)
+
+
+def _remove_unnamed(folder: Path, keep: Collection[Path] = ()) -> None:
+    """Remove what saving has written here, but neither what the index names nor what is in ``keep``.
+
+    What cannot be removed now is left to the next time.
+    """
+    with suppress(OSError, ModtfError):  # an index that cannot be read may name anything
+        index: dict[str, Any] = {"banks": "", "original": {}}
+        if (folder / INDEX).exists():
+            index = read_index(folder)
+        original = index["original"]
+        place = folder / original["copy"] if "copy" in original else Path(original.get("pointer", ""))
+        an_hour_ago = time.time() - 3600
+        for path in set(folder.iterdir()) - {*keep, folder / index["banks"]}:
+            unnamed = _OURS.fullmatch(path.name) and not place.resolve().is_relative_to(path.resolve())
+            # Of a process that was killed: one that still works, as of several that save together, is quicker.
+            left_over = path.name.startswith(_TEMPORARY) and path.stat().st_mtime < an_hour_ago
+            if (unnamed or left_over) and path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif unnamed or left_over:
+                path.unlink()
 
 
 def _sync(path: Path) -> None:
@@ -248,16 +230,9 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _stored(weights: dict[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    return {name: weight.detach().to(device="cpu", dtype=dtype).contiguous() for name, weight in weights.items()}
-
-
-def _possible_names(pattern: str, digest: str) -> list[str]:
-    return [pattern.format(digest[start : start + 12]) for start in range(len(digest) - 11)]
-
-
-def _first_usable(folder: Path, names: Iterable[str], is_same: Callable[[Path], bool]) -> str:
-    """The first name that is free or holds the same already: nothing is ever written over."""
+def _usable_name(folder: Path, pattern: str, digest: str, is_same: Callable[[Path], bool]) -> str:
+    """The pattern with digits of the digest, free or of a file with the same content: nothing is ever written over."""
+    names = (pattern.format(digest[start : start + 12]) for start in range(len(digest) - 11))
     return next(name for name in names if not (folder / name).exists() or is_same(folder / name))
 
 
@@ -268,23 +243,22 @@ def _weights_of_copy(folder: Path, copied: str | None) -> list[str]:
 
 def _name_inside(folder: Path, source: str) -> str | None:
     """The original's name in ``folder`` if it lies directly inside, links followed: then it is the copy already."""
-    if source and Path(source).is_dir():
-        for path in (Path(source).absolute(), Path(source).resolve()):
-            if path.parent.resolve() == folder.resolve():
-                return path.name
-    return None
+    places = (Path(source).absolute(), Path(source).resolve()) if source else ()
+    return next((path.name for path in places if path.is_dir() and path.parent.resolve() == folder.resolve()), None)
 
 
-def _absolute_if_folder(name: str) -> str:
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
+def _holds(
+    source: str | Path,
+    original: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    dtype: torch.dtype | None = None,
+) -> bool:
+    """Whether a folder or hub id holds the original with its tokenizer; of a hub id, only weights are compared."""
+    return not (tokenizer is not None and _has_no_tokenizer(source)) and same_weights(source, original, dtype) is True
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
+def _has_no_tokenizer(source: str | Path) -> bool:
+    return Path(source).is_dir() and not (Path(source) / _TOKENIZER).is_file()
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -292,21 +266,22 @@ def _remove(path: Path) -> None:
 
 def local_folder(name: Any) -> Path:
     """The folder of a modular model; one of the hub is fetched first."""
-    if not isinstance(name, str | os.PathLike):
-        raise ModtfError(f"{name!r} is no modular model; give 'pocket', a folder, or a hub id such as 'user/name'")
-    name = os.fspath(name)
-    if Path(name).is_dir():
-        return Path(name).resolve()
-    if not _may_be_hub_id(name) or "/" not in name:
-        raise ModtfError(f"{name!r} is neither 'pocket', nor a folder here, nor a hub id such as user/name")
+    folder = checked_path(name)
+    if folder.is_dir():
+        return folder.resolve()
+    if "/" not in os.fspath(name):  # hub ids of kits have one: no need to wait for the network
+        raise ModtfError(
+            f"{name!r} is neither bundled ({', '.join(BUNDLED_MODELS)}) nor a folder here; "
+            "give one of these, or a hub id, such as 'user/name'"
+        )
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
+        return Path(snapshot_download(os.fspath(name), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
     except (OSError, ValueError) as error:
-        raise ModtfError(f"{name!r} is no folder here and could not be fetched from the hub: {error}") from error
+        raise ModtfError(f"{name!r} is not a folder here, and could not be fetched from the hub: {error}") from error
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """What ``modtf.json`` says; raises :class:`ModtfError` where it is missing, cut off or strange."""
+    """What ``modtf.json`` says; raises :class:`ModtfError` if it is missing, cut off or has unexpected values."""
     path = folder / INDEX
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
@@ -318,36 +293,35 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise ModtfError(f"{path} cannot be read: {error}; {_AGAIN}") from error
     if isinstance(index, dict) and index.get("format") != _FORMAT:
         raise ModtfError(f"{folder} has format {index.get('format')}; this modtf reads {_FORMAT}: upgrade modtf")
-    needed = {"encoder", "decoder", "banks", "original", "fingerprint"}
-    missing = needed - (index.keys() if isinstance(index, dict) else set())
-    if missing:
-        raise ModtfError(f"{path} lacks {', '.join(sorted(missing))}; {_AGAIN}")
-    if not _has_right_kinds(index):
-        raise ModtfError(f"{path} holds values of the wrong kind; {_AGAIN}")
+    if not _is_complete(index):
+        raise ModtfError(f"{path} lacks values or has values of the wrong kind; {_AGAIN}")
     for name in (index["banks"], index["original"].get("copy", index["banks"])):
-        if Path(name).name != name:
+        if name in ("", "..") or Path(name).name != name:
             raise ModtfError(f"{path} names {name!r}, which is not a file beside it; {_AGAIN}")
     return index
 
 
-def _has_right_kinds(index: dict[str, Any]) -> bool:
-    original, stacks, checksums = index["original"], (index["encoder"], index["decoder"]), index.get("sha256", {})
-    return (
-        isinstance(index["banks"], str)
-        and isinstance(index["fingerprint"], str)
-        and isinstance(original, dict)
-        and all(isinstance(original.get(key, ""), str) for key in ("pointer", "copy"))
-        and (not original or "pointer" in original or "copy" in original)
-        and all(isinstance(stack, dict) and isinstance(stack.get("granularities"), list) for stack in stacks)
-        and all(type(g) is int for stack in stacks for g in stack["granularities"])
-        and isinstance(index.get("task", ""), str)
-        and isinstance(checksums, dict)
-        and all(isinstance(checksum, str) for checksum in checksums.values())
-    )
+def _is_complete(index: Any) -> bool:
+    match index:
+        case {
+            "encoder": {"granularities": [*encoder]},
+            "decoder": {"granularities": [*decoder]},
+            "banks": str(),
+            "original": dict(original),
+            "fingerprint": str(),
+        }:
+            task, checksums = index.get("task", ""), index.get("sha256", {})  # which version 0.1 did not write
+            return (
+                all(type(g) is int for g in [*encoder, *decoder])
+                and (not original or "copy" in original or "pointer" in original)
+                and isinstance(checksums, dict)
+                and all(isinstance(text, str) for text in (task, *original.values(), *checksums.values()))
+            )
+    return False
 
 
 def load_original(folder: Path, index: dict[str, Any]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-    """The original that the index points to or holds, in single precision, and the tokenizer beside it."""
+    """The original that the index points to or holds, in single precision, and the tokenizer in its folder."""
     if not index["original"]:
         raise ModtfError(
             f"{folder} holds banks without their original (a checkpoint of a training); "
@@ -364,8 +338,22 @@ def load_original(folder: Path, index: dict[str, Any]) -> tuple[PreTrainedModel,
         ) from error
     for name in _weights_of_copy(folder, copied):
         _check_content(folder, index, name)
-    has_tokenizer = (Path(source) / _TOKENIZER).is_file()
-    return original, AutoTokenizer.from_pretrained(source) if has_tokenizer else None
+    return original, tokenizer_beside(source) if Path(source).is_dir() else None
+
+
+def tokenizer_beside(source: str) -> PreTrainedTokenizerBase | None:
+    """The tokenizer in the folder of an original, or under its hub id; None where there is none.
+
+    Raises :class:`ModtfError` if it cannot be loaded.
+    """
+    if not source or _has_no_tokenizer(source):  # there AutoTokenizer would make up an empty one
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ModtfError(
+            f"no tokenizer found at {source!r} ({error}); give one: modularize(..., tokenizer=...)"
+        ) from error
 
 
 def load_banks(folder: Path, index: dict[str, Any]) -> dict[str, Tensor]:
@@ -374,16 +362,10 @@ def load_banks(folder: Path, index: dict[str, Any]) -> dict[str, Tensor]:
     try:
         banks = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ModtfError(
-            f"the banks {path} are missing or cut off ({error}); copy the whole folder again, or save again"
-        ) from error
-    _check_content(folder, index, index["banks"])
-    # modtf 0.1 wrote no checksums, but a digest of the weights into the name.
-    if (
-        "sha256" not in index
-        and _OURS.fullmatch(path.name)
-        and path.name not in _possible_names(_BANKS, _digest(banks))
-    ):
+        raise ModtfError(f"the banks {path} are missing or cut off ({error}); {_AGAIN}") from error
+    _check_content(folder, index, path.name)
+    # modtf 0.1 wrote no checksums, but put a digest of the weights into the name.
+    if "sha256" not in index and _OURS.fullmatch(path.name) and path.name != _BANKS.format(_digest(banks)[:12]):
         raise _damaged(path)
     return banks
 
@@ -419,89 +401,62 @@ def fingerprint_of(weights: dict[str, Tensor], stored: torch.dtype | None = None
 
 
 def check_fingerprint(folder: Path, index: dict[str, Any], original: dict[str, Tensor]) -> None:
-    """Raise :class:`ModtfError` where the banks were trained for another original than the one with these weights."""
-    if not _belong(index, original):
+    """Raise :class:`ModtfError` if the index is neither of this original nor of a copy of it in half precision."""
+    given = fingerprint_of(original)
+    if index["fingerprint"] not in (given, fingerprint_of(original, torch.float16)):
         raise ModtfError(
             f"the banks in {folder} were trained for another original: its fingerprint is {index['fingerprint'][:12]}, "
-            f"the given one's is {fingerprint_of(original)[:12]}. "
-            "Use the original that the banks were made from, or train new banks"
+            f"the given one's is {given[:12]}. Use that original, or another folder"
         )
-
-
-def _belong(index: dict[str, Any], original: dict[str, Tensor]) -> bool:
-    """Whether the index is of this original, or of a copy of it stored in half precision."""
-    return index["fingerprint"] in (fingerprint_of(original), fingerprint_of(original, torch.float16))
 
 
 def same_weights(source: str | Path, model: PreTrainedModel, dtype: torch.dtype | None = None) -> bool | None:
     """Whether the checkpoint in a folder, or of a hub id, holds the model's weights; None where that cannot be seen.
 
-    Compares in the model's precision, or, where ``dtype`` is given, as they are stored in that type. One tensor is read
-    at a time, from safetensors on this machine: no second model is loaded, and nothing is fetched.
+    Compares in the model's precision or, if ``dtype`` is given, as they are stored in that type. One tensor is read at
+    a time, from safetensors on this machine: no second model is loaded, and nothing is fetched.
     """
-    source = str(source)
-    if not Path(source).is_dir() and not _may_be_hub_id(source):
-        return False  # a folder that is no longer there
+    folder = Path(source)
     try:
-        files = _safetensors_of(source)
-        if not files:
-            other_format = not Path(source).is_dir() or any(Path(source).glob("*.bin"))
-            return None if other_format else False
-        with ExitStack() as opened:
-            stored: dict[str, Any] = {}
-            for file in files:
-                reader = opened.enter_context(safe_open(file, "pt"))
-                stored |= dict.fromkeys(reader.keys(), reader)
-            return _same_tensors(stored, model, dtype)
+        if not folder.is_dir():
+            config = try_to_load_from_cache(str(source), CONFIG_NAME)
+            if not isinstance(config, str):
+                return None
+            folder = Path(config).parent
+        elif not any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir()):
+            return False
+        names = {SAFE_WEIGHTS_NAME}
+        if not (folder / SAFE_WEIGHTS_NAME).is_file():
+            shards = json.loads((folder / SAFE_WEIGHTS_INDEX_NAME).read_text(encoding="utf-8"))
+            names = set(shards["weight_map"].values())
+        return _same_tensors([folder / name for name in names], model, dtype)
+    except HFValidationError:  # this is not a hub id, so it is a folder that is no longer there
+        return False
     except (OSError, ValueError, KeyError, SafetensorError):
         return None
 
 
-def _safetensors_of(source: str) -> list[Path]:
-    """The checkpoint's files of weights on this machine, one or many; none where there are no safetensors."""
-
-    def find(name: str) -> Path | None:
-        found = Path(source) / name if Path(source).is_dir() else try_to_load_from_cache(source, name)
-        return Path(found) if isinstance(found, str | Path) and Path(found).is_file() else None
-
-    whole, index = find(SAFE_WEIGHTS_NAME), find(SAFE_WEIGHTS_INDEX_NAME)
-    if whole is not None:
-        return [whole]
-    if index is None:
-        return []
-    shards = {name: find(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-    return [shard for shard in shards.values() if shard is not None]
-
-
-def _same_tensors(stored: dict[str, Any], model: PreTrainedModel, dtype: torch.dtype | None) -> bool | None:
-    """``stored`` has for each name the open file that it is in."""
-    names_of: dict[int, tuple[Tensor, list[str]]] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():  # tied weights have several names
-        names_of.setdefault(id(tensor), (tensor, []))[1].append(name)
-    prefix = f"{model.base_model_prefix}."  # stands in the names, or not, after the part of the model that was saved
-    for tensor, names in names_of.values():
-        own = tensor.detach().to(device="cpu", dtype=dtype)
-        known = [key for name in names for key in (name, prefix + name, name.removeprefix(prefix)) if key in stored]
-        if not known:
-            if isinstance(tensor, nn.Parameter) or bool(tensor.any()):
-                return None
-            continue  # a buffer of zeros, such as BART's bias of the logits, need not be stored
-        there = stored[known[0]].get_tensor(known[0])
-        if (dtype is not None and there.dtype != dtype) or not torch.equal(there.to(own.dtype), own):
-            return False
-    return True
-
-
-def _may_be_hub_id(name: str) -> bool:
-    return bool(name) and not name.startswith(".") and not Path(name).is_absolute() and name.count("/") <= 1
+def _same_tensors(files: list[Path], model: PreTrainedModel, dtype: torch.dtype | None) -> bool | None:
+    own = model.state_dict(keep_vars=True)
+    missing = set(own.values())  # a tied weight has several names, but is one tensor
+    prefix = f"{model.base_model_prefix}."  # part of the names or not, depending on which part of the model was saved
+    for file in files:
+        with safe_open(file, "pt") as stored:
+            for key in stored.keys():  # noqa: SIM118
+                tensor = next((own[n] for n in (key, prefix + key, key.removeprefix(prefix)) if n in own), None)
+                if tensor is None or tensor not in missing:
+                    continue
+                missing.remove(tensor)
+                expected, there = tensor.detach().to(device="cpu", dtype=dtype), stored.get_tensor(key)
+                if (dtype is not None and there.dtype != dtype) or not torch.equal(there.to(expected.dtype), expected):
+                    return False
+    # A buffer of zeros, such as BART's bias of the logits, need not be stored.
+    return None if any(isinstance(tensor, nn.Parameter) or tensor.any() for tensor in missing) else True
 
 
 def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return sha_fileobj(file).hex()
 
 
 def _digest(weights: dict[str, Tensor]) -> str:
@@ -544,7 +499,7 @@ Licence: for the owner of these weights to state; those of the original and of t
 
 
 def upload(
-    folder: Path, repo_id: str, *, ratio: float, private: bool | None, token: str | bool | None, commit_message: str
+    folder: Path, repo_id: str, ratio: float, private: bool | None, token: str | bool | None, commit_message: str
 ) -> str:
     """Put a saved kit on the hub with a model card, unless the repository has one; returns its address.
 

@@ -548,7 +548,7 @@ def _unsupported() -> dict[str, Any]:
 def test_unsupported_architecture(name: str) -> None:
     model = _unsupported()[name]()
     trained = [p.requires_grad for p in model.parameters()]
-    with pytest.raises(ModtfError, match=r"not supported; possible are .* t5, bart") as raised:
+    with pytest.raises(ModtfError, match=r"not supported; use a .* t5, bart") as raised:
         modtf.modularize(model)
     assert type(model).__name__ in str(raised.value)
     assert [p.requires_grad for p in model.parameters()] == trained
@@ -557,7 +557,7 @@ def test_unsupported_architecture(name: str) -> None:
 def test_a_granularity_that_does_not_divide_changes_nothing(family: str, make_model: Any, batch: Batch) -> None:
     original = make_model(family, 6, 4)
     before = logits(original, batch)
-    with pytest.raises(ModtfError, match=r"granularity 3 does not divide the decoder's 4 layers; possible are 2, 4"):
+    with pytest.raises(ModtfError, match=r"granularity 3 does not divide the decoder's 4 layers; possible: 2, 4"):
         modtf.modularize(original, (2, 3))
     assert all(isinstance(layers, nn.ModuleList) for layers in layers_of(original))
     assert all(p.requires_grad for p in original.parameters())
@@ -656,8 +656,8 @@ def test_a_strategy_is_one_of_the_names(modular: modtf.ModularModel, strategy: A
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"engine": "fast"}, "engine 'fast' is unknown; possible are 'loop' and 'generate'"),
-        ({"engine": ["loop"]}, "is unknown; possible are"),
+        ({"engine": "fast"}, "engine 'fast' is unknown; use 'loop' or 'generate'"),
+        ({"engine": ["loop"]}, "is unknown; use"),
         ({"engine": 5, "num_beams": 2}, "engine 5 is unknown"),
         ({"engine": "loop", "num_beams": 2}, "takes max_new_tokens only, not num_beams"),
         *(

@@ -612,6 +612,18 @@ def test_banks_of_another_original_into_a_living_model(family: str, make_modular
     assert_same_weights(other, before)
 
 
+def test_banks_do_not_replace_a_kit_of_another_original(make_modular: Any, tmp_path: Path) -> None:
+    make_modular("t5", 2, 2, seed=0).save_pretrained(tmp_path / "kit")
+    other = make_modular("t5", 2, 2, seed=5)
+    before = contents(tmp_path / "kit")
+    with pytest.raises(ModtfError, match=r"trained for another original.*Use that original, or another folder"):
+        other.save_banks(tmp_path / "kit")
+    assert contents(tmp_path / "kit") == before
+    make_modular("t5", 2, 2, seed=0).save_banks(tmp_path / "checkpoint")
+    other.save_banks(tmp_path / "checkpoint")  # nothing but another checkpoint is lost
+    other.load_banks(tmp_path / "checkpoint")
+
+
 def test_banks_alone_need_their_original(make_modular: Any, make_model: Any, tmp_path: Path) -> None:
     modular = make_modular("t5")
     modular.save_banks(tmp_path)
@@ -808,7 +820,7 @@ def test_no_such_model(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("name", [None, 5, [], b"pocket"], ids=repr)
 def test_a_name_is_a_text_or_a_path(make_modular: Any, name: Any) -> None:
     modular = make_modular("t5", 2, 2)
-    with pytest.raises(ModtfError, match=r"is no modular model; give 'pocket', a folder, or a hub id"):
+    with pytest.raises(ModtfError, match=r"is not a folder; give its path"):
         modtf.load(name)
     for wrong in (
         modular.save_pretrained,
@@ -817,13 +829,13 @@ def test_a_name_is_a_text_or_a_path(make_modular: Any, name: Any) -> None:
         lambda folder: modular.export(folder, modular.mapping.coarsest),
     ):
         for given in (name, ""):
-            with pytest.raises(ModtfError, match=r"is no folder; give its path"):
+            with pytest.raises(ModtfError, match=r"is not a folder; give its path"):
                 wrong(given)
 
 
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModtfError, match="no folder here and could not be fetched from the hub"):
+    with pytest.raises(ModtfError, match="nor a folder here, and could not be fetched from the hub"):
         modtf.load("somebody/banks-of-nobody")
 
 
@@ -868,10 +880,7 @@ def test_files_reach_the_disk_before_the_index_and_the_index_before_the_end(
     make_modular("t5").save_pretrained(tmp_path)
     joining = modtf.load(tmp_path)
     joining._tokenizer = tokenizer
-    for modular in (
-        joining,
-        another(make_modular),
-    ):  # first the tokenizer alone is new in the copy, then the whole copy
+    for modular in (joining, another(make_modular)):  # a copy with a tokenizer, then one of another original
         monkeypatch.setattr("os.fsync", recorded_fsync)
         monkeypatch.setattr("os.replace", recorded_replace)
         happened.clear()
@@ -967,8 +976,27 @@ def test_interrupted_when_all_is_in_place(
     assert_alike(modular, modtf.load(tmp_path), batch)
 
 
+def test_a_disk_that_fails_when_all_is_in_place(
+    folder: Path, make_modular: Any, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modular, replace = another(make_modular), os.replace
+
+    def then_the_disk_fails(source: Path, target: Path) -> None:
+        replace(source, target)
+        if Path(target).name == "modtf.json":
+            monkeypatch.setattr("os.fsync", full_disk)
+
+    monkeypatch.setattr("os.replace", then_the_disk_fails)
+    with pytest.raises(ModtfError, match=r"holds the new model, but a power cut may undo that.*save again"):
+        modular.save_pretrained(folder)
+    monkeypatch.undo()
+    assert_alike(modular, modtf.load(folder), batch)
+    modular.save_pretrained(folder)
+    assert len(list(folder.iterdir())) == 3, "what the first attempt left is gone"
+
+
 def test_full_disk_while_a_tokenizer_joins_the_copy(folder: Path, make_model: Any, tokenizer: Any) -> None:
-    """The copy of the original stays; only its tokenizer is new."""
+    """The copy of the original stays until one with a tokenizer is complete."""
     before = contents(folder)
     modular = modtf.modularize(make_model("t5"), tokenizer=tokenizer)
 
@@ -987,7 +1015,7 @@ def test_full_disk_while_a_tokenizer_joins_the_copy(folder: Path, make_model: An
     assert modtf.load(folder).tokenizer("pub")["input_ids"] == tokenizer("pub")["input_ids"]
 
 
-@pytest.mark.parametrize("path", ["../mine.safetensors", "/absolute/mine.safetensors"])
+@pytest.mark.parametrize("path", ["../mine.safetensors", "/absolute/mine.safetensors", ".."])
 @pytest.mark.parametrize("key", ["banks", "copy"])
 def test_an_index_cannot_reach_out_of_its_folder(folder: Path, make_modular: Any, key: str, path: str) -> None:
     """A folder that somebody else made: what it names elsewhere is neither read nor, when it is saved over, removed."""
@@ -1030,12 +1058,12 @@ def test_killed_while_saving(stage: tuple[str, int], folder: Path, make_modular:
     after = contents(folder)
     assert {name: after.get(name) for name in before} == before, "the old files are whole"
     assert_alike(expected, modtf.load(folder), batch)
+    for left_over in folder.glob(".saving-*"):
+        os.utime(left_over, (0, 0))
     modular = make_modular("t5", seed=9)  # neither the old one nor the one that did not get there
     modular.save_pretrained(folder)
     assert_alike(modular, modtf.load(folder), batch)
-    assert len([path for path in folder.iterdir() if not path.name.startswith(".saving-")]) == 3, (
-        "what the killed process left is gone"
-    )
+    assert len(list(folder.iterdir())) == 3, "what the killed process left is gone"
 
 
 # -- the hub -----------------------------------------------------------------------------------------------------------
@@ -1102,5 +1130,5 @@ def test_a_model_card_is_not_written_over(make_modular: Any, tmp_path: Path, mon
 
 @pytest.mark.parametrize("repo_id", ["somebody/kit", "not/a/name", "???", None, 5])
 def test_a_hub_that_refuses(repo_id: Any, make_modular: Any) -> None:
-    with pytest.raises(ModtfError, match=r"could not upload to|is no repository; give its id"):
+    with pytest.raises(ModtfError, match=r"could not upload to|is not a repository; give its id"):
         make_modular("t5", 2, 2).push_to_hub(repo_id)
