@@ -1,10 +1,10 @@
-"""What each loss and each replacing schedule adds: short trainings of pocket's modules that differ in nothing else.
+"""What each loss and each replacing schedule contributes: short, otherwise identical trainings of pocket's modules.
 
     python benchmarks/ablation.py    # writes data/ablation.json, in about 1.5 hours on one core
 
-An interrupted run goes on where it was stopped. Each training begins with untrained modules of granularity 2 and 6,
-sees the same batches of the bundled texts (the original's own, so no data are needed), and is scored along the way at
-2x and 6x on bundled inputs. The notebooks show the outcome.
+An interrupted run resumes where it stopped. Each training begins with untrained modules of granularity 2 and 6, sees
+the same batches of the bundled texts (written by the original, so no data are needed), and is scored along the way at
+2x and 6x on bundled inputs. The notebooks show the results.
 """
 
 from __future__ import annotations
@@ -34,43 +34,35 @@ OUTPUT = Path(__file__).parents[1] / "data" / "ablation.json"
 GRANULARITIES, RATIOS = (2, 6), (2, 6)
 STEPS, BATCH_SIZE, LEARNING_RATE = 400, 32, 5e-3
 MEASURE_EVERY, INPUTS = 100, 100
-#: Fifteen combinations of losses take an hour with one seed; the schedules' two seeds show how much a seed changes.
+#: The fifteen combinations of losses take an hour with one seed; the schedules' two show how much a seed matters.
 SEEDS = {"schedule": (0, 1), "losses": (0,)}
 
-#: Weights of the losses where they are on: those of the bundled kit, attention maps as light as hidden states.
+#: Weight of each loss when it is on; the bundled kit has the same for logits and hidden states, and no other losses.
 WEIGHTS = {"labels": 1.0, "logits": 1.0, "hidden": 0.2, "attention": 0.2}
 
-#: For replacing alone (labels, no teacher). A share of mixtures of 1 is BERT-of-Theseus' way.
+#: For replacing alone (labels, no teacher). With mixtures alone (a share of 1) it is the method of BERT-of-Theseus.
 SCHEDULES: dict[str, dict[str, float]] = {
     "rising from none to all": {"mixtures": 1, "whole": 0, "replacing_probability": 0, "full_at": 1, "coarse_at": 0},
     "rising from half to all": {
-        "mixtures": 1,
-        "whole": 0,
-        "replacing_probability": 0.5,
-        "full_at": 0.5,
-        "coarse_at": 0,
+        "mixtures": 1, "whole": 0, "replacing_probability": 0.5, "full_at": 0.5, "coarse_at": 0,
     },
     "all, from the first step": {"mixtures": 1, "whole": 0, "replacing_probability": 1, "coarse_at": 0},
     "rising, fine before coarse": {
-        "mixtures": 1,
-        "whole": 0,
-        "replacing_probability": 0.5,
-        "full_at": 0.5,
-        "coarse_at": 0.5,
+        "mixtures": 1, "whole": 0, "replacing_probability": 0.5, "full_at": 0.5, "coarse_at": 0.5,
     },
     "modtf's own": {},
-}
+}  # fmt: skip
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    torch.set_num_threads(1)
     use_cpu_well(1)
     transformers.logging.disable_progress_bar()
     combinations = [names for count in range(1, 5) for names in itertools.combinations(WEIGHTS, count)]
     schedules = [(name, {**options, **_only("labels")}) for name, options in SCHEDULES.items()]
     losses = [
-        (list(names), {f"{loss}_weight": WEIGHTS[loss] * (loss in names) for loss in WEIGHTS}) for names in combinations
+        (list(names), {f"{loss}_weight": weight if loss in names else 0.0 for loss, weight in WEIGHTS.items()})
+        for names in combinations
     ]
     plan = [
         {"kind": kind, "name": name, "seed": seed, "options": options}
@@ -79,8 +71,8 @@ def main() -> None:
         for name, options in runs
     ]
     done = json.loads(OUTPUT.read_text())["runs"] if OUTPUT.exists() else []
-    for wanted in plan:  # "modtf's own" schedule and the labels alone are the same training, under two names
-        if all(any(run[key] != wanted[key] for key in wanted) for run in done):
+    for wanted in plan:  # "modtf's own" schedule and the loss of the labels alone are one training under two names
+        if not any(all(run[key] == value for key, value in wanted.items()) for run in done):
             done.append(wanted | train(wanted["seed"], wanted["options"]))
             print(json.dumps(done[-1]), flush=True)
             write(done)
@@ -91,7 +83,7 @@ def _only(name: str) -> dict[str, float]:
 
 
 def train(seed: int, options: dict[str, float]) -> dict[str, Any]:
-    """Train new modules; scores along the way and the seconds that training took."""
+    """Train new modules; the scores along the way, and the seconds of training without the measuring."""
     pocket = modtf.load("pocket")
     original = pocket.assemble()
     set_attention(original, "eager")
@@ -127,9 +119,9 @@ def train(seed: int, options: dict[str, float]) -> dict[str, Any]:
             optimizers=(MuonWithAdamW(modular, LEARNING_RATE, LEARNING_RATE / 5), None),
         )  # fmt: skip
         measure(0)
-        before, begun = measuring, time.perf_counter()
+        measuring, begun = 0.0, time.perf_counter()
         trainer.train()
-        seconds = time.perf_counter() - begun - (measuring - before)
+        seconds = time.perf_counter() - begun - measuring
     return {"scores": scores, "seconds": round(seconds)}
 
 

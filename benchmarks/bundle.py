@@ -1,8 +1,8 @@
-"""Put a trained kit and what its original wrote into data/pocket/, in half precision.
+"""Copy a trained kit, in half precision, and the texts that its original wrote into data/pocket/.
 
-python benchmarks/bundle.py build/kit build/plain build/original
+    python benchmarks/bundle.py build/kit build/plain build/original
 
-The folders after the kit's are those of its original's training, one for each part of it.
+The folders after that of the kit are those of the training of its original, one for each part of that training.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Score two published systems and people on the 2017 test set, and texts that are wrong on purpose.
+"""Score two published systems, people, and deliberately wrong texts on the 2017 test set.
 
     python benchmarks/published.py --data <folder of the E2E CSV files>
 
-writes data/published.json, in a few minutes. The texts that are wrong on purpose leave something out, or turn it
-around. The folder needs system-outputs/tgen.tsv and slug.tsv too: what TGen and Slug wrote in the E2E NLG challenge
-(columns MR and output). Notebook 5 shows the outcome. Only what is measured is written, none of the texts.
+writes data/published.json in a few minutes. The deliberately wrong texts omit or reverse something. The folder also
+needs system-outputs/tgen.tsv and slug.tsv, the outputs of TGen and Slug in the E2E NLG challenge (columns MR and
+output). Notebook 5 shows the results. The file holds measurements only, none of the texts.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ SOURCE = (
     "told are made from these by benchmarks/published.py; no system wrote them so."
 )
 RATIOS = (2, 4, 6)
-#: Times that the inputs are drawn anew, with replacement.
+#: Bootstrap samples: draws of as many inputs, with replacement.
 DRAWS = 2000
-#: What Slug, TGen and people call it; "not" and "a" before it are what turning it around is about.
+#: How Slug, TGen and people say it; to reverse it, "not" before it is removed or added.
 _FAMILY_FRIENDLY = re.compile(r"(not )?(a )?((?:kids?|child|children|family|families)[- ]*friendly)")
 
 
@@ -70,7 +70,7 @@ def main() -> None:
             row("Slug, family friendliness turned around", examples, [turned_around(text) for text in texts["Slug"]]),
             *rows_with_hidden_slots(examples),
         ],
-        # One text of a person against those of the others, so the systems once more without that reference.
+        # People: the first reference of each input against its other references, so the systems against those, too.
         "against_others": {
             "examples": len(others),
             "rows": [
@@ -79,7 +79,7 @@ def main() -> None:
             ],
         },
         "people_leave_out": people_leave_out(examples),
-        # How much of the table's differences the choice of inputs could make, which the table itself does not say.
+        # How much the choice of inputs could change the differences in the table, which the table itself does not say.
         "draws": DRAWS,
         "against_1x": differences_from_1x(examples),
     }
@@ -113,7 +113,7 @@ def row(system: str, examples: Sequence[Example], texts: Sequence[str], **more: 
 
 
 def rows_with_hidden_slots(examples: Sequence[Example]) -> list[dict[str, Any]]:
-    """The bundled original as it is, and never told one of the slots: fluent texts that leave out the same thing."""
+    """The bundled original as it is, and with one slot always hidden: fluent texts that all omit the same thing."""
     pocket = modtf.load("pocket")
 
     def texts_without(hidden: str | None) -> list[str]:
@@ -121,29 +121,26 @@ def rows_with_hidden_slots(examples: Sequence[Example]) -> list[dict[str, Any]]:
         told = [{slot: value for slot, value in mr.items() if slot != hidden} for mr in mrs]
         return write_texts(pocket, pocket.mapping.original, [write_mr(mr) for mr in told])
 
-    return [
-        row("pocket", examples, texts_without(None)),
-        *(
-            row(f"pocket, never told {slot}", examples, texts_without(slot), hidden=slot)
-            for slot in SLOTS
-            if slot != "name"
-        ),
-    ]
+    rows = [row("pocket", examples, texts_without(None))]
+    for slot in SLOTS:
+        if slot != "name":
+            rows.append(row(f"pocket, never told {slot}", examples, texts_without(slot), hidden=slot))
+    return rows
 
 
 def without_last_sentence(text: str) -> str:
-    """Texts of one sentence stay as they are."""
+    """The text without its last sentence; a text of one sentence stays as it is."""
     sentences = re.split(r"(?<=[.!?])\s+", text)
     return " ".join(sentences[:-1] or sentences)
 
 
 def turned_around(text: str) -> str:
-    """Whether families are welcome, said the other way round."""
+    """The text that says the opposite about whether families are welcome."""
     return _FAMILY_FRIENDLY.sub(lambda found: ("" if found[1] else "not ") + (found[2] or "") + found[3], text)
 
 
 def people_leave_out(examples: Sequence[Example]) -> dict[str, float]:
-    """For each slot the share, in percent, of people's texts that do not say it where the MR has it."""
+    """For each slot, the percentage of people's texts that omit it although the MR has it."""
     asked, missed = Counter[str](), Counter[str]()
     for example in examples:
         mr = parse_mr(example.source)
@@ -154,10 +151,7 @@ def people_leave_out(examples: Sequence[Example]) -> dict[str, float]:
 
 
 def differences_from_1x(examples: Sequence[Example]) -> list[dict[str, Any]]:
-    """BLEU and SER of the bundled assemblies less the original's.
-
-    Each with the 95 % interval of a paired bootstrap over the inputs.
-    """
+    """BLEU and SER of bundled assemblies minus the original's, with 95 % intervals (paired bootstrap over inputs)."""
     pocket = modtf.load("pocket")
     sources = [example.source for example in examples]
     mrs = [parse_mr(source) for source in sources]
@@ -166,7 +160,7 @@ def differences_from_1x(examples: Sequence[Example]) -> list[dict[str, Any]]:
     all_once = np.arange(len(examples))[None]
 
     def measure(ratio: float) -> dict[str, Any]:
-        """The scores of all inputs, then those of each draw."""
+        """Scores (1 + draws,): of all inputs, then of each bootstrap sample."""
         texts = write_texts(pocket, pocket.choose(ratio), sources)
         counts = np.array(
             [bleu_counts(text, example.references) for text, example in zip(texts, examples, strict=True)]
@@ -181,20 +175,18 @@ def differences_from_1x(examples: Sequence[Example]) -> list[dict[str, Any]]:
     for ratio in RATIOS:
         made: dict[str, Any] = {"ratio": ratio}
         for name, values in measure(ratio).items():
-            less = values - original[name]
-            made |= {
-                name: round(float(less[0]), 2),
-                f"{name}_interval": np.percentile(less[1:], [2.5, 97.5]).round(2).tolist(),
-            }
+            difference = values - original[name]
+            made[name] = round(float(difference[0]), 2)
+            made[f"{name}_interval"] = np.percentile(difference[1:], [2.5, 97.5]).round(2).tolist()
         print(made, flush=True)
         rows.append(made)
     return rows
 
 
 def bleu_counts(text: str, references: Sequence[str]) -> list[int]:
-    """What BLEU adds up over texts, ten numbers.
+    """The ten numbers of one text that BLEU sums over all texts.
 
-    N-grams found and n-grams there are (n from 1 to 4), the text's length and that of the nearest reference.
+    These are the matched and all n-grams (n from 1 to 4), and the lengths of the text and of the nearest reference.
     """
     one = sacrebleu.sentence_bleu(text, list(references), lowercase=True)
     return [*one.counts, *one.totals, one.sys_len, one.ref_len]
@@ -202,8 +194,8 @@ def bleu_counts(text: str, references: Sequence[str]) -> list[int]:
 
 def bleu_of(sums: np.ndarray) -> np.ndarray:
     """BLEU from sums (draws, 10) of :func:`bleu_counts`."""
-    found, there, length, wanted = sums[:, :4], sums[:, 4:8], sums[:, 8], sums[:, 9]
-    return 100 * np.exp(np.minimum(0, 1 - wanted / length) + np.log(found / there).mean(1))
+    matched, ngrams, length, reference_length = sums[:, :4], sums[:, 4:8], sums[:, 8], sums[:, 9]
+    return 100 * np.exp(np.minimum(0, 1 - reference_length / length) + np.log(matched / ngrams).mean(1))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How long a person waits from the last move of the slider to the new text of 24 tokens, and the slider's own share.
+"""How long a person waits from the last move of the slider to the new text of 24 tokens, and the share of the widgets.
 
     python benchmarks/slider.py              # the widgets alone
     python benchmarks/slider.py --browser    # the page in headless Chromium, which needs cores of its own
 
-The wait of 10 ms for further moves is counted in. At 1x the full model's text is forgotten before each move, or it
-would only be looked up. The goals on a quiet core: p95 of 120 ms at 1x and 50 ms at 6x.
+The times include the 10 ms in which the controller waits for further moves. At 1x the full model's text is forgotten
+before each move, since it would only be looked up. The goals on an idle core: p95 of 120 ms at 1x and 50 ms at 6x.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def source_of_24_tokens() -> str:
-    """An MR for which the full and the smallest model both write so many tokens."""
+    """An MR for which both the full and the smallest model write ``TOKENS`` tokens."""
     modular = modtf.load("pocket")
     for seed in itertools.count():
         source = write_mr(draw_mr(random.Random(seed)))
@@ -68,12 +68,12 @@ def widgets_alone() -> None:
             own.append(waits[-1] - state.result.small.latency.times_ms[0])
             written = state.result.small
         report(f"{ratio:g}x, {written.latency.tokens} tokens, engine: {written.engine}", waits)
-        report("   of it not the model's", own)
+        report("   without the model", own)
     controller.close()
 
 
 def in_the_browser() -> None:
-    """From the key that moves the slider to the text on the page, by the page's own clock."""
+    """From the key that moves the slider to the text on the page, measured by the page's clock."""
     import os
     import re
     import subprocess
@@ -103,7 +103,7 @@ def in_the_browser() -> None:
             handle.focus()
 
             def press(arrow: str) -> None:
-                """Move, and wait for the text."""
+                """Move the slider and wait for the text."""
                 before = page.get_attribute(".modtf-result", "data-generation")
                 handle.press(arrow)
                 page.wait_for_function(
@@ -113,7 +113,7 @@ def in_the_browser() -> None:
                 )
 
             page.wait_for_timeout(2000)
-            # From 2x eight steps to 6x; from there eighteen to 1.09x, since the full model's text is remembered.
+            # Eight steps from 2x to 6x; then eighteen to 1.09x, not 1x, where the full model's text is only looked up.
             for steps, there, back, name in (
                 (8, "ArrowRight", "ArrowLeft", "6x"),
                 (18, "ArrowLeft", "ArrowRight", "1.09x"),

@@ -3,12 +3,12 @@
     python benchmarks/table.py --data <folder of the E2E CSV files>
 
 writes data/pocket/table.json, and the tables between the markers of README.md and of the model card. The untrained kit
-(same paths before training) is measured too, as the floor that training starts from. Speeds are ratios within this run:
-models and engines take turns on each sentence, after a warm-up, so all meet the same machine.
+(the same paths before training) is measured too, as the floor from which training starts. Speed-ups compare times of
+this run only: models and engines take turns on each sentence, after a warm-up, so all see the same machine.
 
---speed-only keeps the quality that stands in data/pocket/table.json and measures all else anew: for when the code or
-the machine is another, and the weights are the same. --ctranslate2 lets that compiled engine take turns too, as the
-mark of what is possible without Python between the tokens.
+--speed-only keeps the quality in data/pocket/table.json and measures everything else anew: for other code or another
+machine, but the same weights. --ctranslate2 also times that compiled engine, to show what is possible without Python
+between the tokens.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ from modtf.tasks import E2E, Example
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "data" / "pocket" / "table.json"
-#: Every model writes so many tokens a text when it is timed, or a longer text would pass for a slower model.
+#: Length of every timed text in tokens: with free lengths, a model that writes more would look slower.
 TOKENS = 32
 RATIOS = (1, 1.09, 1.33, 1.5, 2, 3, 4, 6)
 BATCH = 32
-#: What CTranslate2 computes in, and of how many MRs its texts are compared with ours.
+#: Precisions in which CTranslate2 computes, and the number of MRs for which its texts are compared with ours.
 PRECISIONS = ("float32", "int8")
 COMPARED = 100
 
@@ -60,7 +60,7 @@ Wanted = list[tuple[str, float, Assembly]]
 #: CTranslate2's translators by precision
 Translators = dict[str, Any]
 
-# Runs in a fresh process on an exported checkpoint: its peak memory beyond that of Python and its libraries. (Linux)
+# Run in a fresh process (Linux): the peak memory of an exported checkpoint beyond that of Python and its libraries.
 MEMORY_PROBE = """
 import sys, torch
 from pathlib import Path
@@ -72,7 +72,7 @@ def memory_mb(key):
 torch.set_num_threads(1)
 inputs = torch.load(sys.argv[2], weights_only=True)
 before = memory_mb("VmRSS")
-Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+Path("/proc/self/clear_refs").write_text("5")  # reset the peak
 model = AutoModelForSeq2SeqLM.from_pretrained(sys.argv[1])
 model.generate(**inputs, max_new_tokens=64, do_sample=False)
 print(memory_mb("VmHWM") - before)
@@ -83,25 +83,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--data", default=os.environ.get("MODTF_E2E_DIR", "e2e"))
-    parser.add_argument("--sentences", type=int, default=40, help="for the latency of one sentence")
-    parser.add_argument("--batches", type=int, default=5, help="for the latency of a batch")
+    parser.add_argument("--sentences", type=int, default=40, help="number of sentences that time the latency of one")
+    parser.add_argument("--batches", type=int, default=5, help="number of runs that time the latency of a batch")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--speed-only",
         action="store_true",
         help="keep the quality in data/pocket/table.json, which must be of the same weights",
     )
-    parser.add_argument("--ctranslate2", action="store_true", help="measure CTranslate2 too, where it is installed")
+    parser.add_argument("--ctranslate2", action="store_true", help="time CTranslate2, too; it must be installed")
     parser.add_argument(
         "--output",
         type=Path,
         default=TABLE,
-        help="README.md and the model card change with data/pocket/table.json only",
+        help="README.md and the model card change only if this is data/pocket/table.json (default)",
     )
     options = parser.parse_args()
     if options.ctranslate2 and find_spec("ctranslate2") is None:
         parser.error(
-            "--ctranslate2 needs a package that modtf does without; install it: "
+            "--ctranslate2 needs a package that modtf itself does not; install it: "
             f"{sys.executable} -m pip install ctranslate2"
         )
     torch.set_num_threads(options.threads)
@@ -109,7 +109,7 @@ def main() -> None:
     modular = modtf.load(options.model)
     wanted = [(strategy, ratio, modular.choose(ratio, strategy)) for strategy in STRATEGIES for ratio in RATIOS]
     chosen = list(dict.fromkeys(assembly for _, _, assembly in wanted))
-    known = known_rows(TABLE, wanted) if options.speed_only else None  # before hours of measuring: it may not fit
+    known = known_rows(TABLE, wanted) if options.speed_only else None  # refused here, not after hours of measuring
     examples = E2E.read_data(options.data, "test")
     sources = [example.source for example in examples]
 
@@ -154,7 +154,7 @@ def main() -> None:
 
 
 def untrain(modular: ModularModel) -> ModularModel:
-    """The same original with a kit as it is before training."""
+    """The same original with an untrained kit."""
     return modularize(
         copy.deepcopy(modular.assemble()),
         modular.mapping.encoder.granularities,
@@ -192,7 +192,7 @@ def measure_rows(modular: ModularModel, wanted: Wanted, examples: Sequence[Examp
 
 
 def measure_likeness(modular: ModularModel, chosen: Sequence[Assembly]) -> dict[Assembly, dict[str, Any]]:
-    """BLEU against the full model's own texts for the bundled MRs, and slot errors: what the explorer measures, too."""
+    """BLEU against the full model's texts for the bundled MRs, and SER: what the explorer measures, too."""
     sources = [example.source for example in E2E.bundled_examples("evaluation")]
     full = write_texts(modular, modular.mapping.original, sources)
     examples = [Example(source, (text,)) for source, text in zip(sources, full, strict=True)]
@@ -204,9 +204,9 @@ def measure_likeness(modular: ModularModel, chosen: Sequence[Assembly]) -> dict[
 
 
 def known_rows(path: Path, wanted: Wanted) -> tuple[list[dict[str, Any]], int]:
-    """The rows of :func:`measure_rows` from a table that holds them, and of how many examples they are."""
+    """The rows of :func:`measure_rows` from a table that holds them, and the number of examples behind them."""
     if not path.exists():
-        raise ModtfError(f"{path} is missing, so no quality is known; measure it too: leave out --speed-only")
+        raise ModtfError(f"{path} is missing, so no quality is known; measure it, too: leave out --speed-only")
     table = json.loads(path.read_text())
     here = [
         (trained, strategy, ratio, assembly.to_json())
@@ -217,23 +217,13 @@ def known_rows(path: Path, wanted: Wanted) -> tuple[list[dict[str, Any]], int]:
     for ours, theirs in zip_longest(here, there):
         if ours != theirs:
             raise ModtfError(
-                f"{path} is of other assemblies ({theirs} instead of {ours}); "
+                f"{path} holds other assemblies ({theirs} instead of {ours}); "
                 "measure their quality: leave out --speed-only"
             )
     fields = (
-        "trained",
-        "strategy",
-        "wanted_ratio",
-        "ratio",
-        "assembly",
-        "layers",
-        "bleu",
-        "ser",
-        "rouge_l",
-        "bleu_kept",
-        "ser_kept",
-        "rouge_l_kept",
-    )
+        "trained", "strategy", "wanted_ratio", "ratio", "assembly", "layers",
+        "bleu", "ser", "rouge_l", "bleu_kept", "ser_kept", "rouge_l_kept",
+    )  # fmt: skip
     return [{field: row[field] for field in fields} for row in table["rows"]], table["examples"]
 
 
@@ -250,7 +240,8 @@ def latencies(
 ) -> dict[Assembly, dict[str, Any]]:
     """For each assembly the latency of one sentence and of a batch of 32, and its speed-up over the original.
 
-    The loop's stand by themselves, those of other engines under their names; a speed-up is over the same engine.
+    The loop's numbers stand at the top level, those of the other engines under their names. Each speed-up compares
+    with the original in the same engine.
     """
     models = {assembly: modular.assembled(assembly) for assembly in chosen}
 
@@ -276,28 +267,22 @@ def latencies(
     def speeds(assembly: Assembly, engine: str) -> dict[str, Any]:
         record: dict[str, Any] = {}
         for prefix, times in ("", one), ("batch_", batch):
-            own, full = (
-                Latency(tuple(times[assembly, engine]), TOKENS),
-                Latency(tuple(times[modular.mapping.original, engine]), TOKENS),
-            )
+            own = Latency(tuple(times[assembly, engine]), TOKENS)
+            full = Latency(tuple(times[modular.mapping.original, engine]), TOKENS)
             record[prefix + "latency_ms"] = {"median": round(own.median_ms, 2), "p95": round(own.p95_ms, 2)}
             record[prefix + "speed_up"] = round(full.median_ms / own.median_ms, 2)
         return record
 
-    return {
-        assembly: speeds(assembly, LOOP)
-        | {"generate": speeds(assembly, GENERATE)}
-        | (
-            {"ctranslate2": {precision: speeds(assembly, precision) for precision in compiled[assembly]}}
-            if compiled
-            else {}
-        )
-        for assembly in chosen
-    }
+    records = {}
+    for assembly in chosen:
+        records[assembly] = speeds(assembly, LOOP) | {"generate": speeds(assembly, GENERATE)}
+        if compiled:
+            records[assembly]["ctranslate2"] = {name: speeds(assembly, name) for name in compiled[assembly]}
+    return records
 
 
 def spread(sources: Sequence[str], number: int) -> list[str]:
-    """So many of them, from everywhere: neighbours are alike."""
+    """``number`` sources, evenly spaced over the list, since neighbours are alike."""
     return list(sources[:: max(1, len(sources) // number)][:number])
 
 
@@ -316,8 +301,8 @@ def compile_assembly(modular: ModularModel, assembly: Assembly, threads: int) ->
         modular.assembled(assembly).save_pretrained(folder)
         modular.tokenizer.save_pretrained(folder)
         converted = TransformersConverter(folder).convert(str(Path(folder) / "converted"))
-        # The converter writes null for what model and tokenizer leave open; the runtime refuses to read that,
-        # and wants some unk_token.
+        # The converter writes null for what model and tokenizer leave open. The runtime does not accept null, and needs
+        # an unk_token.
         config = Path(converted) / "config.json"
         settings = {name: value for name, value in json.loads(config.read_text()).items() if value is not None}
         config.write_text(json.dumps({"unk_token": modular.tokenizer.pad_token} | settings))
@@ -332,7 +317,7 @@ def compile_assembly(modular: ModularModel, assembly: Assembly, threads: int) ->
 def same_texts(
     modular: ModularModel, assembly: Assembly, translators: Translators, sources: Sequence[str]
 ) -> dict[str, float]:
-    """The shares of greedy texts that are the same as ours where each engine ends them itself."""
+    """By precision, the share of greedy texts that are the same as ours; each engine decides where a text ends."""
     ours, tokens = write_texts(modular, assembly, sources), tokenize(modular, sources)
     shares = {}
     for precision, translator in translators.items():
@@ -340,7 +325,7 @@ def same_texts(
         ids = [modular.tokenizer.convert_tokens_to_ids(result.hypotheses[0]) for result in results]
         theirs = modular.tokenizer.batch_decode(ids, skip_special_tokens=True)
         shares[precision] = round(sum(own == other for own, other in zip(ours, theirs, strict=True)) / len(ours), 2)
-    if shares["float32"] < 0.9:  # more than rounding: the times would be of another model
+    if shares["float32"] < 0.9:  # more than rounding explains: the times would be those of another model
         raise ModtfError(
             f"CTranslate2 writes other texts than {assembly} in float32 (the same: {shares['float32']:.0%}); "
             "its conversion went wrong"
@@ -349,7 +334,7 @@ def same_texts(
 
 
 def tokenize(modular: ModularModel, texts: Sequence[str]) -> list[list[str]]:
-    """Tokens as CTranslate2 takes them: in words, and without padding."""
+    """Tokens as CTranslate2 takes them: as strings, without padding."""
     return [modular.tokenizer.convert_ids_to_tokens(ids) for ids in modular.tokenizer(list(texts))["input_ids"]]
 
 
@@ -357,7 +342,7 @@ def tokenize(modular: ModularModel, texts: Sequence[str]) -> list[list[str]]:
 
 
 def sizes(modular: ModularModel, assembly: Assembly) -> dict[str, Any]:
-    """Parameters, the time to assemble and the peak memory of a process that runs the exported checkpoint."""
+    """Parameters, the time to assemble, and the peak memory of a process that runs the exported checkpoint."""
     times = []
     for _ in range(20):
         started = time.perf_counter()
@@ -381,11 +366,11 @@ def sizes(modular: ModularModel, assembly: Assembly) -> dict[str, Any]:
     }  # fmt: skip
 
 
-# -- the tables in words -----------------------------------------------------------------------------------------------
+# -- the tables as Markdown --------------------------------------------------------------------------------------------
 
 
 def markdown(table: dict[str, Any]) -> str:
-    """The trained rows twice: size and quality, with the untrained BLEU beside them; then speed, a row an assembly."""
+    """A table of size and quality, with the untrained BLEU; one of speed, a row per assembly; and notes."""
     rows = [row for row in table["rows"] if row["trained"]]
     floor = {(row["strategy"], row["wanted_ratio"]): row for row in table["rows"] if not row["trained"]}
     quality = [
@@ -452,10 +437,10 @@ def _grid(lines: Sequence[dict[str, str]]) -> str:
 
 
 def _times(record: dict[str, Any], prefix: str = "", with_p95: bool = False) -> str:
-    times = [record[prefix + "latency_ms"][which] for which in ("median", "p95")[: 1 + with_p95]]
-    return (
-        f"{' / '.join(f'{ms:.0f}' if ms >= 100 else f'{ms:.1f}' for ms in times)} ({record[prefix + 'speed_up']:.2f}x)"
-    )
+    latency = record[prefix + "latency_ms"]
+    times = [latency["median"], latency["p95"]] if with_p95 else [latency["median"]]
+    shown = " / ".join(f"{ms:.0f}" if ms >= 100 else f"{ms:.1f}" for ms in times)
+    return f"{shown} ({record[prefix + 'speed_up']:.2f}x)"
 
 
 def _about_ctranslate2(table: dict[str, Any]) -> str:
@@ -465,7 +450,8 @@ def _about_ctranslate2(table: dict[str, Any]) -> str:
     words = []
     for precision in records[0]:
         same = sorted({round(COMPARED * record[precision]["same_text"]) for record in records})
-        words.append(f"{same[0]}{f' to {same[-1]}' if len(same) > 1 else ''} in {precision}")
+        texts = f"{same[0]} to {same[-1]}" if len(same) > 1 else f"{same[0]}"
+        words.append(f"{texts} in {precision}")
     return (
         f"; CTranslate2 {table['ctranslate2']} is a compiled engine that runs the same assemblies once exported "
         f"(of {COMPARED} texts, {' and '.join(words)} are the loop's)"
@@ -473,9 +459,11 @@ def _about_ctranslate2(table: dict[str, Any]) -> str:
 
 
 def cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; errors of the input end in one line and exit status 2."""
+    """Run one command; a :class:`ModtfError` ends it with one line on stderr and exit status 2."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     try:
-        if "train" in options:  # the options of a training are those of its dataclass, see modtf.training.options
+        if "train" in options:  # its options come from its dataclass, see modtf.training.options
             options.train(rest)
         elif rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -53,12 +53,12 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="open the explorer in a browser")
     demo.add_argument(
-        "--port", type=int, default=8866, help="on 127.0.0.1; the next free one where it is taken (default %(default)s)"
+        "--port", type=int, default=8866, help="on 127.0.0.1; the next free one if it is taken (default %(default)s)"
     )
     demo.add_argument("--no-browser", action="store_true", help="only print the address")
     demo.set_defaults(run=_demo)
 
-    generate = commands.add_parser("generate", help="write a text with the full and with an assembled model")
+    generate = commands.add_parser("generate", help="write a text with the full model and an assembled one")
     generate.add_argument("text", help='for pocket an MR such as "name[The Vaults], eatType[pub], food[French]"')
     _add_model(generate)
     _add_assembly(generate)
@@ -69,10 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--data", help="folder of the task's data, or hub (default for E2E: MODTF_E2E_DIR, else ./e2e)"
     )
-    evaluate.add_argument("--split", help="a file's name without its ending, such as dev (default: the test split)")
+    evaluate.add_argument("--split", help="a file's name without extension, such as dev (default: the test split)")
     evaluate.add_argument("--ratios", type=float, nargs="+", default=[1, 2, 3, 4, 6])
     evaluate.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES)
-    evaluate.add_argument("--json", type=Path, help="also write the figures here")
+    evaluate.add_argument("--json", type=Path, help="file to which the scores are written as well")
     evaluate.set_defaults(run=_evaluate)
 
     export = commands.add_parser("export", help="save an assembled model for plain transformers")
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train an original, or a kit of modularized layers for it")
     what = train.add_subparsers(required=True, metavar="what")
     for name, run, words in (
-        ("original", _train_original, "the model that everything begins with"),
+        ("original", _train_original, "the model that a kit compresses"),
         ("kit", _train_kit, "the banks of modularized layers, in one phase"),
     ):
         what.add_parser(name, help=words, add_help=False).set_defaults(train=run)
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_model(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(BUNDLED_MODELS)
     parser.add_argument("--model", default="pocket", help=f"{names}, a folder or a hub id (default %(default)s)")
-    parser.add_argument("--task", help="the task of the model (default: the one that it was saved with)")
+    parser.add_argument("--task", help="task of the model (default: the one saved with it)")
 
 
 def _add_assembly(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +102,7 @@ def _add_assembly(parser: argparse.ArgumentParser) -> None:
         "--ratio", type=float, help="original layers / assembled layers, from 1 to the kit's maximum (default 1)"
     )
     parser.add_argument("--strategy", default="size_first", choices=STRATEGIES, help="(default %(default)s)")
-    parser.add_argument("--assembly", help="instead of a ratio, such as 'encoder 6·6 | decoder 4·4·4'")
+    parser.add_argument("--assembly", help="instead of a ratio: an assembly such as 'encoder 6·6 | decoder 4·4·4'")
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -144,11 +144,11 @@ def _generate(options: argparse.Namespace) -> None:
     runs = len(result.small.latency.times_ms)
     print(
         f"{assembly}: ratio {assembly.ratio:.2f}, {result.speed_up:.2f}x the tokens per second "
-        f"(medians of {runs} runs in turns)"
+        f"(medians of {runs} runs, taken in turns)"
     )
     row, exact = controller.measured(assembly, result.request.strategy)
     if row:
-        where = "measured on the test set" if exact else f"the nearest assembly that was measured ({row['layers']})"
+        where = "measured on the test set" if exact else f"the nearest measured assembly ({row['layers']})"
         scores = [
             f"{row[metric.key]} % {metric.name}"
             if metric.errors
@@ -165,7 +165,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from modtf.tasks import task_named
 
     if options.json and not options.json.absolute().parent.is_dir():
-        raise ModtfError(f"there is no folder {options.json.absolute().parent} for {options.json.name}; make it first")
+        raise ModtfError(f"there is no folder {options.json.absolute().parent}; create it first")
     modular = _load(options).to(_device())
     task = task_named(modular.task)
     split = options.split or task.test_split
@@ -177,12 +177,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"{'layers':>7} {'ratio':>6} {''.join(f'{metric.name:>13}' for metric in task.metrics)}  assembly")
     for assembly in chosen:
         with tqdm(total=len(examples), desc=assembly.shape, leave=False, file=sys.stderr) as bar:
-            scores = measure_quality(
-                modular,
-                assembly,
-                examples,
-                progress=lambda done, bar=bar: bar.update(done - bar.n),  # type: ignore[misc]
-            )
+            scores = measure_quality(modular, assembly, examples, progress=_moving(bar))
         values = "".join(f"{scores[metric.key]:13.2f}" for metric in task.metrics)
         print(f"{assembly.shape:>7} {assembly.ratio:6.2f} {values}  {assembly}", flush=True)
         rows.append({"assembly": assembly.to_json(), "ratio": assembly.ratio, **scores})
@@ -212,8 +207,8 @@ def _train_original(arguments: Sequence[str]) -> None:
 
     def add(parser: argparse.ArgumentParser) -> None:
         _add_data(parser)
-        parser.add_argument("--begin-with", type=Path, help="folder of a model to train further (default: a new one)")
-        parser.add_argument("--dropout", type=float, help="in all layers (default: as the model says)")
+        parser.add_argument("--begin-with", type=Path, help="folder of a model to train further (default: a new model)")
+        parser.add_argument("--dropout", type=float, help="probability in all layers (default: the model's)")
 
     task = _task_of(arguments)
     recipe = recipe_for(task)
@@ -223,9 +218,9 @@ def _train_original(arguments: Sequence[str]) -> None:
     check_model_folder(options.begin_with)
     _hide_loading()
     if options.dropout is not None and not 0 <= options.dropout < 1:
-        raise ModtfError(f"dropout {options.dropout:g} is not possible; give a probability from 0 to below 1")
+        raise ModtfError(f"--dropout is {options.dropout:g}; give a probability of at least 0 and below 1")
     if options.begin_with is None and recipe.new_original is None:
-        raise ModtfError(f"there is no recipe for a new model of the task {task.name!r}; give one: --begin-with FOLDER")
+        raise ModtfError(f"no recipe makes a new model for the task {task.name!r}; give one: --begin-with FOLDER")
     examples = task.read_data(options.data or data_folder(task), task.train_split)
     use_cpu_well(options.threads)
     set_seed(args.seed)
@@ -251,6 +246,7 @@ def _train_kit(arguments: Sequence[str]) -> None:
     from modtf.training.machine import use_cpu_well
     from modtf.training.options import check_model_folder, parse_training
     from modtf.training.runs import load_original, train_kit, with_texts_of_the_original
+    from modtf.training.trainer import check_training
 
     task = _task_of(arguments)
     recipe = recipe_for(task)
@@ -262,26 +258,30 @@ def _train_kit(arguments: Sequence[str]) -> None:
             "--pairs",
             type=int,
             default=recipe.pairs,
-            help="texts that the original writes first, to train on beside people's (default %(default)s)",
+            help="number of texts that the original writes first; the kit learns from them and from people's "
+            "(default %(default)s)",
         )
         parser.add_argument("--without-data", action="store_true", help="train on the original's texts alone")
         parser.add_argument(
-            "--granularities", type=int, nargs="+", help="(default: the divisors of a stack's depth up to its half)"
+            "--granularities",
+            type=int,
+            nargs="+",
+            help="(default: the divisors of each stack's depth, up to half of it)",
         )
 
     args, options = parse_training(ModularTrainingArguments, recipe.kit, add, arguments, prog="modtf train kit")
-    # What can be wrong is found before the texts are written, which takes minutes.
+    # Check everything before the original writes its texts, which takes minutes.
     check_model_folder(options.original)
     _hide_loading()
     if options.pairs < 0:
         raise ModtfError(f"--pairs is {options.pairs}; give 0 or more")
     if options.without_data and (task.draw is None or not options.pairs):
-        reason = "--pairs is 0" if task.draw else "this task draws no inputs"
+        reason = "--pairs is 0" if task.draw else "this task cannot draw inputs"
         raise ModtfError(f"without data there is nothing to train on: {reason}; leave out --without-data")
     tokenizer = AutoTokenizer.from_pretrained(options.original)
     modular = modularize(load_original(options.original), options.granularities, tokenizer=tokenizer, task=task.name)
     examples = [] if options.without_data else task.read_data(options.data or data_folder(task), task.train_split)
-    args.schedule(modular.mapping, args.max_steps)
+    check_training(modular, args)
     use_cpu_well(options.threads)
     started = time.monotonic()
     if options.pairs:
@@ -292,12 +292,12 @@ def _train_kit(arguments: Sequence[str]) -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", default="e2e", help="whose data and recipe (default %(default)s)")
+    parser.add_argument("--task", default="e2e", help="task whose data and recipe to use (default %(default)s)")
     parser.add_argument("--data", help="folder of the task's data, or hub (default for E2E: MODTF_E2E_DIR, else ./e2e)")
 
 
 def _task_of(arguments: Sequence[str]) -> Task:
-    """The task decides about the defaults of other options, so it is read first."""
+    """The task, which is read first: the defaults of other options depend on it."""
     from modtf.tasks import task_named
 
     first = argparse.ArgumentParser(add_help=False)
@@ -306,9 +306,9 @@ def _task_of(arguments: Sequence[str]) -> Task:
 
 
 def _texts_of_the_original(modular: ModularModel, examples: Sequence[Any], count: int, seed: int, output: Path) -> Path:
-    """The file of the original's texts, written first where it is not there yet; of several processes the first writes.
+    """The file with the original's texts; if it is missing, the first process writes it and the others wait.
 
-    Where the task draws inputs, evaluation.jsonl beside it holds 300 more: for those who measure without real data.
+    If the task can draw inputs, evaluation.jsonl beside it holds 300 more, for measuring without real data.
     """
     from random import Random
 
@@ -323,16 +323,17 @@ def _texts_of_the_original(modular: ModularModel, examples: Sequence[Any], count
         task, device = task_named(modular.task), modular.device
         modular.to(_device())
         output.mkdir(parents=True, exist_ok=True)
-        for name, number, rng in (("evaluation", 300, Random(seed + 1)), ("pairs", count, Random(seed))):
-            if task.draw is not None:
-                sources = [task.draw(rng) for _ in range(number)]
-            elif name == "pairs":
-                sources = [example.source for example in rng.sample(list(examples), min(number, len(examples)))]
-            else:
-                continue
+        rng = Random(seed)
+        if task.draw is None:
+            chosen = rng.sample(list(examples), min(count, len(examples)))
+            files = {"pairs": [example.source for example in chosen]}
+        else:
+            other = Random(seed + 1)
+            files = {"evaluation": [task.draw(other) for _ in range(300)]}
+            files["pairs"] = [task.draw(rng) for _ in range(count)]
+        for name, sources in files.items():  # pairs.jsonl comes last: where it is, both are complete
             with tqdm(total=len(sources), desc=f"{name} by the original") as bar:
-                original = modular.mapping.original
-                texts = write_texts(modular, original, sources, progress=lambda done, bar=bar: bar.update(done - bar.n))  # type: ignore[misc]
+                texts = write_texts(modular, modular.mapping.original, sources, progress=_moving(bar))
             unfinished = output / f"{name}.part"
             write_pairs(zip(sources, texts, strict=True), unfinished)
             unfinished.replace(output / f"{name}.jsonl")
@@ -342,8 +343,13 @@ def _texts_of_the_original(modular: ModularModel, examples: Sequence[Any], count
     return path
 
 
+def _moving(bar: Any) -> Callable[[int], Any]:
+    """A function that moves a progress bar to the number of texts written so far."""
+    return lambda done: bar.update(done - bar.n)
+
+
 def data_folder(task: Task) -> str:
-    """Where the task's data are unless an option says so."""
+    """The default folder of the task's data."""
     return os.environ.get(task.data_variable) or task.data_folder
 
 
@@ -356,7 +362,7 @@ def _load(options: argparse.Namespace) -> ModularModel:
 
 
 def _hide_loading() -> None:
-    """No progress bars while transformers loads a model; a training has its own."""
+    """Turn off the progress bars with which transformers loads a model."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -22,7 +22,7 @@ from modtf.tasks import Example, task_named
 
 @dataclass(frozen=True)
 class Size:
-    """Parameters of a model; embeddings (and the tied or untied head) do not shrink with the ratio."""
+    """Parameters of a model, with and without embeddings and head, which do not shrink with the ratio."""
 
     parameters: int
     without_embeddings: int
@@ -30,7 +30,7 @@ class Size:
 
     @property
     def megabytes(self) -> float:
-        """On disk, 10⁶ bytes."""
+        """Size on disk, in units of 10⁶ bytes."""
         return self.parameters * self.bytes_each / 1e6
 
 
@@ -40,14 +40,12 @@ def size_of(model: PreTrainedModel) -> Size:
 
 
 def size_of_assembly(modular: ModularModel, assembly: Assembly) -> Size:
-    """The size of an assembly, without assembling it."""
+    """The size of an assembly, without making it."""
     every = {id(p) for stack in modular.stacks for p in stack.parameters()}
     outside = [p for p in modular.model.parameters() if id(p) not in every]
     paths = zip(modular.stacks, assembly.paths, strict=True)
-    return _count(
-        modular.model,
-        [*outside, *(p for stack, path in paths for layer in stack.layers(path) for p in layer.parameters())],
-    )
+    layers = [layer for stack, path in paths for layer in stack.layers(path)]
+    return _count(modular.model, [*outside, *(p for layer in layers for p in layer.parameters())])
 
 
 def _count(model: PreTrainedModel, parameters: Iterable[torch.Tensor]) -> Size:
@@ -59,7 +57,7 @@ def _count(model: PreTrainedModel, parameters: Iterable[torch.Tensor]) -> Size:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of repeated runs of the same work, and the tokens that one run wrote (all rows together)."""
+    """Times of repeated runs of the same work in milliseconds, and the tokens that one run wrote, over all rows."""
 
     times_ms: tuple[float, ...]
     tokens: int
@@ -71,7 +69,7 @@ class Latency:
     @property
     def p95_ms(self) -> float:
         ordered = sorted(self.times_ms)
-        return ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))]
+        return ordered[round(0.95 * (len(ordered) - 1))]
 
     @property
     def tokens_per_second(self) -> float:
@@ -100,7 +98,10 @@ def write_texts(
     batch_size: int = 64,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
-    """Greedy texts of an assembly for many sources, in their order; a batch holds sources of similar length."""
+    """Greedy texts of an assembly for many sources, in their order; a batch holds sources of similar length.
+
+    ``progress`` is called after each batch with the number of texts written so far.
+    """
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     texts = [""] * len(sources)
     for start in range(0, len(order), batch_size):
@@ -125,9 +126,9 @@ def measure_quality(
 
 
 def measured_table(modular: ModularModel) -> tuple[dict[str, Any] | None, str]:
-    """The table that was measured of these very weights, or None and a sentence that says why there is none.
+    """The table measured on exactly these weights; or None, and a sentence that says why there is none.
 
-    It is ``table.json`` in the folder of the kit, and names the banks by their fingerprint.
+    It is ``table.json`` in the folder of a bundled or loaded kit, with the fingerprint of the banks it was measured on.
     """
     folders = [bundled(name) for name in BUNDLED_MODELS]
     if modular.source is not None and Path(modular.source).is_dir():

@@ -1,8 +1,9 @@
 """Module replacing: which layers a training step runs.
 
-As in BERT-of-Theseus, layers of the original are replaced at random by successors, which learn to work in their place.
-The paper does so at several granularities in one training phase. Its schedule is not published; this one is our choice,
-and `benchmarks/LOG.md` says what was tried. The path of a step is a pure function of (seed, step).
+As in BERT-of-Theseus (Xu et al., 2020), layers of the original are replaced at random by successors, which learn to
+work in their place. The paper does so at several granularities in one training phase. Its schedule is not published;
+this one is our choice, and `benchmarks/LOG.md` says what was tried. The path of a step is a pure function of
+(seed, step).
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ _TRIES = 100
 
 @dataclass(frozen=True)
 class ReplacingSchedule:
-    """What is replaced at each of ``steps`` training steps.
+    """Which layers each of ``steps`` training steps replaces.
 
     Three kinds of steps alternate at random:
 
     - *mixtures* (a share ``mixtures`` of all steps) go through each stack and replace the next layers, with probability
       p, by a module of any granularity that may start there: they teach every module to work beside every other;
-    - *whole* steps (a share ``whole``) give each stack one granularity from end to end, each with equal probability, 1
-      among them: a full stack must work with a compressed one;
+    - *whole* steps (a share ``whole``) give each stack one granularity from end to end, drawn uniformly, 1 included:
+      a full stack must work with a compressed one;
     - *strategy* steps, the rest, run assemblies of :mod:`modtf.strategies`, with probability proportional to the ratio.
 
     p rises linearly from ``probability`` at the first step to 1 at ``full_at`` (a share of all steps). The coarsest
-    granularity allowed rises from the finest to the coarsest of all at ``coarse_at`` (likewise). Raises
+    granularity that may be drawn rises from the finest one to the coarsest one at ``coarse_at`` (also a share). Raises
     :class:`ModtfError` for a mapping without modules, for steps or a seed that are not whole numbers, and for shares
-    that are not from 0 to 1.
+    outside 0 to 1.
     """
 
     mapping: Mapping
@@ -58,11 +59,11 @@ class ReplacingSchedule:
             if isinstance(value, bool) or not isinstance(value, Integral):
                 raise ModtfError(f"{name} is {value!r}; give a whole number")
         if self.steps < 1:
-            raise ModtfError(f"a schedule of {self.steps} steps was asked for; at least 1 is needed")
+            raise ModtfError(f"steps is {self.steps}; give 1 or more")
         for name in ("probability", "full_at", "coarse_at", "mixtures", "whole"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
-                raise ModtfError(f"{name} is {value!r}; possible are numbers from 0 to 1")
+                raise ModtfError(f"{name} is {value!r}; give a number from 0 to 1")
         if self.mixtures + self.whole > 1:
             raise ModtfError(
                 "mixtures and whole are shares of all steps, "
@@ -74,7 +75,7 @@ class ReplacingSchedule:
         return self.probability + (1 - self.probability) * self._progress(step, self.full_at)
 
     def allowed_granularities(self, step: int) -> tuple[int, ...]:
-        """Granularities that a step may draw, ascending; the coarse ones are allowed later."""
+        """Granularities that a step may draw, ascending; coarse ones come later."""
         every = sorted({g for stack in self.mapping.stacks for g in stack.granularities})
         last = int(self._progress(step, self.coarse_at) * (len(every) - 1))
         return tuple(every[: last + 1])
@@ -85,10 +86,10 @@ class ReplacingSchedule:
         allowed = self.allowed_granularities(step)
         for _ in range(_TRIES):
             drawn = self._draw_once(rng, step, allowed)
-            # A step without modules has no gradient, and modules that are not allowed yet come too early: draw again.
+            # Without modules there is no gradient, and a strategy may use modules that come later: draw again.
             if drawn != self.mapping.original and set(drawn.encoder + drawn.decoder) <= {1, *allowed}:
                 return drawn
-        # Next to no draw fits yet (p is 0, or no strategy uses the finest granularity): replace all by the finest.
+        # Hardly any draw fits yet (p is 0, or no strategy uses the finest granularity): replace all by the finest.
         return Assembly(*(_uniform(stack, allowed[0]) for stack in self.mapping.stacks))
 
     def _draw_once(self, rng: random.Random, step: int, allowed: tuple[int, ...]) -> Assembly:
@@ -102,16 +103,16 @@ class ReplacingSchedule:
         return rng.choices(reachable, weights=[assembly.ratio for assembly in reachable])[0]
 
     def _progress(self, step: int, end: float) -> float:
-        """From 0 at the first step to 1 at ``end``, a share of all steps."""
+        """Rises from 0 at the first step to 1 at ``end``, a share of all steps."""
         return 1.0 if end == 0 else min(1.0, step / self.steps / end)
 
     def __iter__(self) -> Iterator[Assembly]:
-        """All draws in order: what a training with this schedule would run."""
+        """The assemblies of all steps, in order."""
         return (self.draw(step) for step in range(self.steps))
 
 
 def _mixture(rng: random.Random, p: float, stack: StackMapping, allowed: tuple[int, ...]) -> LayerPath:
-    """A path that takes, wherever modules may start, one of them with probability p and an original layer otherwise."""
+    """A path that, wherever modules may start, takes one with probability p and an original layer otherwise."""
     path: list[int] = []
     start = 0
     while start < stack.depth:
@@ -123,10 +124,10 @@ def _mixture(rng: random.Random, p: float, stack: StackMapping, allowed: tuple[i
 
 
 def _whole(rng: random.Random, stack: StackMapping, allowed: tuple[int, ...]) -> LayerPath:
-    """A path of one granularity, 1 among the possible ones."""
+    """A path of one granularity; 1, the original's, is among the possible ones."""
     return _uniform(stack, rng.choice([1, *(g for g in stack.granularities if g in allowed)]))
 
 
 def _uniform(stack: StackMapping, g: int) -> LayerPath:
-    """The path of granularity g alone, or the original's if the stack lacks it."""
+    """The path of granularity g alone, or the original's if the stack lacks g."""
     return (g,) * (stack.depth // g) if g in stack.granularities else stack.original

@@ -24,6 +24,7 @@ import modtf
 from modtf import cli
 from modtf.bundled import bundled
 from modtf.tasks import E2E
+from modtf.training.options import NOT_OFFERED
 from modtf.training.runs import last_checkpoint
 
 ORIGINAL = str(next(bundled("pocket").glob("original-*")))
@@ -44,7 +45,7 @@ def run(*arguments: str | Path, fails: bool = False) -> str:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of E2E data, made of what the bundled original wrote."""
+    """A folder of E2E data, made from texts that the bundled original wrote."""
     folder = tmp_path_factory.mktemp("e2e")
     for split, examples in (
         ("train-cleaned", E2E.bundled_examples("pairs")[:200]),
@@ -64,7 +65,7 @@ def original(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def test_an_original_goes_on_from_another(data: Path, original: Path, tmp_path: Path) -> None:
+def test_an_original_can_begin_with_another(data: Path, original: Path, tmp_path: Path) -> None:
     run("train", "original", "--data", data, "--begin-with", original, "--dropout", "0.1",
         "--output", tmp_path / "more", "--steps", "2", "--batch-size", "8")  # fmt: skip
     before, after = (AutoModelForSeq2SeqLM.from_pretrained(folder) for folder in (original, tmp_path / "more"))
@@ -77,7 +78,7 @@ def test_an_original_goes_on_from_another(data: Path, original: Path, tmp_path: 
     )
 
 
-def test_a_killed_training_goes_on_to_the_same_kit(data: Path, original: Path, tmp_path: Path) -> None:
+def test_a_killed_training_resumes_to_the_same_kit(data: Path, original: Path, tmp_path: Path) -> None:
     def arguments(output: str) -> list[str | Path]:
         return ["train", "kit", "--data", data, "--original", original,
                 "--output", tmp_path / output, "--steps", "6", "--batch-size", "8", "--pairs", "10"]  # fmt: skip
@@ -88,7 +89,7 @@ def test_a_killed_training_goes_on_to_the_same_kit(data: Path, original: Path, t
     )
     deadline = time.monotonic() + 240
     while not (tmp_path / "killed" / "checkpoint-2" / "trainer_state.json").exists():
-        assert killed.poll() is None and time.monotonic() < deadline, "no checkpoint to go on from"
+        assert killed.poll() is None and time.monotonic() < deadline, "no checkpoint to resume from"
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
@@ -100,7 +101,7 @@ def test_a_killed_training_goes_on_to_the_same_kit(data: Path, original: Path, t
     assert isinstance(kit.generate("name[The Vaults], eatType[pub]", ratio=6, max_new_tokens=4), str)
 
 
-def test_half_a_checkpoint_is_passed_over(tmp_path: Path) -> None:
+def test_an_incomplete_checkpoint_is_skipped(tmp_path: Path) -> None:
     for step in (9, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
     (tmp_path / "checkpoint-9" / "trainer_state.json").write_text("{}")
@@ -121,20 +122,8 @@ def test_a_damaged_original(data: Path, original: Path, tmp_path: Path) -> None:
 
 def test_two_processes_train_together(data: Path, original: Path, tmp_path: Path) -> None:
     together = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *command()[1:]]
-    options = [
-        "--data",
-        data,
-        "--original",
-        original,
-        "--output",
-        tmp_path,
-        "--steps",
-        "3",
-        "--batch-size",
-        "8",
-        "--pairs",
-        "10",
-    ]
+    options = ["--data", data, "--original", original, "--output", tmp_path,
+               "--steps", "3", "--batch-size", "8", "--pairs", "10"]  # fmt: skip
     done = subprocess.run(
         [*together, "train", "kit", *map(str, options)], env=ENVIRONMENT, capture_output=True, text=True
     )
@@ -170,7 +159,7 @@ def test_export(tmp_path: Path) -> None:
         (["generate", "colour[red]"], "'colour' is unknown"),
         (["generate", "--model", "/nowhere", "name[The Vaults]"], "/nowhere"),
         (["train", "original", "--data", "/nowhere", "--output", "out"], "/nowhere"),
-        (["train", "original", "--dropout", "1", "--output", "out"], "dropout 1"),
+        (["train", "original", "--dropout", "1", "--output", "out"], "--dropout is 1"),
         (["train", "original", "--begin-with", "/nowhere", "--output", "out"], "/nowhere holds no model"),
         (["train", "kit", "--original", "/nowhere", "--output", "out"], "/nowhere holds no model"),
         (
@@ -195,7 +184,7 @@ KIT = ("train", "kit", "--original", ORIGINAL, "--pairs", "0")
 
 @pytest.fixture
 def asked(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
-    """What a training would be asked for: its arguments, the batches' size, and AdamW's learning rate beside Muon's."""
+    """What a training would get: its arguments, the batch size, and AdamW's learning rate beside Muon's."""
 
     def ask(*command: str) -> dict[str, Any]:
         given: dict[str, Any] = {}
@@ -223,15 +212,15 @@ def test_help_names_every_option(what: str, kind: type, capsys: pytest.CaptureFi
         cli.main(["train", what, "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     for field in fields_of(kind):
-        assert f"--{field.name}" in shown
-    assert "--batch-size" in shown and "--adamw-learning-rate" in shown
+        assert (f"--{field.name} " in shown) == (field.name not in NOT_OFFERED), field.name
+    assert "--batch-size" in shown and "for all but the matrices; independent of" in shown
     own = {field.name for field in fields_of(modtf.ModularTrainingArguments)} - {
         field.name for field in fields_of(Seq2SeqTrainingArguments)
     }
     assert all((f"--{name}" in shown) == (what == "kit") for name in own)
 
 
-def test_what_is_not_said_is_the_recipe(asked: Callable[..., dict[str, Any]]) -> None:
+def test_defaults_are_those_of_the_recipe(asked: Callable[..., dict[str, Any]]) -> None:
     kit, original = asked(*KIT), asked("train", "original", "--begin-with", ORIGINAL)
     args = kit["args"]
     assert (kit["batch_size"], args.learning_rate, kit["adamw_learning_rate"]) == (64, 5e-3, 1e-3)
@@ -244,8 +233,8 @@ def test_what_is_not_said_is_the_recipe(asked: Callable[..., dict[str, Any]]) ->
     assert (args.max_steps, args.lr_scheduler_type, args.max_grad_norm) == (3_000, "linear", 1.0)
 
 
-def test_every_option_of_the_library_is_one_of_the_shell(asked: Callable[..., dict[str, Any]]) -> None:
-    """With dashes or with underscores, as people know them."""
+def test_options_of_the_library_are_options_of_the_shell(asked: Callable[..., dict[str, Any]]) -> None:
+    """With dashes or with underscores, as users of transformers know them."""
     given = asked(
         *KIT, "--hidden-weight", "0.5", "--mixtures", "0.2", "--gradient-accumulation-steps", "2", "--coarse_at", "0.3",
         "--lr-scheduler-type", "cosine", "--max-steps", "40", "--warmup-steps", "7", "--seed", "3", "--no-bf16",
@@ -253,7 +242,7 @@ def test_every_option_of_the_library_is_one_of_the_shell(asked: Callable[..., di
     args = given["args"]
     assert (args.hidden_weight, args.mixtures, args.coarse_at) == (0.5, 0.2, 0.3)
     assert (args.lr_scheduler_type, args.max_steps, args.warmup_steps, args.seed) == ("cosine", 40, 7, 3)
-    assert given["batch_size"] * args.gradient_accumulation_steps == 64, "texts a step, however they are cut"
+    assert given["batch_size"] * args.gradient_accumulation_steps == 64, "texts per step, however they are split"
     assert args.bf16 is False and args.save_steps == 2
 
 
@@ -269,7 +258,7 @@ def test_processes_and_batches_share_the_texts_of_a_step(
     assert asked(*KIT, "--batch-size", "24", "--gradient-accumulation-steps", "3")["batch_size"] == 8
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert cli.main([*KIT, "--output", "run", "--batch-size", "25"]) == 2
-    assert "25 texts a step cannot be shared evenly by 2 processes" in capsys.readouterr().err
+    assert "25 texts per step cannot be shared evenly by 2 processes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("what", ["original", "kit"])
@@ -301,18 +290,17 @@ def test_another_optimizer_trains_alone(what: str, data: Path, original: Path, t
         (["--adamw-learning-rate", "-1"], "--adamw-learning-rate is -1; give a number above 0"),
         (["--temperature", "0"], "the temperature is 0.0; give one above 0"),
         (["--logits-weight", "-1"], "the losses' weights are"),
-        (["--mixtures", "2"], "mixtures is 2.0; possible are numbers from 0 to 1"),
+        (["--mixtures", "2"], "mixtures is 2.0; give a number from 0 to 1"),
         (["--mixtures", "0.9", "--whole", "0.9"], "0.9 + 0.9 is more than 1"),
         (["--output", ""], "--output is missing"),
         (["--output", __file__], "is a file; give a folder"),
         (["--task", "poems"], "the task 'poems' is unknown"),
         (["--bf16", "--fp16"], "these options are not possible: At most one of fp16 and bf16"),
-        (["--eval-strategy", "steps"], "these options are not possible: You have set `args.eval_strategy`"),
-        (["--label-smoothing-factor", "0.1"], "label_smoothing_factor has no effect here"),
+        (["--report-to", "nonsense"], "these options are not possible: nonsense is not supported"),
         (["--without-data"], "--pairs is 0; leave out --without-data"),
     ],
 )
-def test_options_that_cannot_be_are_one_line(
+def test_impossible_options_are_refused_in_one_line(
     options: list[str], words: str, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     command = [*KIT, "--data", str(data), "--output", str(tmp_path / "run"), "--batch-size", "8", "--steps", "1"]
@@ -320,6 +308,38 @@ def test_options_that_cannot_be_are_one_line(
     said = capfd.readouterr().err
     assert said.startswith("modtf: ") and said.count("\n") == 1 and words in said, said
     assert not (tmp_path / "run" / "modtf.json").exists()
+
+
+@pytest.mark.parametrize("what", ["original", "kit"])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--num-train-epochs", "2"], "--num-train-epochs has no effect here: give the number of steps, --steps"),
+        (
+            ["--resume_from_checkpoint", "run"],
+            "--resume-from-checkpoint has no effect here: run the same command again",
+        ),
+        (["--auto-find-batch-size"], "--auto-find-batch-size has no effect here: --batch-size and --seed decide"),
+        (["--no-remove-unused-columns"], "--remove-unused-columns has no effect here"),
+        (["--eval-strategy", "steps"], "--eval-strategy has no effect here: a training does not evaluate"),
+        (["--label-smoothing-factor", "0.1"], "--label-smoothing-factor has no effect here"),
+        (["--report-to", "wandb"], "these options are not possible: WandbCallback requires wandb to be installed"),
+    ],
+)
+def test_options_without_effect_are_refused_before_any_work(
+    what: str, options: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    """Even before the model and the data are looked for: neither exists."""
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_wandb_available", lambda: False)
+    begin = ["--begin-with", "/nowhere"] if what == "original" else ["--original", "/nowhere"]
+    assert cli.main(["train", what, *begin, "--output", str(tmp_path / "run"), *options]) == 2
+    said = capfd.readouterr().err
+    assert said.startswith(f"modtf: {words}") and said.count("\n") == 1, said
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_option_that_is_not_offered_is_one_of_transformers() -> None:
+    assert NOT_OFFERED.keys() <= {field.name for field in fields_of(Seq2SeqTrainingArguments)}
 
 
 def test_a_required_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The replacing schedule: each step's assembly is a pure function of (seed, step), valid, and due."""
+"""The replacing schedule: each step's assembly is a pure function of (seed, step), valid, and allowed by then."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def schedules(draw: st.DrawFn) -> ReplacingSchedule:
 
 
 @given(schedules(), st.data())
-def test_draws_are_pure_valid_and_due(schedule: ReplacingSchedule, data: st.DataObject) -> None:
+def test_draws_are_pure_valid_and_allowed(schedule: ReplacingSchedule, data: st.DataObject) -> None:
     step = data.draw(st.integers(0, schedule.steps - 1))
     drawn = schedule.draw(step)
     random.seed(data.draw(st.integers()))  # the world's randomness does not matter ...
@@ -82,15 +82,8 @@ def test_probability_rises_to_one(schedule: ReplacingSchedule) -> None:
 def test_values_on_the_way() -> None:
     schedule = ReplacingSchedule(DEEP, 1000, probability=0.4, full_at=0.5, coarse_at=0.3)
     assert [schedule.replacing_probability(step) for step in (0, 250, 500, 900)] == pytest.approx([0.4, 0.7, 1, 1])
-    assert [len(schedule.allowed_granularities(step)) for step in (0, 99, 100, 199, 200, 299, 300)] == [
-        1,
-        1,
-        2,
-        2,
-        3,
-        3,
-        4,
-    ]
+    numbers = [len(schedule.allowed_granularities(step)) for step in (0, 99, 100, 199, 200, 299, 300)]
+    assert numbers == [1, 1, 2, 2, 3, 3, 4]
 
 
 def test_seeds_and_steps_differ() -> None:
@@ -102,7 +95,7 @@ def test_seeds_and_steps_differ() -> None:
 
 
 def test_mixtures_replace_more_and_more() -> None:
-    """Layers that a mixture keeps: from about the share that the probability leaves, to none."""
+    """The share of original layers in a mixture falls to none."""
     schedule = ReplacingSchedule(DEEP, 600, probability=0.2, full_at=1, coarse_at=0, mixtures=1, whole=0)
     kept = [(drawn.encoder + drawn.decoder).count(1) / drawn.layers for drawn in schedule]
     thirds = [mean(kept[i : i + 200]) for i in (0, 200, 400)]
@@ -136,7 +129,7 @@ def test_kinds_of_steps() -> None:
 
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """Of this process's own time, so that a busy machine does not matter."""
+    """Limit the CPU time of this process, which does not depend on how busy the machine is."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
         raise AssertionError(f"no end after {seconds} s of work")
@@ -173,8 +166,8 @@ def test_a_draw_ends(mapping: Mapping, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"steps": 0}, "at least 1 is needed"),
-        ({"probability": 1.1}, "probability is 1.1; possible are numbers from 0 to 1"),
+        ({"steps": 0}, "steps is 0; give 1 or more"),
+        ({"probability": 1.1}, "probability is 1.1; give a number from 0 to 1"),
         ({"full_at": -0.1}, "full_at is -0.1"),
         ({"coarse_at": 2}, "coarse_at is 2"),
         ({"mixtures": -1}, "mixtures is -1"),
@@ -185,11 +178,11 @@ def test_a_draw_ends(mapping: Mapping, options: dict[str, Any]) -> None:
         ({"steps": None}, "steps is None; give a whole number"),
         ({"steps": True}, "steps is True; give a whole number"),
         ({"seed": "a"}, "seed is 'a'; give a whole number"),
-        ({"probability": "x"}, "probability is 'x'; possible are numbers from 0 to 1"),
-        ({"full_at": None}, "full_at is None; possible are numbers from 0 to 1"),
-        ({"coarse_at": [0.5]}, "coarse_at is [0.5]; possible are numbers from 0 to 1"),
-        ({"mixtures": 0.5j}, "mixtures is 0.5j; possible are numbers from 0 to 1"),
-        ({"whole": True}, "whole is True; possible are numbers from 0 to 1"),
+        ({"probability": "x"}, "probability is 'x'; give a number from 0 to 1"),
+        ({"full_at": None}, "full_at is None; give a number from 0 to 1"),
+        ({"coarse_at": [0.5]}, "coarse_at is [0.5]; give a number from 0 to 1"),
+        ({"mixtures": 0.5j}, "mixtures is 0.5j; give a number from 0 to 1"),
+        ({"whole": True}, "whole is True; give a number from 0 to 1"),
         ({"mapping": (12, 12)}, "mapping is (12, 12); give the mapping of a modular model"),
     ],
 )

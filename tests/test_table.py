@@ -1,4 +1,4 @@
-"""The measured table: what its script writes is what its readers expect, and CTranslate2 is the same model where it is installed."""
+"""The measured table: its script writes what its readers expect; CTranslate2, if installed, runs the same model."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def wanted(modular: modtf.ModularModel) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def written(script: ModuleType, modular: modtf.ModularModel, wanted: list[Any]) -> str:
-    """A table as the script makes it, but for scores and the memory of processes, which are invented."""
+    """A table as the script makes it, except for the scores and the memory of processes, which are invented."""
     chosen = list(dict.fromkeys(assembly for _, _, assembly in wanted))
     costs = script.latencies(modular, chosen, [example.source for example in EXAMPLES], 2, 1, {})
     with pytest.MonkeyPatch.context() as patch:

@@ -29,9 +29,11 @@ from modtf.architectures import stacks_of
 from modtf.distillation import attention_loss, hidden_loss, logits_loss
 from modtf.errors import ModtfError
 from modtf.mapping import Assembly, boundaries
+from modtf.tasks import TEXT, Example
 from modtf.training import ModularTrainer, ModularTrainingArguments
 from modtf.training.batches import WHOLE_BATCHES, encode_sources_once, only_batch
 from modtf.training.optimizer import MuonWithAdamW
+from modtf.training.runs import train_original
 
 Batch = dict[str, torch.Tensor]
 NO_DROPOUT = {"bart": {"dropout": 0.0}, "t5": {"dropout_rate": 0.0}, "t5-gated": {"dropout_rate": 0.0}}
@@ -119,7 +121,7 @@ def modules_of(assembly: Assembly) -> set[str]:
 
 
 def student_assemblies(modular: modtf.ModularModel) -> list[Assembly]:
-    """Filled with the assembly of each student's forward pass; the teacher's is given by position."""
+    """A list that collects the assembly of each student's forward pass; the teacher's is a positional argument."""
     seen: list[Assembly] = []
     modular.register_forward_pre_hook(
         lambda _, args, options: seen.append(options["assembly"]) if not args else None, with_kwargs=True
@@ -139,7 +141,7 @@ def test_a_step_changes_the_modules_that_ran_and_nothing_else(family: str, make_
     ran = modules_of(trainer.schedule().draw(0)) | modules_of(trainer.schedule().draw(1))
     moved = changed(banks, modular.bank_weights())
     assert {".".join(name.split(".")[:3]) for name in moved} == ran
-    assert ran != {".".join(name.split(".")[:3]) for name in banks}, "some did not run, so that says something"
+    assert ran != {".".join(name.split(".")[:3]) for name in banks}, "some did not run, so the test is not trivial"
     names = {name for name in everything if ".banks." not in name}
     assert not changed({name: everything[name] for name in names}, {name: modular.state_dict()[name] for name in names})
     assert all(p.grad is None for p in modular.original_weights().values())
@@ -201,7 +203,7 @@ def test_a_weight_of_zero_costs_nothing(
     # of the encoder's originals the student runs the first two, the teacher all
     assert [calls[f"original {i}"] for i in range(6)] == [passes, passes, *[passes - 1] * 4]
     assert not any(m._forward_hooks for stack in modular.stacks for m in stack.banks.modules()), (
-        "recording leaves with the step"
+        "the hooks that record are removed"
     )
 
 
@@ -405,7 +407,7 @@ def adamw(_: modtf.ModularModel) -> dict[str, Any]:
 def test_resume_is_bit_identical(
     family: str, make_modular: Any, tmp_path: Path, optimizer: Callable, accumulated: int
 ) -> None:
-    """With dropout, shuffled data, a moving learning rate, and a world whose random numbers went on meanwhile."""
+    """With dropout, shuffled data, a changing learning rate, and another random state before resuming."""
     options = {
         "max_steps": 5, "save_strategy": "steps", "save_steps": 3, "lr_scheduler_type": "linear", "warmup_steps": 2,
         "per_device_train_batch_size": 3, "gradient_accumulation_steps": accumulated,
@@ -515,7 +517,7 @@ def test_words_for_arguments_of_another_trainer(make_modular: Any, tmp_path: Pat
 
 
 def test_data_without_masks(family: str, make_modular: Any, tmp_path: Path) -> None:
-    """Seq2SeqTrainer takes rows without attention_mask; so does this one, as if all tokens counted."""
+    """Like Seq2SeqTrainer, it takes rows without attention_mask: then all tokens count."""
     logged = []
     for given in ({"attention_mask": torch.ones(6, dtype=torch.long)}, {}):
         data = [{"input_ids": row["input_ids"], "labels": row["labels"], **given} for row in examples()]
@@ -622,7 +624,7 @@ def test_sharing_sources_gives_the_losses_of_repeating_them(family: str, make_mo
 
 
 def encoded_rows(model: PreTrainedModel) -> set[int]:
-    """Filled with the numbers of sources that the encoder is given."""
+    """A set that collects how many sources each of the encoder's batches holds."""
     seen: set[int] = set()
     encoder, _ = stacks_of(model)
     encoder.register_forward_pre_hook(lambda _, args, options: seen.add(len(options["input_ids"])), with_kwargs=True)
@@ -630,7 +632,7 @@ def encoded_rows(model: PreTrainedModel) -> set[int]:
 
 
 def test_each_source_is_encoded_once(family: str, make_modular: Any, tmp_path: Path) -> None:
-    """With checkpointed activations too, and the gradients are those of repeated sources."""
+    """With gradient checkpointing, too; and the gradients are those of repeated sources."""
     moves = []
     (batch,) = whole_batches(1)
     for data in (batch, repeated(batch)):
@@ -689,7 +691,7 @@ def test_only_batches_that_share_sources_are_changed(family: str, make_modular: 
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_the_original_is_trained_on_shared_sources(family: str, make_model: Any, tmp_path: Path, bf16: bool) -> None:
-    """By transformers' own trainer, whose autocast the encoder runs in as well."""
+    """By transformers' own trainer; the encoder runs under its autocast, too."""
     whole_layers = {"encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0} if family == "bart" else {}
     model: PreTrainedModel = make_model(family, **NO_DROPOUT[family], **whole_layers)
     encode_sources_once(model)
@@ -792,7 +794,7 @@ def test_the_scheduler_reaches_both_parts(make_modular: Any, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_no_banks_in_half_precision(make_model: Any, tmp_path: Path, dtype: torch.dtype) -> None:
-    """As transformers loads a checkpoint that is stored so: the training would run, and learn next to nothing."""
+    """From checkpoints stored in half precision: the training would run, and learn almost nothing."""
     halved = modtf.modularize(make_model("t5").to(dtype))
     with pytest.raises(ModtfError, match=rf"banks are in {str(dtype).removeprefix('torch.')}, .*dtype=torch.float32"):
         modtf.ModularTrainer(
@@ -800,12 +802,16 @@ def test_no_banks_in_half_precision(make_model: Any, tmp_path: Path, dtype: torc
         )
 
 
-def test_several_gpus_in_one_process_are_refused(make_modular: Any, tmp_path: Path) -> None:
-    """As a machine with two GPUs and a script that was started by ``python`` alone."""
+def test_several_gpus_in_one_process_are_refused(
+    make_modular: Any, make_model: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    """As on a machine with two GPUs, for a script started with plain ``python``."""
     args = arguments(tmp_path)
     args._n_gpu = 2
-    with pytest.raises(ModtfError, match=r"this process sees 2 GPUs .*`accelerate launch"):
+    with pytest.raises(ModtfError, match=r"this process sees 2 GPUs, .*`accelerate launch"):
         ModularTrainer(make_modular("t5", 2, 2), args)
+    with pytest.raises(ModtfError, match="this process sees 2 GPUs"):
+        train_original(make_model("t5"), tokenizer, TEXT, [Example("a", ("b",))], args, batch_size=1)
 
 
 def test_batches_without_labels_are_refused(make_modular: Any, tmp_path: Path) -> None:
@@ -835,12 +841,18 @@ def test_words_for_bad_arguments(options: dict[str, float], words: str, tmp_path
     assert words in str(raised.value)
 
 
-@pytest.mark.parametrize("options", [{"mixtures": 0.7, "whole": 0.7}, {"full_at": 2.0}])
-def test_a_schedule_that_cannot_be_is_refused_before_the_training(
-    options: dict[str, float], make_modular: Any, tmp_path: Path
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mixtures": 0.7, "whole": 0.7}, "0.7 \\+ 0.7 is more than 1"),
+        ({"full_at": 2.0}, "full_at is 2.0; give a number"),
+    ],
+)
+def test_an_impossible_schedule_is_refused_before_the_training(
+    options: dict[str, float], words: str, make_modular: Any, tmp_path: Path
 ) -> None:
-    with pytest.raises(ModtfError):
-        make_trainer(make_modular("t5", 2, 2), tmp_path, **options).train()
+    with pytest.raises(ModtfError, match=words):
+        make_trainer(make_modular("t5", 2, 2), tmp_path, **options)
 
 
 def test_it_is_a_trainer(make_modular: Any, tmp_path: Path) -> None:
@@ -879,7 +891,7 @@ def test_a_shell_may_read_the_arguments(tmp_path: Path) -> None:
 
 
 def test_columns_that_the_model_does_not_know_are_left_out(make_modular: Any, tmp_path: Path) -> None:
-    """As Seq2SeqTrainer's ``remove_unused_columns``, which is on by default; all that the model knows stays."""
+    """As in Seq2SeqTrainer, where ``remove_unused_columns`` is on by default; what the model knows stays."""
     modular = make_modular("t5")
     seen: list[set[str]] = []
     modular.model.register_forward_pre_hook(

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 from modtf.architectures import stacks_of
 
-#: Training arguments with which a trainer takes such a dataset's batches as they are and in their order.
-#: They go together with the collator :func:`only_batch`.
+#: Training arguments that make a trainer take the batches of such a dataset unchanged and in order.
+#: Use them with the collator :func:`only_batch`.
 WHOLE_BATCHES: dict[str, Any] = {
     "per_device_train_batch_size": 1,
     "train_sampling_strategy": "sequential",
@@ -20,23 +20,23 @@ WHOLE_BATCHES: dict[str, Any] = {
 
 
 def only_batch(features: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Collator for datasets whose items are whole batches already."""
+    """Collator for datasets whose items are whole batches."""
     (batch,) = features
     return batch
 
 
 def encode_sources_once(model: PreTrainedModel) -> None:
-    """From now on encode a source once for its many targets, wherever a batch has ``source_index``.
+    """Make the model encode each source only once for all its targets, in batches that have ``source_index``.
 
-    ``source_index`` (targets,) says which row of ``input_ids`` and ``attention_mask`` (sources, source) each row of
-    ``labels``, ``decoder_input_ids`` and ``decoder_attention_mask`` (targets, target) belongs to. The outputs are those
-    of a batch that repeats its sources. Batches without ``source_index`` run as before. Assemblies leave hooks behind,
-    so they do not take part.
+    ``source_index`` (targets,) holds, for each row of ``labels``, ``decoder_input_ids`` and ``decoder_attention_mask``
+    (targets, target), the index of its row in ``input_ids`` and ``attention_mask`` (sources, source). The outputs equal
+    those of a batch that repeats its sources. Batches without ``source_index`` run as before. Assemblies do not take
+    part, since assembling drops hooks.
     """
     encoder, decoder = stacks_of(model)
 
-    # The model's forward hands the arguments that it does not know to both stacks. Hooks on the stacks run within that
-    # forward, and so under the autocast that a trainer puts around it; a hook on the model itself would run outside.
+    # The model's forward passes arguments that it does not know on to both stacks. Hooks on the stacks run inside that
+    # forward, and so under the trainer's autocast; a hook on the model itself would run outside of it.
 
     def repeat_states(module: nn.Module, args: Any, inputs: dict[str, Any], output: Any) -> Any:
         if "source_index" in inputs:

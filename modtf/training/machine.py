@@ -1,4 +1,4 @@
-"""What makes training fast on the machine at hand."""
+"""Settings that make training fast on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def use_cpu_well(threads: int) -> None:
-    """Settings for training on a CPU: threads, freed memory that is kept, and kernels that are kept for all shapes."""
+    """Set the number of threads, and keep freed memory and the kernels of many shapes for later batches."""
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
     torch.set_num_threads(threads)
     if sys.platform == "linux" and (libc := ctypes.util.find_library("c")):
@@ -22,7 +22,7 @@ def use_cpu_well(threads: int) -> None:
 
 
 def fast_bf16() -> bool:
-    """Whether bfloat16 autocast is faster than float32 here: on GPUs that have it, and on CPUs that multiply in it."""
+    """Whether bfloat16 autocast is faster than float32 here: on GPUs and CPUs with bfloat16 instructions."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
     cpuinfo = Path("/proc/cpuinfo")

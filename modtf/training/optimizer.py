@@ -9,18 +9,17 @@ from torch import nn
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """``torch.optim.Muon`` for the matrices of the layers, AdamW for all else (embeddings, norms, biases).
+    """``torch.optim.Muon`` for the matrices of the layers, AdamW for everything else (embeddings, norms, biases).
 
-    Muon takes matrices only, hence two optimizers behind one interface. ``lr`` and ``weight_decay`` are Muon's, with
-    its updates scaled to the size of AdamW's (``match_rms_adamw``); ``adamw_lr`` is the learning rate of the rest.
+    Muon takes matrices only, hence two optimizers behind one interface. ``lr`` and ``weight_decay`` are Muon's, whose
+    updates are scaled to the size of AdamW's (``match_rms_adamw``); ``adamw_lr`` is the learning rate of AdamW.
     """
 
     def __init__(self, model: nn.Module, lr: float, adamw_lr: float, weight_decay: float = 0.0) -> None:
         trained = [p for p in model.parameters() if p.requires_grad]
         embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
         matrices = [p for p in trained if p.ndim == 2 and id(p) not in embeddings]
-        chosen = {id(p) for p in matrices}
-        rest = [p for p in trained if id(p) not in chosen]
+        rest = [p for p in trained if p.ndim != 2 or id(p) in embeddings]
         self.parts: list[torch.optim.Optimizer] = []
         if matrices:
             self.parts.append(
@@ -32,7 +31,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self._share_groups()
 
     def _share_groups(self) -> None:
-        # The parts must see the learning rates that a scheduler writes, so the groups are theirs, not copies.
+        # A scheduler writes learning rates into these groups; they must be the parts' own, not copies.
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""The options of a training in the shell: those of its dataclass of arguments, and a few of our own."""
+"""The shell options of a training: the fields of its dataclass of arguments, and a few of our own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
 from modtf.errors import ModtfError
 from modtf.training.batches import WHOLE_BATCHES
@@ -20,10 +21,32 @@ from modtf.training.machine import fast_bf16
 #: The default of --optim: Muon for the matrices, AdamW for the rest.
 MUON = "muon_with_adamw"
 
+_SAMPLING = (
+    "auto_find_batch_size", "data_seed", "dataloader_drop_last", "ignore_data_skip", "length_column_name",
+    "remove_unused_columns", "sortish_sampler", "train_sampling_strategy",
+)  # fmt: skip
+_EVALUATION = (
+    "batch_eval_metrics", "bf16_full_eval", "do_eval", "do_predict", "eval_accumulation_steps", "eval_delay",
+    "eval_do_concat_batches", "eval_on_start", "eval_steps", "eval_strategy", "eval_use_gather_object",
+    "fp16_full_eval", "generation_config", "generation_max_length", "generation_num_beams", "greater_is_better",
+    "include_for_metrics", "load_best_model_at_end", "metric_for_best_model", "per_device_eval_batch_size",
+    "predict_with_generate", "prediction_loss_only",
+)  # fmt: skip
+#: Fields of the dataclasses that cannot take effect here, so they are no options; and what to do instead.
+NOT_OFFERED = {
+    "num_train_epochs": "give the number of steps, --steps",
+    "save_only_model": "a checkpoint without its optimizer could not be resumed; leave it out",
+    "resume_from_checkpoint": "run the same command again: it resumes from the last checkpoint in --output",
+    # Müller, Kornblith, Hinton (2019): When Does Label Smoothing Help?
+    "label_smoothing_factor": "a kit learns worse from the probabilities of a smoothed original; leave it out",
+    **dict.fromkeys(_SAMPLING, "--batch-size and --seed decide what the batches hold; leave it out"),
+    **dict.fromkeys(_EVALUATION, "a training does not evaluate; run `modtf evaluate` on the finished kit"),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of one training, unless the shell says otherwise. ``batch_size`` texts a step, over all processes."""
+    """The default settings of one training; ``batch_size`` counts the texts of one step, over all processes."""
 
     steps: int
     batch_size: int
@@ -32,8 +55,14 @@ class Settings:
 
 
 class _Parser(HfArgumentParser):
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        if options.get("dest", names[0].lstrip("-")) in NOT_OFFERED:
+            # Neither in the help nor, unless it is given, in the namespace.
+            options |= {"help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+        return super().add_argument(*names, **options)
+
     def error(self, message: str) -> Any:
-        raise ModtfError(f"{message}; see {self.prog} --help")  # the usage of so many options would fill the screen
+        raise ModtfError(f"{message}; see {self.prog} --help")  # the usage would fill the screen
 
 
 def parse_training(
@@ -45,8 +74,9 @@ def parse_training(
 ) -> tuple[Any, argparse.Namespace]:
     """The arguments of a training, and the namespace of our own options; see `modtf train kit --help`.
 
-    ``add`` adds what only one command has. In the namespace, ``batch_size`` is that of one process and batch.
-    Raises :class:`ModtfError` for values that are not possible.
+    ``add`` adds the options that only one command has. In the namespace, ``batch_size`` is the number of texts in one
+    batch of one process. Raises :class:`ModtfError` for values that are not possible, and for options that could not
+    take effect.
     """
     parser = _Parser(kind, **texts, usage="%(prog)s [options]", formatter_class=argparse.HelpFormatter)
     own = parser.add_argument_group("modtf")
@@ -55,24 +85,24 @@ def parse_training(
         "--batch-size",
         type=int,
         default=settings.batch_size,
-        help="texts a step, over all processes (default %(default)s)",
+        help="texts per step, all processes (default %(default)s)",
     )
     own.add_argument(
         "--adamw-learning-rate",
         type=float,
         default=settings.adamw_learning_rate,
-        help="of all but the matrices (default %(default)s)",
+        help="for all but the matrices; independent of --learning-rate (default %(default)s)",
     )
     threads = os.environ.get("OMP_NUM_THREADS", "")
     own.add_argument(
         "--threads",
         type=int,
         default=int(threads) if threads.isdecimal() else 1,
-        help="of each process, on a CPU (default %(default)s)",
+        help="CPU threads per process (default %(default)s)",
     )
     # Short names for options of the dataclass.
     own.add_argument(
-        "--output", dest="output_dir", default=argparse.SUPPRESS, help="--output-dir: an interrupted run goes on here"
+        "--output", dest="output_dir", default=argparse.SUPPRESS, help="--output-dir; a training resumes from it"
     )
     own.add_argument("--steps", dest="max_steps", type=int, default=argparse.SUPPRESS, help="--max-steps")
     own.add_argument("--no-bf16", dest="bf16", action="store_false", default=argparse.SUPPRESS, help="--bf16 false")
@@ -89,8 +119,11 @@ def parse_training(
         save_total_limit=1,
     )
     options = parser.parse_args(arguments)
-    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(kind) if field.init}
-    return _checked(kind, values, options), options
+    for name, instead in NOT_OFFERED.items():
+        if name in options:
+            raise ModtfError(f"--{name.replace('_', '-')} has no effect here: {instead}")
+    offered = [field.name for field in dataclasses.fields(kind) if field.init and field.name not in NOT_OFFERED]
+    return _checked(kind, {name: getattr(options, name) for name in offered}, options), options
 
 
 def _checked(kind: type[Seq2SeqTrainingArguments], values: dict[str, Any], options: argparse.Namespace) -> Any:
@@ -98,9 +131,9 @@ def _checked(kind: type[Seq2SeqTrainingArguments], values: dict[str, Any], optio
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     accumulated = values["gradient_accumulation_steps"]
     if not values["output_dir"]:
-        raise ModtfError("--output is missing; give a folder for checkpoints and result")
+        raise ModtfError("--output is missing; give a folder for the checkpoints and the result")
     if Path(values["output_dir"]).is_file():
-        raise ModtfError(f"--output {values['output_dir']} is a file; give a folder for checkpoints and result")
+        raise ModtfError(f"--output {values['output_dir']} is a file; give a folder for the checkpoints and the result")
     for name, value in (
         ("steps", values["max_steps"]),
         ("batch-size", options.batch_size),
@@ -110,10 +143,8 @@ def _checked(kind: type[Seq2SeqTrainingArguments], values: dict[str, Any], optio
     ):
         if value is not None and value < 1:
             raise ModtfError(f"--{name} is {value}; give 1 or more")
-    for name, value in (
-        ("learning-rate", values["learning_rate"]),
-        ("adamw-learning-rate", options.adamw_learning_rate),
-    ):
+    rates = {"learning-rate": values["learning_rate"], "adamw-learning-rate": options.adamw_learning_rate}
+    for name, value in rates.items():
         if not 0 < value < float("inf"):
             raise ModtfError(f"--{name} is {value:g}; give a number above 0")
     if not 0 <= values["seed"] < 2**32:
@@ -121,7 +152,7 @@ def _checked(kind: type[Seq2SeqTrainingArguments], values: dict[str, Any], optio
     if values["per_device_train_batch_size"] is None:
         if options.batch_size % (processes * accumulated):
             raise ModtfError(
-                f"{options.batch_size} texts a step cannot be shared evenly by {processes} processes "
+                f"{options.batch_size} texts per step cannot be shared evenly by {processes} processes "
                 f"with {accumulated} batches each; give a multiple of {processes * accumulated}"
             )
         options.batch_size //= processes * accumulated
@@ -136,22 +167,27 @@ def _checked(kind: type[Seq2SeqTrainingArguments], values: dict[str, Any], optio
         "report_to": "tensorboard" if importlib.util.find_spec("tensorboard") else "none",
     }
     values |= {name: value for name, value in defaults.items() if values[name] is None}
-    if cpu and "LOCAL_RANK" in os.environ and values["ddp_backend"] is None:
-        values["ddp_backend"] = "gloo"
+    if cpu:
+        values["dataloader_pin_memory"] = False
+        if "LOCAL_RANK" in os.environ and values["ddp_backend"] is None:
+            values["ddp_backend"] = "gloo"
     if values["optim"] == MUON:
         del values["optim"]
     else:
         options.adamw_learning_rate = None
     try:
-        return kind(**(values | WHOLE_BATCHES | {"dataloader_pin_memory": values["dataloader_pin_memory"] and not cpu}))
-    except (ValueError, TypeError, ImportError) as error:
-        if isinstance(error, ModtfError):
-            raise
+        args = kind(**(values | WHOLE_BATCHES))
+        for callback in get_reporting_integration_callbacks(args.report_to):
+            callback()  # an error here, not after minutes of work, where its package is missing
+    except ModtfError:
+        raise
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise refused(error) from error
+    return args
 
 
 def refused(error: Exception) -> ModtfError:
-    """What transformers says of options that do not go together, or not here, in one line."""
+    """The error of transformers about options that it cannot combine or that this machine lacks, in one line."""
     return ModtfError(f"these options are not possible: {' '.join(str(error).split())}")
 
 

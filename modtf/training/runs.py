@@ -1,4 +1,4 @@
-"""Whole trainings that go on where they were interrupted: an original, and a kit for it."""
+"""Complete trainings that resume where they were interrupted: an original, and a kit for it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from modtf.tasks.task import Task
 from modtf.training.batches import encode_sources_once, only_batch
 from modtf.training.optimizer import MuonWithAdamW
 from modtf.training.options import refused
-from modtf.training.trainer import ModularTrainer, ModularTrainingArguments
+from modtf.training.trainer import ModularTrainer, ModularTrainingArguments, check_one_gpu
 
 
 def load_original(folder: str | Path) -> PreTrainedModel:
-    """A model to train further or to modularize; raises :class:`ModtfError` where its files are damaged."""
+    """A model to train further or to modularize; raises :class:`ModtfError` if its files are damaged."""
     try:
         # Eager attention is the fastest for short texts on a CPU.
         return AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
@@ -40,7 +40,7 @@ def load_original(folder: str | Path) -> PreTrainedModel:
 
 
 def set_dropout(model: PreTrainedModel, probability: float) -> None:
-    """Train with this dropout in all layers, whatever the configuration says, which stays as it is."""
+    """Train all layers with this dropout probability; the model's configuration keeps its own."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = probability
@@ -57,13 +57,15 @@ def train_original(
     batch_size: int,
     adamw_learning_rate: float | None = None,
 ) -> None:
-    """Train a model on examples with plain cross-entropy; checkpoints and then the model go to ``args.output_dir``.
+    """Train a model on examples with plain cross-entropy; checkpoints and the result go to ``args.output_dir``.
 
-    ``batch_size`` texts a process and batch. An interrupted run goes on from its last checkpoint when called again.
-    Muon trains the matrices and AdamW the rest at ``adamw_learning_rate``; without that, ``args.optim`` trains all.
+    ``batch_size`` counts the texts of one batch in one process. Call it again after an interruption to resume from the
+    last checkpoint. Muon trains the matrices and AdamW the rest, at ``adamw_learning_rate``; if that is None,
+    ``args.optim`` trains everything.
     """
+    check_one_gpu(args)
     encode_sources_once(model)
-    # T5 and BART return plain means: without this, Trainer divides them by the number of accumulated tokens.
+    # T5 and BART return plain means. By default Trainer assumes that they divide by the number of accumulated tokens.
     model.accepts_loss_kwargs = False
     trainer = _trainer(
         Seq2SeqTrainer,
@@ -86,9 +88,9 @@ def train_kit(
     batch_size: int,
     adamw_learning_rate: float | None = None,
 ) -> None:
-    """Train a kit in one phase; checkpoints, then the modular model with a copy of its original, go to the output.
+    """Train a kit in one phase; checkpoints and the kit, with a copy of its original, go to ``args.output_dir``.
 
-    ``batch_size``, resuming and ``adamw_learning_rate`` as for :func:`train_original`.
+    ``batch_size``, ``adamw_learning_rate`` and resuming are those of :func:`train_original`.
     """
     encode_sources_once(modular.model)
     trainer = _trainer(
@@ -104,13 +106,13 @@ def train_kit(
 
 
 def with_texts_of_the_original(examples: Sequence[Example], written: Sequence[Example]) -> list[Example]:
-    """People's texts and the original's, about as many of each: the original's are repeated where they are fewer."""
+    """People's texts and the original's, about as many of each: the original's are repeated if they are fewer."""
     copies = max(1, round(sum(len(example.references) for example in examples) / len(written)))
     return [*examples, *(list(written) * copies)]
 
 
 def last_checkpoint(output: str | Path) -> str | None:
-    """The newest checkpoint that is whole: Trainer writes its state last."""
+    """The newest complete checkpoint, or None; Trainer writes ``trainer_state.json`` last."""
     for path in sorted(Path(output).glob("checkpoint-[0-9]*"), key=_step_of, reverse=True):
         try:
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
@@ -140,7 +142,7 @@ def _optimizers(
 
 
 def _trainer(kind: type[Seq2SeqTrainer], **given: Any) -> Seq2SeqTrainer:
-    """Most options are checked when the trainer is made: what to evaluate on, where to report to ..."""
+    """A trainer; transformers checks many combinations of options only as it makes one."""
     try:
         return kind(**given)
     except ModtfError:
@@ -150,18 +152,18 @@ def _trainer(kind: type[Seq2SeqTrainer], **given: Any) -> Seq2SeqTrainer:
 
 
 def _train(trainer: Seq2SeqTrainer, batch_size: int) -> bool:
-    """Train to the end, and note the cost; true for the one process that writes the result."""
+    """Train to the end and record the cost; true in the one process that writes the result."""
     checkpoint = last_checkpoint(trainer.args.output_dir)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
-    except ImportError as error:  # of an optimizer that is not installed
+    except ImportError as error:  # an optimizer that is not installed
         raise refused(error) from error
     if not trainer.is_world_process_zero():
         return False
     args, history, steps = trainer.args, trainer.state.log_history, trainer.state.max_steps
     seconds = next(entry["train_runtime"] for entry in reversed(history) if "train_runtime" in entry)
-    run = steps - _step_of(checkpoint)  # of an interrupted training only the last part is known, and scaled up
-    note = {
+    run = steps - _step_of(checkpoint)  # after an interruption only this part was timed: scale it up
+    record = {
         "steps": steps,
         "batch_size": batch_size * args.gradient_accumulation_steps * args.world_size,
         "device": args.device.type,
@@ -170,7 +172,7 @@ def _train(trainer: Seq2SeqTrainer, batch_size: int) -> bool:
         "bf16": args.bf16,
         "seconds": round(seconds * steps / max(1, run)),
     }
-    (Path(args.output_dir) / "training.json").write_text(json.dumps(note, indent=1) + "\n")
+    (Path(args.output_dir) / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     return True
 
 

@@ -21,11 +21,11 @@ from modtf.replacing import ReplacingSchedule
 
 @dataclass
 class ModularTrainingArguments(Seq2SeqTrainingArguments):
-    """Seq2SeqTrainingArguments and what the method adds: the weight of each loss, and the replacing schedule.
+    """``Seq2SeqTrainingArguments`` with the weight of each loss and the settings of the replacing schedule.
 
-    The defaults are the settings of the bundled kit. A loss whose weight is 0 is not computed, nor what it alone needs.
-    Attention maps exist only with eager attention; the trainer switches to it where ``attention_weight`` is above 0.
-    Raises :class:`ModtfError` for weights below 0 or all 0, and for a temperature that is not above 0.
+    The defaults are those of the bundled kit. A loss of weight 0 is not computed, nor is anything that only it needs.
+    Attention maps exist only with eager attention; the trainer switches to it if ``attention_weight`` is above 0.
+    Raises :class:`ModtfError` if a weight is below 0 or all are 0, and if the temperature is not above 0.
     """
 
     labels_weight: float = field(default=0.0, metadata={"help": "Weight of the cross-entropy with the labels."})
@@ -66,7 +66,7 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
             self.ddp_find_unused_parameters = True  # every step leaves most modules out
 
     def schedule(self, mapping: Mapping, steps: int) -> ReplacingSchedule:
-        """The replacing schedule of a training of so many steps; raises :class:`ModtfError` where there is none."""
+        """The replacing schedule of ``steps`` training steps; raises :class:`ModtfError` for impossible settings."""
         return ReplacingSchedule(
             mapping, steps, self.seed, probability=self.replacing_probability, full_at=self.full_at,
             coarse_at=self.coarse_at, mixtures=self.mixtures, whole=self.whole,
@@ -76,36 +76,32 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
 class ModularTrainer(Seq2SeqTrainer):
     """Trains the banks of a :class:`ModularModel`; the frozen original inside it is the teacher.
 
-    Each optimizer step draws one assembly (:class:`ReplacingSchedule`), the same for all its accumulated batches, and
-    lowers the weighted sum of the losses. Datasets are those of ``Seq2SeqTrainer``. Evaluation runs the coarsest
-    assembly. Checkpoints hold banks only, and a resumed training goes on as if it had never stopped.
+    Each optimizer step draws one assembly (:class:`ReplacingSchedule`), the same for all batches that it accumulates,
+    and lowers the weighted sum of the losses. It takes the datasets that ``Seq2SeqTrainer`` takes. Evaluation runs the
+    coarsest assembly. Checkpoints hold banks only, and a resumed training continues as if it had never stopped.
 
-    Raises :class:`ModtfError` for a model without banks, for banks in half precision, and for arguments with which the
-    training could not work: several GPUs in one process, label smoothing, a schedule that cannot be.
+    Raises :class:`ModtfError` as :func:`check_training` does.
     """
 
     def __init__(self, model: ModularModel, args: ModularTrainingArguments, **kwargs: Any) -> None:
-        _check(model, args)
+        check_training(model, args)
         if args.attention_weight > 0:
             set_attention(model.model, "eager")
         super().__init__(model=model, args=args, **kwargs)
-        # The losses are plain means: without this, Trainer believes that they are divided by the number of all tokens
-        # of the accumulated batches.
+        # The losses are plain means. By default Trainer assumes that the model divides by the number of tokens in all
+        # accumulated batches.
         self.model_accepts_loss_kwargs = False
         self._sums: dict[str, float] = defaultdict(float)
         self._counted = 0
-        self._schedule: ReplacingSchedule | None = None
 
     @property
     def modular(self) -> ModularModel:
         return self.accelerator.unwrap_model(self.model)
 
     def schedule(self) -> ReplacingSchedule:
-        """The replacing schedule over this training's steps; known once training has begun, or from ``max_steps``."""
+        """The replacing schedule of this training; it needs ``max_steps``, unless the training has begun."""
         steps = self.state.max_steps if self.state.max_steps > 0 else self.args.max_steps
-        if self._schedule is None or self._schedule.steps != steps:
-            self._schedule = self.args.schedule(self.modular.mapping, steps)
-        return self._schedule
+        return self.args.schedule(self.modular.mapping, steps)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -114,32 +110,30 @@ class ModularTrainer(Seq2SeqTrainer):
             outputs = model(assembly=self.modular.mapping.coarsest, **inputs)
             return (outputs.loss, outputs) if return_outputs else outputs.loss
         losses, outputs = self.losses(model, self.schedule().draw(self.state.global_step), inputs)
-        weighted = [getattr(self.args, f"{name}_weight") * loss for name, loss in losses.items()]
         for name, loss in losses.items():
             self._sums[f"loss_{name}"] += loss.item()
         self._counted += 1
-        total = torch.stack(weighted).sum()
+        total = torch.stack([getattr(self.args, f"{name}_weight") * loss for name, loss in losses.items()]).sum()
         return (total, outputs) if return_outputs else total
 
     def losses(
         self, model: nn.Module, assembly: Assembly, inputs: dict[str, Any]
     ) -> tuple[dict[str, torch.Tensor], Any]:
-        """Each loss that has a weight, for one batch on one assembly, and the student's output.
+        """Each loss whose weight is above 0, for one batch on one assembly, and the student's output.
 
-        ``inputs`` are a batch's: ``input_ids`` and perhaps ``attention_mask`` (batch, source), ``labels``
-        (batch, target) with -100 where no token counts, and whatever else the model takes. Raises :class:`ModtfError`
-        for a batch without labels.
+        ``inputs`` holds ``input_ids`` (batch, source), ``labels`` (batch, target) with -100 for tokens that do not
+        count, optionally ``attention_mask`` (batch, source), and whatever else the model takes. The losses are scalars,
+        see :mod:`modtf.distillation`. Raises :class:`ModtfError` for a batch without labels.
         """
         a = self.args
         modular = self.modular
         maps = a.attention_weight > 0
-        teaching = a.logits_weight > 0 or a.hidden_weight > 0 or maps
         given, labels = _without_labels(modular, inputs)
-        if teaching:
+        if a.logits_weight > 0 or a.hidden_weight > 0 or maps:
             original = modular.mapping.original
-            with torch.no_grad(), modular.record(original, maps) as teacher:
+            with torch.no_grad(), modular.record(original, maps) as (teacher_encoder, teacher_decoder):
                 teacher_outputs = modular(original, **given)
-        with modular.record(assembly, maps) as student:
+        with modular.record(assembly, maps) as (encoder, decoder):
             outputs = model(assembly=assembly, **given)
         target = labels != -100
         mask = given.get("attention_mask")
@@ -150,49 +144,44 @@ class ModularTrainer(Seq2SeqTrainer):
         if a.logits_weight > 0:
             losses["logits"] = logits_loss(outputs.logits, teacher_outputs.logits, target, a.temperature)
         if a.hidden_weight > 0:
-            losses["hidden"] = torch.stack(
-                [
-                    hidden_loss(s.hidden, _at_boundaries(t.hidden, path), keep)
-                    for s, t, path, keep in zip(student, teacher, assembly.paths, (source, target), strict=True)
-                ]
-            ).sum()
+            encoder_states = _at_boundaries(teacher_encoder.hidden, assembly.encoder)
+            decoder_states = _at_boundaries(teacher_decoder.hidden, assembly.decoder)
+            losses["hidden"] = hidden_loss(encoder.hidden, encoder_states, source) + hidden_loss(
+                decoder.hidden, decoder_states, target
+            )
         if maps:
-            (se, sd), (te, td) = student, teacher
+            encoder_maps = _at_boundaries(teacher_encoder.self_attention, assembly.encoder)
+            decoder_maps = _at_boundaries(teacher_decoder.self_attention, assembly.decoder)
+            cross_maps = _at_boundaries(teacher_decoder.cross_attention, assembly.decoder)
             losses["attention"] = (
-                attention_loss(se.self_attention, _at_boundaries(te.self_attention, assembly.encoder), source)
-                + attention_loss(sd.self_attention, _at_boundaries(td.self_attention, assembly.decoder), target)
-                + attention_loss(sd.cross_attention, _at_boundaries(td.cross_attention, assembly.decoder), target)
+                attention_loss(encoder.self_attention, encoder_maps, source)
+                + attention_loss(decoder.self_attention, decoder_maps, target)
+                + attention_loss(decoder.cross_attention, cross_maps, target)
             )
         return losses, outputs
 
     def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: Any = None,
-        **options: Any,
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None, **more: Any
     ) -> Any:
-        """As ``Seq2SeqTrainer``; with ``predict_with_generate`` the coarsest assembly writes."""
+        """As in ``Seq2SeqTrainer``; with ``predict_with_generate`` the coarsest assembly generates the texts."""
         if prediction_loss_only or not self.args.predict_with_generate:
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys, **options)
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys, **more)
         trained = self.model  # type: ignore[has-type]
-        small = self.modular.assembled(self.modular.mapping.coarsest)
-        self.model = small
+        self.model = self.modular.assembled(self.modular.mapping.coarsest)
         try:
-            return super().prediction_step(small, inputs, prediction_loss_only, ignore_keys, **options)
+            return super().prediction_step(self.model, inputs, prediction_loss_only, ignore_keys, **more)
         finally:
             self.model = trained
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """As ``Seq2SeqTrainer``, with the mean of each loss since the last log."""
+        """As in ``Seq2SeqTrainer``, with the mean of each loss since the last log entry."""
         if self._counted and "loss" in logs:
             logs = {**logs, **{name: total / self._counted for name, total in self._sums.items()}}
             self._sums.clear()
             self._counted = 0
         super().log(logs, *args, **kwargs)
 
-    # Checkpoints: the banks alone. The original does not change, and Trainer's own would hold shared tensors twice.
+    # Checkpoints hold the banks alone: the original does not change, and Trainer would save shared tensors twice.
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if self.args.should_save:  # the first of several processes
@@ -205,7 +194,12 @@ class ModularTrainer(Seq2SeqTrainer):
         self.modular.load_banks(self.state.best_model_checkpoint)
 
 
-def _check(model: ModularModel, args: ModularTrainingArguments) -> None:
+def check_training(model: ModularModel, args: ModularTrainingArguments) -> None:
+    """Raise :class:`ModtfError` for a model or arguments with which a training could not work.
+
+    These are a model without banks or with banks in half precision, an impossible schedule, several GPUs in one
+    process, and label smoothing.
+    """
     if not isinstance(model, ModularModel):
         raise ModtfError(
             f"a ModularModel is needed, not a {type(model).__name__}; make one with modtf.modularize(model)"
@@ -213,30 +207,39 @@ def _check(model: ModularModel, args: ModularTrainingArguments) -> None:
     if not isinstance(args, ModularTrainingArguments):
         raise ModtfError(f"ModularTrainingArguments are needed, not {type(args).__name__}")
     args.schedule(model.mapping, steps=1)
-    if args.n_gpu > 1:  # Trainer would use nn.DataParallel
-        raise ModtfError(
-            f"this process sees {args.n_gpu} GPUs and would copy the model to each at every step, but the copies share "
-            "the hooks that record hidden states; start one process for each GPU with "
-            "`accelerate launch your_script.py`, or show this one a single GPU with CUDA_VISIBLE_DEVICES=0"
-        )
+    check_one_gpu(args)
     if args.label_smoothing_factor:
         raise ModtfError(
             "label_smoothing_factor has no effect here: "
             "the original's probabilities (logits_weight) take the place of smoothed labels; leave it out"
         )
-    halves = {w.dtype for w in model.parameters() if w.requires_grad} & {torch.float16, torch.bfloat16}
-    if halves:
+    half_precisions = {w.dtype for w in model.parameters() if w.requires_grad} & {torch.float16, torch.bfloat16}
+    if half_precisions:
+        name = str(half_precisions.pop()).removeprefix("torch.")
         raise ModtfError(
-            f"the banks are in {str(halves.pop()).removeprefix('torch.')}, in which an optimizer's small steps are "
-            "rounded away; load the original with from_pretrained(..., dtype=torch.float32) before modularizing it "
-            "(bf16=True still computes in bfloat16)"
+            f"the banks are in {name}, which rounds away an optimizer's small steps; load the original with "
+            "from_pretrained(..., dtype=torch.float32) before modularizing it (bf16=True still computes in bfloat16)"
+        )
+
+
+def check_one_gpu(args: Seq2SeqTrainingArguments) -> None:
+    """Raise :class:`ModtfError` if this process would train on several GPUs.
+
+    Trainer would use ``nn.DataParallel``, whose copies share the hooks that record hidden states, and which deals out
+    sources and targets separately.
+    """
+    if args.n_gpu > 1:
+        raise ModtfError(
+            f"this process sees {args.n_gpu} GPUs, and would copy the model to each of them at every step, which cannot "
+            "work here; start one process for each GPU with `accelerate launch your_script.py`, or show this process a "
+            "single GPU with CUDA_VISIBLE_DEVICES=0"
         )
 
 
 def _without_labels(modular: ModularModel, inputs: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:
     """A batch with ``decoder_input_ids`` in place of its labels, and the labels.
 
-    Given labels, the model would compute their cross-entropy, for the teacher and whether it has a weight or not.
+    With labels the model would compute their cross-entropy, even for the teacher and even if it has no weight.
     """
     given = dict(inputs)
     labels = given.pop("labels", None)
@@ -251,5 +254,5 @@ def _without_labels(modular: ModularModel, inputs: dict[str, Any]) -> tuple[dict
 
 
 def _at_boundaries(states: list[torch.Tensor], path: LayerPath) -> list[torch.Tensor]:
-    """Of the teacher's states, one for each original layer, those where the path's layers end."""
+    """Of one state per original layer, those after which a layer of the path ends."""
     return [states[end - 1] for end in boundaries(path)]
