@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from modtf.recipes.pocket import POCKET
 from modtf.recipes.recipe import Recipe
+from modtf.recipes.translator import TRANSLATOR
 from modtf.tasks import Task
 
 #: By the name of their task.
-RECIPES: dict[str, Recipe] = {"e2e": POCKET}
+RECIPES: dict[str, Recipe] = {"e2e": POCKET, "translation": TRANSLATOR}
 
 __all__ = ["RECIPES", "Recipe", "recipe_for"]
 

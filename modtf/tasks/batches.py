@@ -1,13 +1,14 @@
 """Training batches of examples, each a pure function of (seed, step).
 
-Two things make them cheap on a CPU. Every source is encoded once for all of its texts: ``source_index`` says which row
-of the sources a target belongs to, see :func:`modtf.training.batches.encode_sources_once`. And texts of similar length
+Two things make them cheap on a CPU: a source is encoded once for several of its texts (``source_index`` is the row of
+the source that a text belongs to; see :func:`modtf.training.batches.encode_sources_once`), and texts of similar length
 share a batch.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -20,21 +21,24 @@ from modtf.errors import ModtfError
 from modtf.tasks.examples import Example
 from modtf.tasks.task import Task
 
-#: At most so many texts of one source stand together, so that a batch keeps many different sources.
+#: The most texts of one source that stay together, so that a batch holds many different sources.
 _TEXTS_PER_SOURCE = 4
-#: Batches are cut from pools of this many batches sorted by length: little padding, still a random mixture.
+#: Batches are cut from pools of this many batches, each sorted by length: little padding, yet a random mixture.
 _BATCHES_PER_POOL = 24
+#: Lengths are padded to a multiple of this. Fewer shapes save time: a CPU prepares its kernels anew for each of them.
+_MULTIPLE = 4
 
 #: The index of an example and the indices of some of its texts.
 Chunk = tuple[int, tuple[int, ...]]
 
 
 class TaskBatches(Dataset):
-    """``steps`` batches of ``batch_size`` texts (the last of a pool may be smaller).
+    """``steps`` batches of ``batch_size`` texts (the last batch of a pool may be smaller).
 
-    Item ``step`` is ``{"input_ids": (sources, source), "attention_mask": (sources, source), "source_index": (texts,),
-    "labels": (texts, target)}``, integers, labels padded with -100. How an example is varied (:attr:`Task.vary`)
-    depends on (seed, step) only, so a resumed training sees the same batches.
+    Item ``step`` holds integer tensors: ``{"input_ids": (sources, source), "attention_mask": (sources, source),
+    "source_index": (texts,), "labels": (texts, target)}``; labels are padded with -100. How an example is varied
+    (:attr:`Task.vary`) depends on (seed, step) only, so that a resumed training sees the same batches. Raises
+    :class:`ModtfError` for a batch size below 1 and for no examples.
     """
 
     def __init__(
@@ -48,7 +52,7 @@ class TaskBatches(Dataset):
     ) -> None:
         if batch_size < 1 or not examples:
             raise ModtfError(
-                f"batches of {batch_size} texts from {len(examples)} examples were asked for; give at least 1 of each"
+                f"cannot make batches of {batch_size} texts from {len(examples)} examples; give at least 1 of each"
             )
         self.task, self.examples, self.tokenizer = task, examples, tokenizer
         self.steps, self.batch_size, self.seed = steps, batch_size, seed
@@ -58,24 +62,39 @@ class TaskBatches(Dataset):
 
     @cached_property
     def _plan(self) -> list[list[Chunk]]:
-        """For each step the chunks in it."""
+        """The chunks of each step."""
         return list(itertools.islice(self._batches_of_all_epochs(), self.steps))
+
+    @cached_property
+    def _lengths(self) -> list[tuple[int, list[int]]]:
+        """For each example, the number of tokens in its source and in each of its texts."""
+        sources = self.tokenizer([example.source for example in self.examples])["input_ids"]
+        texts = self.tokenizer([text for example in self.examples for text in example.references])["input_ids"]
+        lengths, start = [], 0
+        for source, example in zip(sources, self.examples, strict=True):
+            end = start + len(example.references)
+            lengths.append((len(source), [len(text) for text in texts[start:end]]))
+            start = end
+        return lengths
+
+    def _width(self, chunk: Chunk) -> tuple[int, int]:
+        """How wide a chunk makes its batch: its longest text (in multiples of padding), then its source."""
+        i, members = chunk
+        source, texts = self._lengths[i]
+        return math.ceil(max(texts[t] for t in members) / _MULTIPLE), source
 
     def _batches_of_all_epochs(self) -> Iterator[list[Chunk]]:
         for epoch in itertools.count():
             rng = random.Random(f"{self.seed} epoch {epoch}")
             chunks = []
-            for i, example in enumerate(self.examples):
-                order = sorted(range(len(example.references)), key=lambda t: len(example.references[t]))
-                chunks += [
-                    (i, tuple(order[k : k + _TEXTS_PER_SOURCE])) for k in range(0, len(order), _TEXTS_PER_SOURCE)
-                ]
+            for i, (_, texts) in enumerate(self._lengths):
+                by_length = sorted(range(len(texts)), key=texts.__getitem__)
+                for k in range(0, len(texts), _TEXTS_PER_SOURCE):
+                    chunks.append((i, tuple(by_length[k : k + _TEXTS_PER_SOURCE])))
             rng.shuffle(chunks)
-            # The longest text decides how wide a batch is; a little noise keeps batches different between epochs.
-            noise = [rng.uniform(0.95, 1.05) for _ in self.examples]
             batches: list[list[Chunk]] = []
             for pool in _cut(chunks, self.batch_size * _BATCHES_PER_POOL):
-                pool.sort(key=lambda chunk: noise[chunk[0]] * len(self.examples[chunk[0]].references[chunk[1][-1]]))
+                pool.sort(key=self._width)
                 batches += _cut(pool, self.batch_size)
             rng.shuffle(batches)
             yield from batches
@@ -91,10 +110,11 @@ class TaskBatches(Dataset):
             source_index += [len(sources)] * len(references)
             sources.append(source)
             targets += references
-        # Sources that no text asks for, since on a CPU each new shape costs the time to prepare its kernels.
-        sources += sources[-1:] * (-len(sources) % 16)
-        encoded = self.tokenizer(sources, padding=True, pad_to_multiple_of=8, return_tensors="pt")
-        labels = self.tokenizer(text_target=targets, padding=True, pad_to_multiple_of=8, return_tensors="pt")
+        # Fill up with sources that no text refers to: fewer shapes.
+        while len(sources) % 16:
+            sources.append(sources[-1])
+        encoded = self.tokenizer(sources, padding=True, pad_to_multiple_of=_MULTIPLE, return_tensors="pt")
+        labels = self.tokenizer(text_target=targets, padding=True, pad_to_multiple_of=_MULTIPLE, return_tensors="pt")
         return {
             "input_ids": encoded["input_ids"],
             "attention_mask": encoded["attention_mask"],
@@ -104,9 +124,9 @@ class TaskBatches(Dataset):
 
 
 def _cut(chunks: Sequence[Chunk], texts: int) -> list[list[Chunk]]:
-    """Cut into runs of exactly ``texts`` texts each, a chunk on the edge in two; the last run may be smaller.
+    """Cut into runs of exactly ``texts`` texts, for fewer shapes; the last run may be smaller.
 
-    Equal sizes are not only tidy: on a CPU each new shape costs the time to prepare its kernels.
+    A chunk that does not fit into what is left of a run is cut in two.
     """
     runs: list[list[Chunk]] = [[]]
     free = texts
@@ -115,7 +135,8 @@ def _cut(chunks: Sequence[Chunk], texts: int) -> list[list[Chunk]]:
             if free == 0:
                 runs.append([])
                 free = texts
-            runs[-1].append((i, members[:free]))
-            taken = len(members[:free])
-            members, free = members[taken:], free - taken
+            taken = members[:free]
+            runs[-1].append((i, taken))
+            members = members[len(taken) :]
+            free -= len(taken)
     return runs

@@ -1,4 +1,4 @@
-"""Scores of texts against references, for any task: BLEU, chrF2, ROUGE-L. All are in percent, and better high."""
+"""Scores of texts against references, for any task: BLEU, chrF2, ROUGE-L. All are in percent; higher is better."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from modtf.errors import ModtfError
 
 
 def check_lengths(**lists: Sequence[object]) -> None:
-    """Raise :class:`ModtfError` unless the lists are of one length, above 0."""
+    """Raise :class:`ModtfError` unless all lists have the same length and are not empty."""
     lengths = {name: len(values) for name, values in lists.items()}
     if not all(lengths.values()):
         empty = ", ".join(name for name, length in lengths.items() if not length)
@@ -17,7 +17,7 @@ def check_lengths(**lists: Sequence[object]) -> None:
     if len(set(lengths.values())) > 1:
         given = ", ".join(f"{length} {name}" for name, length in lengths.items())
         raise ModtfError(
-            f"the lists differ in length ({given}); give one text an input, and one list of references a text"
+            f"the lists differ in length ({given}); give one text per input, and one list of references per text"
         )
 
 
@@ -36,7 +36,7 @@ def check_references(texts: Sequence[str], references: Sequence[Sequence[str]]) 
 def bleu(texts: Sequence[str], references: Sequence[Sequence[str]], lowercase: bool = False) -> float:
     """Corpus BLEU against all references of each text (``references[i]`` belong to ``texts[i]``).
 
-    Computed by ``sacrebleu`` with its standard tokens (13a). Raises :class:`ModtfError` for empty or unequal lists.
+    Computed by ``sacrebleu`` with its standard tokenizer (13a). Raises :class:`ModtfError` for empty or unequal lists.
     """
     check_references(texts, references)
     import sacrebleu
@@ -45,7 +45,7 @@ def bleu(texts: Sequence[str], references: Sequence[Sequence[str]], lowercase: b
 
 
 def chrf(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Corpus chrF2 against all references of each text, by ``sacrebleu`` as it comes.
+    """Corpus chrF2 against all references of each text, computed by ``sacrebleu`` with its defaults.
 
     Raises :class:`ModtfError` for empty or unequal lists.
     """
@@ -55,14 +55,23 @@ def chrf(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     return sacrebleu.corpus_chrf(list(texts), _columns(references)).score
 
 
+def sentence_chrf(text: str, other: str) -> float:
+    """chrF2 of one text against another, in percent; 100 if they are the same, even if both are empty."""
+    if text == other:
+        return 100.0
+    import sacrebleu
+
+    return sacrebleu.sentence_chrf(text, [other]).score
+
+
 def _columns(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
-    """As sacrebleu wants them: the first reference of every text, then the second ...; None where a text has fewer."""
+    """In sacrebleu's order: the first reference of every text, then the second ...; None where a text has fewer."""
     most = max(map(len, references))
     return [[of_text[i] if i < len(of_text) else None for of_text in references] for i in range(most)]
 
 
 def rouge_l(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Mean over texts of the best ROUGE-L F-measure among a text's references, by ``rouge-score`` without stemming.
+    """The best ROUGE-L F-measure among a text's references, averaged over texts; ``rouge-score``, without stemming.
 
     Raises :class:`ModtfError` for empty or unequal lists.
     """
@@ -78,7 +87,7 @@ def rouge_l(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
 
 
 def likeness(text: str, other: str) -> float:
-    """ROUGE-L of two texts in any script: words of letters and digits; Chinese, Japanese, Korean signs one by one."""
+    """ROUGE-L of two texts in any script: by words, and by characters in Chinese, Japanese and Korean; in percent."""
     if text == other:
         return 100.0
     from rouge_score.rouge_scorer import RougeScorer
@@ -87,7 +96,7 @@ def likeness(text: str, other: str) -> float:
 
 
 class _AnyScript:
-    """rouge-score's own tokenizer drops everything but a to z and digits."""
+    """Words and CJK characters; rouge-score's own tokenizer drops everything except a to z and digits."""
 
     def tokenize(self, text: str) -> list[str]:
         return re.findall(
