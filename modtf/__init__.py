@@ -35,16 +35,18 @@ __all__ = [
     "speed_first",
 ]
 
-# What needs torch is loaded when it is first used: `modtf --help` needs none of it, and only a training needs Trainer.
+# These names need torch. Their modules load on first use: `modtf --help` needs none, and only training needs Trainer.
 _MODULES = {
-    "modtf.modular": ("ModularModel", "load", "modularize"),
-    "modtf.training": ("ModularTrainer", "ModularTrainingArguments"),
-    "modtf.views.explorer": ("explore",),
+    "ModularModel": "modtf.modular",
+    "ModularTrainer": "modtf.training",
+    "ModularTrainingArguments": "modtf.training",
+    "explore": "modtf.views.explorer",
+    "load": "modtf.modular",
+    "modularize": "modtf.modular",
 }
-_LATE = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        return getattr(import_module(_LATE[name]), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'modtf' has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """Where the bundled files are: inside the installed package, or at the root of a source checkout.
 
-`importlib.resources` finds the first only: an editable install reads `data/` where it lies, outside the package.
+`importlib.resources` finds only the first: an editable install leaves `data/` outside the package.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ BUNDLED_MODELS = ("pocket",)
 
 
 def bundled(name: str) -> Path:
-    """Path of a bundled file or folder, such as ``"pocket"``; raises :class:`ModtfError` where it is not there."""
+    """Path of a bundled file or folder, such as ``"pocket"``; raises :class:`ModtfError` if it is missing."""
     package = Path(__file__).parent
     for root in (package / "data", package.parent / "data"):
         if (root / name).exists():

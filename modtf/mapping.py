@@ -1,12 +1,13 @@
 """Layer mapping: granularities, paths, assemblies and ratios. Pure integers, no weights.
 
 The modularized layer m(g, j) stands for the original layers j·g … j·g+g−1 (0-based). The paper (abstract and figure 1)
-counts both from one. That granularities divide the depth is our choice: no other covers a stack evenly.
+counts both from one. That granularities divide the depth is our choice: no other granularity covers a stack evenly.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,12 +23,12 @@ LayerPath = tuple[int, ...]
 
 
 def divisors(depth: int) -> tuple[int, ...]:
-    """Granularities that a stack of ``depth`` layers can have: its divisors greater than one."""
+    """Granularities that a stack of ``depth`` layers can have: the divisors of its depth, without 1."""
     return tuple(g for g in range(2, depth + 1) if depth % g == 0)
 
 
 def default_granularities(depth: int) -> tuple[int, ...]:
-    """All divisors from 2 to half the depth: 2, 3, 4, 6 for 12 layers. A prime depth has only itself."""
+    """All divisors from 2 to half the depth: 2, 3, 4, 6 for 12 layers. For a prime depth, the depth itself."""
     return tuple(g for g in divisors(depth) if g <= depth // 2) or divisors(depth)
 
 
@@ -35,9 +36,9 @@ def default_granularities(depth: int) -> tuple[int, ...]:
 class StackMapping:
     """What one stack can be assembled to: its depth and its granularities.
 
-    ``granularities`` may be any collection of whole numbers; they are kept sorted, without repeats and without 1, since
-    the original layers are always there. ``name`` is used in error messages only. Raises :class:`ModtfError` for a
-    depth that is not a whole number from 1, and for a granularity that does not divide it.
+    ``granularities`` may be any iterable of whole numbers. They are stored sorted, without duplicates and without 1,
+    since the original layers are always available. ``name`` is used in error messages only. Raises :class:`ModtfError`
+    for a depth that is not a positive whole number, and for a granularity that does not divide it.
     """
 
     depth: int
@@ -47,25 +48,21 @@ class StackMapping:
     def __post_init__(self) -> None:
         if type(self.depth) is not int or self.depth < 1:
             raise ModtfError(f"the {self.name}'s depth is {self.depth!r}; give its number of layers, 1 or more")
-        object.__setattr__(self, "granularities", self._checked(self.granularities))
-
-    def _checked(self, granularities: Any) -> tuple[int, ...]:
-        if isinstance(granularities, str) or not isinstance(granularities, Iterable):
+        if isinstance(self.granularities, str) or not isinstance(self.granularities, Iterable):
             raise ModtfError(
-                f"the {self.name}'s granularities are {granularities!r}, which is no collection of numbers; "
+                f"the {self.name}'s granularities are {self.granularities!r}, which is not a collection of numbers; "
                 "give for example (2, 3)"
             )
-        chosen = tuple(granularities)
-        possible = divisors(self.depth)
-        words = ", ".join(map(str, possible)) or "none (the stack has one layer)"
+        chosen = tuple(self.granularities)
+        possible = ", ".join(map(str, divisors(self.depth))) or "none (the stack has one layer)"
         for g in chosen:
             if type(g) is not int:
-                raise ModtfError(f"the {self.name}'s granularity {g!r} is not a whole number; possible are {words}")
-            if g not in (1, *possible):
+                raise ModtfError(f"the {self.name}'s granularity {g!r} is not a whole number; possible: {possible}")
+            if g < 1 or self.depth % g:
                 raise ModtfError(
-                    f"granularity {g} does not divide the {self.name}'s {self.depth} layers; possible are {words}"
+                    f"granularity {g} does not divide the {self.name}'s {self.depth} layers; possible: {possible}"
                 )
-        return tuple(sorted(set(chosen) - {1}))
+        object.__setattr__(self, "granularities", tuple(sorted(set(chosen) - {1})))
 
     @property
     def original(self) -> LayerPath:
@@ -80,27 +77,28 @@ class StackMapping:
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
-        """Numbers of layers that the stack can be assembled to, ascending; found without listing every path."""
-        lengths: list[set[int]] = [{0}] + [set() for _ in range(self.depth)]  # of paths over the first 0, 1, 2 … layers
-        for end in range(1, self.depth + 1):
-            for g in self._that_may_end_at(end):
-                lengths[end] |= {n + 1 for n in lengths[end - g]}
-        return tuple(sorted(lengths[self.depth]))
+        """Numbers of layers that the stack can be assembled to, ascending."""
+        return tuple(sorted(self._paths_of_length))
 
     @cached_property
     def count(self) -> int:
         """Number of paths: 292 for 12 layers with granularities 2, 3, 4 and 6."""
-        counts = [1] + [0] * self.depth  # of paths over the first 0, 1, 2 … layers
-        for end in range(1, self.depth + 1):
-            counts[end] = sum(counts[end - g] for g in self._that_may_end_at(end))
-        return counts[self.depth]
+        return self._paths_of_length.total()
 
-    def _that_may_end_at(self, end: int) -> list[int]:
-        """Granularities of the layers that may end after ``end`` original layers."""
-        return [g for g in (1, *self.granularities) if end % g == 0]
+    @cached_property
+    def _paths_of_length(self) -> Counter[int]:
+        """For each possible length, the number of paths: by dynamic programming, without listing them."""
+        over = [Counter({0: 1})]  # over[end]: the same for paths over the first ``end`` original layers
+        for end in range(1, self.depth + 1):
+            over.append(Counter())
+            for g in (1, *self.granularities):
+                if end % g == 0:
+                    for length, paths in over[end - g].items():
+                        over[end][length + 1] += paths
+        return over[self.depth]
 
     def check(self, path: Iterable[int]) -> LayerPath:
-        """The path as a tuple; raises :class:`ModtfError` if it is no path or does not cover exactly this stack."""
+        """The path as a tuple; raises :class:`ModtfError` if it is not a path or does not cover exactly this stack."""
         path = _as_path(path, self.name)
         start = 0
         for g in path:
@@ -112,9 +110,8 @@ class StackMapping:
                 )
             if start % g:
                 raise ModtfError(
-                    f"in the {self.name}'s path {write_path(path)} granularity {g} starts at layer {start}; "
-                    f"it may start only at multiples of {g}. "
-                    f"Put layers of granularity 1 or a divisor of {start} before it"
+                    f"in the {self.name}'s path {write_path(path)}, granularity {g} starts at layer {start}; "
+                    f"it may start only at multiples of {g}. Put layers of granularity 1 before it to reach one"
                 )
             start += g
         if start != self.depth:
@@ -125,7 +122,7 @@ class StackMapping:
         return path
 
     def paths(self) -> Iterator[LayerPath]:
-        """Every path of the stack, those that begin with fine layers first."""
+        """Every path of the stack; those that begin with finer layers come first."""
 
         def extend(path: LayerPath, start: int) -> Iterator[LayerPath]:
             if start == self.depth:
@@ -137,12 +134,12 @@ class StackMapping:
         return extend((), 0)
 
     def split(self, path: LayerPath, layer: int) -> LayerPath:
-        """The path after splitting the module over original layer ``layer`` (0-based) into equal, next finer layers.
+        """The path after splitting the module over original layer ``layer`` (0-based) into the next finer ones.
 
         >>> StackMapping(12, (2, 3, 6)).split((6, 6), layer=0)
         (3, 3, 6)
 
-        Raises :class:`ModtfError` if an original layer is there, since nothing is finer.
+        Raises :class:`ModtfError` if that is an original layer, since nothing is finer, or outside the stack.
         """
         path = self.check(path)
         for index, (start, g) in enumerate(zip(start_indices(path), path, strict=True)):
@@ -150,31 +147,32 @@ class StackMapping:
                 if g == 1:
                     raise ModtfError(f"layer {layer} is an original layer: there is nothing finer to split it into")
                 finer = max(f for f in (1, *self.granularities) if f < g and g % f == 0)
-                return (*path[:index], *(finer,) * (g // finer), *path[index + 1 :])
+                return path[:index] + (finer,) * (g // finer) + path[index + 1 :]
         raise ModtfError(f"the {self.name} has no layer {layer}; it has layers 0 to {self.depth - 1}")
 
     def merge(self, path: LayerPath, layer: int) -> LayerPath:
-        """The path after joining what meets between original layers ``layer - 1`` and ``layer`` (0-based).
+        """The path after joining the layers that meet between original layers ``layer - 1`` and ``layer`` (0-based).
 
         >>> StackMapping(6, (2, 3, 6)).merge((1, 1, 2, 2), layer=2)
         (6,)
 
-        It is the smallest module that replaces whole layers of the path, those on both sides among them. Raises
-        :class:`ModtfError` if there is none, or if no layer of the path begins at ``layer``.
+        They are joined by the smallest module that covers both of them and cuts no other layer of the path in two.
+        Raises :class:`ModtfError` if there is no such module, or if no two layers of the path meet there.
         """
         path = self.check(path)
         starts = start_indices(path)
         if layer not in starts or layer == 0:
-            raise ModtfError(f"no layer of the path {write_path(path)} begins at {layer} with another before it")
+            raise ModtfError(f"no two layers of the path {write_path(path)} meet at layer {layer}")
         edges = (*starts, self.depth)
         for g in self.granularities:
             start = layer - layer % g
-            if start < layer and start in edges and start + g in edges:
-                return (*path[: edges.index(start)], g, *path[edges.index(start + g) :])
-        sizes = ", ".join(map(str, self.granularities)) or "none"
+            end = start + g
+            if start < layer and start in edges and end in edges:
+                return (*path[: edges.index(start)], g, *path[edges.index(end) :])
+        known = ", ".join(map(str, self.granularities)) or "none"
         raise ModtfError(
-            f"no module joins layers {layer - 1} and {layer} here: there are modules of {sizes} layers, "
-            "each begins at a multiple of its size and cuts no neighbour in two. "
+            f"no module joins layers {layer - 1} and {layer} here (granularities: {known}): "
+            "a module begins at a multiple of its granularity and cannot cut a neighbour in two. "
             "Split the neighbours first, or merge elsewhere"
         )
 
@@ -219,7 +217,7 @@ class Mapping:
         return self.coarsest.ratio
 
     def check(self, assembly: Assembly) -> Assembly:
-        """The same assembly; raises :class:`ModtfError` if it is none, or if this model cannot be assembled to it."""
+        """The same assembly; raises :class:`ModtfError` for a value that this model cannot be assembled to."""
         if not isinstance(assembly, Assembly):
             raise ModtfError(
                 f"the assembly is {assembly!r}; give a modtf.Assembly, such as Assembly((6, 6), (2, 2, 2, 6)), "
@@ -234,13 +232,13 @@ class Mapping:
         return tuple(sorted({self.layers / (e + d) for e in self.encoder.lengths for d in self.decoder.lengths}))
 
     def count_assemblies(self) -> int:
-        """How many different assemblies exist."""
+        """Number of different assemblies."""
         return self.encoder.count * self.decoder.count
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """An encoder path and a decoder path; raises :class:`ModtfError` for a value that is no path.
+    """An encoder path and a decoder path; raises :class:`ModtfError` for a value that is not a path.
 
     >>> assembly = Assembly((2, 2, 2), (1, 1, 2, 2))
     >>> print(assembly)
@@ -280,7 +278,7 @@ class Assembly:
 
     @classmethod
     def parse(cls, text: str) -> Assembly:
-        """Read what ``str`` writes, with each path in any spelling of :func:`parse_path`.
+        """Read what ``str`` writes; each path may have any spelling that :func:`parse_path` reads.
 
         >>> print(Assembly.parse("encoder 6,6 | decoder [2]*3, 6"))
         encoder 6·6 | decoder 2·2·2·6
@@ -291,7 +289,7 @@ class Assembly:
         return cls(parse_path(match[1]), parse_path(match[2]))
 
     def to_json(self) -> dict[str, list[int]]:
-        """As plain JSON data: ``{"encoder": [...], "decoder": [...]}``."""
+        """Plain data for JSON: ``{"encoder": [...], "decoder": [...]}``."""
         return {"encoder": list(self.encoder), "decoder": list(self.decoder)}
 
     @classmethod
@@ -303,12 +301,12 @@ class Assembly:
 
 
 def boundaries(path: LayerPath) -> tuple[int, ...]:
-    """For each layer of the path, how many original layers are done after it: ``(1, 2, 3)`` → ``(1, 3, 6)``."""
+    """For each layer of the path, the original layers covered up to its end: ``(1, 2, 3)`` → ``(1, 3, 6)``."""
     return tuple(accumulate(path))
 
 
 def start_indices(path: LayerPath) -> tuple[int, ...]:
-    """The original layer that each layer of the path begins at: ``(1, 2, 3)`` → ``(0, 1, 3)``."""
+    """For each layer of the path, the original layer at which it begins: ``(1, 2, 3)`` → ``(0, 1, 3)``."""
     return tuple(end - g for g, end in zip(path, boundaries(path), strict=True))
 
 
@@ -318,12 +316,12 @@ def write_path(path: LayerPath) -> str:
 
 
 def parse_path(text: str) -> LayerPath:
-    """Read granularities with ``·``, dots, commas or spaces between; ``[4]*3`` is three layers of granularity 4.
+    """Read granularities separated by ``·``, dots, commas or spaces; ``[4]*3`` is three layers of granularity 4.
 
     >>> parse_path("2·2·6"), parse_path("[2]*2, 6")
     ((2, 2, 6), (2, 2, 6))
 
-    Raises :class:`ModtfError` for anything else, and for ``3x4``, which reads both as three layers and as four.
+    Raises :class:`ModtfError` for anything else, ``3x4`` included: it could mean three layers or four.
     """
     if not isinstance(text, str):
         raise ModtfError(f"{text!r} is not the text of a path; write for example '2·2·6'")
@@ -335,9 +333,11 @@ def parse_path(text: str) -> LayerPath:
         elif match := re.fullmatch(rf"\[{number}\][*×]{number}", part):
             path.extend([int(match[1])] * int(match[2]))
         elif match := re.fullmatch(rf"{number}[*x×]{number}", part):
-            readings = dict.fromkeys([match.groups(), match.groups()[::-1]])  # as (times, granularity)
-            meanings = " or ".join(f"{times} times granularity {g}" for times, g in readings)
-            spellings = " or ".join(f"[{g}]*{times}" for times, g in readings)
+            first, second = match.groups()
+            meanings, spellings = f"{first} times granularity {second}", f"[{second}]*{first}"
+            if first != second:
+                meanings += f" or {second} times granularity {first}"
+                spellings += f" or [{first}]*{second}"
             raise ModtfError(f"{text.strip()!r} is not a path: {part!r} could mean {meanings}; write {spellings}")
         else:
             raise ModtfError(
@@ -348,10 +348,10 @@ def parse_path(text: str) -> LayerPath:
 
 
 def _as_path(value: Any, stack: str) -> LayerPath:
-    """A list or tuple as a path; raises :class:`ModtfError` for what cannot be the path of any stack."""
+    """A list or tuple as a path; raises :class:`ModtfError` for a value that cannot be the path of any stack."""
     if not isinstance(value, list | tuple) or not value or not all(type(g) is int and g >= 1 for g in value):
         raise ModtfError(
             f"the {stack}'s path is {value!r}; "
-            "a path is a tuple of at least one granularity, each a whole number from 1, such as (2, 2, 6)"
+            "a path is a tuple of at least one granularity, each a positive whole number, such as (2, 2, 6)"
         )
     return tuple(value)

@@ -26,7 +26,13 @@ PARAPHRASES = {
     ("food", "English"): ["Zizzi serves British dishes.", "English food at Zizzi", "Fish and chips at Zizzi"],
     ("food", "Japanese"): ["Japanese cuisine at Zizzi", "Zizzi offers sushi."],
     ("food", "Italian"): ["Pasta at Zizzi", "An Italian place, Zizzi"],
-    ("priceRange", "cheap"): ["Zizzi is cheap.", "Low prices at Zizzi", "Zizzi is low-priced.", "Zizzi is in the low price range.", "Zizzi is affordable."],
+    ("priceRange", "cheap"): [
+        "Zizzi is cheap.",
+        "Low prices at Zizzi",
+        "Zizzi is low-priced.",
+        "Zizzi is in the low price range.",
+        "Zizzi is affordable.",
+    ],
     ("priceRange", "less than £20"): [
         "Zizzi costs less than £20.",
         "Under 20 pounds at Zizzi",
@@ -35,18 +41,69 @@ PARAPHRASES = {
         "Zizzi is cheap.",
         "Zizzi has an average cost of less than £20.",
     ],
-    ("priceRange", "moderate"): ["Zizzi is moderately priced.", "mid-priced Zizzi", "Zizzi has an average price range.", "Zizzi is reasonably priced."],
-    ("priceRange", "£20-25"): ["Zizzi costs £20-25.", "Zizzi costs between £20 and £25.", "From 20 to 25 pounds at Zizzi", "£20 - £25 at Zizzi"],
-    ("priceRange", "high"): ["Zizzi is expensive.", "High prices at Zizzi", "Zizzi's price range is high.", "Zizzi is not cheap."],
-    ("priceRange", "more than £30"): ["Zizzi costs more than £30.", "Over 30 pounds at Zizzi", "£30+ at Zizzi", "Zizzi is pricey."],
-    ("customer rating", "low"): ["Zizzi is poorly rated.", "Zizzi has a low customer rating.", "Zizzi's rating is very low."],
-    ("customer rating", "1 out of 5"): ["Zizzi is rated 1 out of 5.", "one-star Zizzi", "Zizzi has a rating of 1/5.", "Zizzi has a low rating of 1 out of 5."],
-    ("customer rating", "average"): ["Zizzi has average reviews.", "Customers rate Zizzi as average.", "Zizzi is rated three stars."],
-    ("customer rating", "3 out of 5"): ["Zizzi has three out of five stars.", "a 3-star place, Zizzi", "Zizzi is rated average."],
-    ("customer rating", "high"): ["Zizzi is highly rated.", "Zizzi's customer rating is high.", "Zizzi has excellent reviews."],
-    ("customer rating", "5 out of 5"): ["Zizzi is a 5 star place.", "Zizzi scores five out of five.", "Zizzi has a customer rating of 5.", "highly-rated Zizzi"],
+    ("priceRange", "moderate"): [
+        "Zizzi is moderately priced.",
+        "mid-priced Zizzi",
+        "Zizzi has an average price range.",
+        "Zizzi is reasonably priced.",
+    ],
+    ("priceRange", "£20-25"): [
+        "Zizzi costs £20-25.",
+        "Zizzi costs between £20 and £25.",
+        "From 20 to 25 pounds at Zizzi",
+        "£20 - £25 at Zizzi",
+    ],
+    ("priceRange", "high"): [
+        "Zizzi is expensive.",
+        "High prices at Zizzi",
+        "Zizzi's price range is high.",
+        "Zizzi is not cheap.",
+    ],
+    ("priceRange", "more than £30"): [
+        "Zizzi costs more than £30.",
+        "Over 30 pounds at Zizzi",
+        "£30+ at Zizzi",
+        "Zizzi is pricey.",
+    ],
+    ("customer rating", "low"): [
+        "Zizzi is poorly rated.",
+        "Zizzi has a low customer rating.",
+        "Zizzi's rating is very low.",
+    ],
+    ("customer rating", "1 out of 5"): [
+        "Zizzi is rated 1 out of 5.",
+        "one-star Zizzi",
+        "Zizzi has a rating of 1/5.",
+        "Zizzi has a low rating of 1 out of 5.",
+    ],
+    ("customer rating", "average"): [
+        "Zizzi has average reviews.",
+        "Customers rate Zizzi as average.",
+        "Zizzi is rated three stars.",
+    ],
+    ("customer rating", "3 out of 5"): [
+        "Zizzi has three out of five stars.",
+        "a 3-star place, Zizzi",
+        "Zizzi is rated average.",
+    ],
+    ("customer rating", "high"): [
+        "Zizzi is highly rated.",
+        "Zizzi's customer rating is high.",
+        "Zizzi has excellent reviews.",
+    ],
+    ("customer rating", "5 out of 5"): [
+        "Zizzi is a 5 star place.",
+        "Zizzi scores five out of five.",
+        "Zizzi has a customer rating of 5.",
+        "highly-rated Zizzi",
+    ],
     ("area", "riverside"): ["Zizzi is by the river.", "Zizzi is in the riverside area.", "On the river bank is Zizzi."],
-    ("area", "city centre"): ["Zizzi is in the city center.", "Zizzi is in the centre of the city.", "Zizzi is downtown.", "Zizzi is in the heart of town."],
+    ("area", "city centre"): [
+        "Zizzi is in the city center.",
+        "Zizzi is in the centre of the city.",
+        "Zizzi is downtown.",
+        "Zizzi is in the heart of town.",
+    ],
     ("familyFriendly", "yes"): [
         "Zizzi is family friendly.",
         "kid-friendly Zizzi",
@@ -67,7 +124,7 @@ PARAPHRASES = {
         "Zizzi doesn't cater for families.",
     ],
     ("near", "Café Rouge"): ["Zizzi is near Café Rouge.", "Zizzi is next to Cafe  Rouge.", "By café rouge is Zizzi."],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -84,9 +141,13 @@ def test_paraphrase_is_said_and_nothing_else(slot: str, value: str, text: str) -
         ("name[Zizzi], eatType[pub]", "Zizzi is a coffee shop.", "wrong", "eatType"),
         ("name[Zizzi], food[French]", "Zizzi serves Indian food.", "wrong", "food"),
         ("name[Zizzi], priceRange[high]", "Zizzi is cheap.", "wrong", "priceRange"),
-        ("name[Zizzi], priceRange[cheap]", "Zizzi costs less than £20.", "wrong", "priceRange"),  # no amount follows from a word
+        # no amount follows from a word
+        ("name[Zizzi], priceRange[cheap]", "Zizzi costs less than £20.", "wrong", "priceRange"),
         ("name[Zizzi], customer rating[5 out of 5]", "Zizzi has 4 out of 5 stars.", "wrong", "customer rating"),
-        ("name[Zizzi], customer rating[high], priceRange[high]", "Zizzi has high prices and a low customer rating.", "wrong", "customer rating"),
+        (
+            "name[Zizzi], customer rating[high], priceRange[high]",
+            "Zizzi has high prices and a low customer rating.", "wrong", "customer rating",
+        ),
         ("name[Zizzi], area[riverside]", "Zizzi is in the city centre.", "wrong", "area"),
         ("name[Zizzi], familyFriendly[no]", "Zizzi is family friendly.", "wrong", "familyFriendly"),
         ("name[Zizzi], familyFriendly[yes]", "Zizzi is not cheap and not a place for kids.", "wrong", "familyFriendly"),
@@ -95,10 +156,14 @@ def test_paraphrase_is_said_and_nothing_else(slot: str, value: str, text: str) -
         # not said
         ("name[Zizzi], near[Café Rouge]", "Zizzi is a place.", "missed", "near"),
         ("name[Zizzi], area[riverside]", "It is by the river.", "missed", "name"),
-        ("name[Zizzi], priceRange[cheap]", "Zizzi is not cheap.", "missed", "priceRange"),  # of two other levels, none is stated
+        # of two other levels, none is stated
+        ("name[Zizzi], priceRange[cheap]", "Zizzi is not cheap.", "missed", "priceRange"),
         # said again, or beside another value
         ("name[Zizzi], food[French]", "Zizzi is a French place with French food.", "repeated", "food"),
-        ("name[Zizzi], familyFriendly[yes]", "Zizzi is family friendly. It is child friendly.", "repeated", "familyFriendly"),
+        (
+            "name[Zizzi], familyFriendly[yes]",
+            "Zizzi is family friendly. It is child friendly.", "repeated", "familyFriendly",
+        ),
         ("name[Zizzi], area[riverside]", "Zizzi is on the riverside in the city centre.", "repeated", "area"),
         ("name[Zizzi], near[Café Rouge]", "Zizzi is near Café Rouge. It is near Café Rouge.", "repeated", "near"),
         ("name[Zizzi], near[Café Rouge]", "Zizzi is near Café Rouge and Burger King.", "repeated", "near"),
@@ -127,28 +192,40 @@ def test_each_kind_of_error(mr: str, text: str, field: str, slots: str) -> None:
         ("name[Zizzi], near[Rainbow Vegetarian Café]", "Zizzi is near the Rainbow Vegetarian Café."),
         ("name[Zizzi], food[French], near[Raja Indian Cuisine]", "Zizzi serves French food near Raja Indian Cuisine."),
         ("name[Taste of Cambridge], near[Yippee Noodle Bar]", "Taste of Cambridge is near the Yippee Noodle Bar."),
-        ("name[Zizzi], eatType[pub], near[Crowne Plaza Hotel]", "Zizzi is a pub near the Crowne Plaza Hotel restaurant."),
+        (
+            "name[Zizzi], eatType[pub], near[Crowne Plaza Hotel]",
+            "Zizzi is a pub near the Crowne Plaza Hotel restaurant.",
+        ),
         ("name[The Cambridge Blue], near[Burger King]", "Near Burger King is the Cambridge Blue."),
         ("name[Cheap Thai Pub]", "Cheap Thai Pub"),
         ("name[Café], near[Café Rouge]", "Café is near Café Rouge."),
         ("name[The Rice Boat], near[The Rice Boat]", "The Rice Boat is near The Rice Boat."),
         # words that are also places
         ("name[Zizzi]", "Zizzi is on a ranch behind the mill."),
-        # values that the data has not
+        # values that the data does not have
         ("name[Casa Luna], food[Thai]", "Casa Luna serves Thai food."),
         ("name[Casa Luna], food[Tex-Mex]", "casa luna offers tex-mex dishes."),
         ("name[Zizzi], food[French and Italian]", "Zizzi serves French and Italian food."),
         ("name[O'Neill's], near[Łódź Tower]", "O’Neill’s stands near Łódź  Tower."),
         # naming the place or its type again refers back
-        ("name[The Mill], eatType[pub], area[riverside]", "The Mill is a pub. The Mill is by the river; this pub is a fine restaurant."),
+        (
+            "name[The Mill], eatType[pub], area[riverside]",
+            "The Mill is a pub. The Mill is by the river; this pub is a fine restaurant.",
+        ),
         # a word and a figure of one level explain one another
         ("name[Zizzi], customer rating[1 out of 5]", "Zizzi has a low rating: customers give it 1 out of 5."),
         ("name[Zizzi], priceRange[£20-25]", "Zizzi has an average price range of £20-25."),
         ("name[Zizzi], familyFriendly[no]", "Zizzi is not family-friendly, so leave the kids at home."),
         # one adjective, two nouns; and neighbours that look like it
         ("name[Zizzi], customer rating[high], priceRange[high]", "Zizzi has a high customer rating and price range."),
-        ("name[Zizzi], customer rating[high], priceRange[£20-25]", "Zizzi has a high customer rating and price range of £20-25."),
-        ("name[Zizzi], customer rating[low], priceRange[high]", "Zizzi has a high price range and a low customer rating."),
+        (
+            "name[Zizzi], customer rating[high], priceRange[£20-25]",
+            "Zizzi has a high customer rating and price range of £20-25.",
+        ),
+        (
+            "name[Zizzi], customer rating[low], priceRange[high]",
+            "Zizzi has a high price range and a low customer rating.",
+        ),
         ("name[Zizzi], customer rating[5 out of 5], priceRange[cheap]", "Zizzi is rated 5 out of 5 with low prices."),
         # a negation ends where another thought begins
         ("name[Zizzi], priceRange[high], familyFriendly[yes]", "Zizzi is not cheap but family friendly."),

@@ -117,7 +117,7 @@ def test_even_path_is_the_most_even_of_all(depth: int, data: st.DataObject) -> N
 
 @pytest.mark.parametrize("layers", [0, 1, 13, 2.5, "6", None])
 def test_lengths_that_no_path_has(layers: Any) -> None:
-    with pytest.raises(ModtfError, match=rf"cannot be assembled to {layers!r} layers; possible are 2, 3, 4"):
+    with pytest.raises(ModtfError, match=rf"cannot be assembled to {layers!r} layers; choose from 2, 3, 4"):
         even_path(TWELVE, layers)
 
 
@@ -134,7 +134,7 @@ def test_ratios_that_are_no_numbers(name: str, ratio: Any) -> None:
     with pytest.raises(ModtfError) as raised:
         choose(DEEP, ratio, name)
     kind = type(ratio).__name__
-    assert str(raised.value) == f"the ratio is {ratio!r}, a {kind}; give a number from 1 to 6"
+    assert str(raised.value) == f"the ratio is {ratio!r} ({kind}); give a number from 1 to 6"
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -152,7 +152,7 @@ def test_no_ratio_is_ratio_one(name: str) -> None:
 def test_unknown_strategies(strategy: Any) -> None:
     with pytest.raises(ModtfError) as raised:
         choose(DEEP, 2, strategy)
-    assert str(raised.value) == f"strategy {strategy!r} is unknown; possible are size_first, speed_first"
+    assert str(raised.value) == f"strategy {strategy!r} is unknown; choose from size_first, speed_first"
 
 
 def test_shapes_at_the_ratios_of_the_table() -> None:

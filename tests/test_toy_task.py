@@ -158,7 +158,7 @@ def test_the_shell(
 def test_a_new_original_needs_a_recipe(data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     output = str(tmp_path / "original")
     assert cli.main(["train", "original", "--task", "reverse", "--data", str(data), "--output", output]) == 2
-    assert "no recipe for a new model of the task 'reverse'" in capsys.readouterr().err
+    assert "no recipe makes a new model for the task 'reverse'" in capsys.readouterr().err
 
 
 def test_the_page(modular: modtf.ModularModel) -> None:
@@ -178,7 +178,7 @@ def test_the_page(modular: modtf.ModularModel) -> None:
     explorer.sweep_button.click()
     assert len(explorer.controller.wait().sweep.sides) == explorer.controller.state.sweep.total > 2
     assert "words in place" in explorer.sweep.value and "modtf-first-loss" not in explorer.sweep.value
-    assert "words in place stands beside the texts" in explorer.quality.value
+    assert "words in place is shown beside the texts" in explorer.quality.value
     explorer.controller.measure(30)
     assert "no examples of the task 'reverse' are bundled" in explorer.controller.wait().job.problem
     explorer.controller.close()
@@ -220,7 +220,7 @@ def test_a_table_beside_the_kit_is_shown(
     (tmp_path / "kit" / "table.json").write_text(json.dumps(table))
     explorer = Explorer(kit)
     explorer.controller.wait()
-    assert "<b>12.3 %</b> words misplaced" in explorer.quality.value and "BLEU (50.0)" in explorer.quality.value
+    assert "<b>12.3 %</b> words misplaced" in explorer.quality.value and "BLEU 50.0" in explorer.quality.value
     assert "you are here" in explorer.figure.value
     explorer.controller.close()
     (tmp_path / "kit" / "table.json").write_text("{")
@@ -241,6 +241,6 @@ def test_a_kit_of_a_task_that_is_not_here(
     kit = str(tmp_path / "kit")
     assert modtf.load(kit).generate("the old mill", ratio=2) == modular.generate("the old mill", ratio=2)
     assert cli.main(["generate", "--model", kit, "the old mill"]) == 2
-    assert "the task 'reverse' is unknown; possible are text, e2e" in capsys.readouterr().err
+    assert "the task 'reverse' is unknown; choose from text, e2e" in capsys.readouterr().err
     assert cli.main(["generate", "--model", kit, "--task", TEXT.name, "--ratio", "2", "mill"]) == 0
     assert TEXT.measure in capsys.readouterr().out

@@ -1,7 +1,7 @@
-"""What the loop needs of a T5 or BART decoder, its weights laid out for one token at a time.
+"""What the loop needs of a T5 or BART decoder, with the weights laid out for one token at a time.
 
-What does not change between tokens is prepared here: q, k and v of all heads become one product, the scales of T5's
-norms are folded into the weights that follow, and weights are stored transposed, which is fastest for a few rows.
+Everything that does not change between tokens is prepared here: q, k and v of all heads become one product, the scales
+of T5's norms are folded into the weights that follow, and weights are stored transposed, which is fastest for few rows.
 """
 
 from __future__ import annotations
@@ -54,30 +54,30 @@ class Layer:
 class Layout:
     """A decoder as the loop sees it; each family has a subclass.
 
-    Making one costs little: the weights of a layer are laid out once and remembered until they change.
+    Creating one is cheap: the weights of a layer are laid out once and remembered until they change.
     """
 
-    #: classes of the modules whose work the loop does
+    #: classes of the modules that the loop replaces
     kinds: ClassVar[frozenset[str]]
     #: whether the decoder's linear layers have biases
     biases: ClassVar[bool]
 
     layers: list[Layer]
-    #: of each layer's feed-forward network; read from the modules each time, since they are not weights
+    #: one for each layer's feed-forward network; read from the modules each time, since stamps cover weights only
     activations: list[Callable[[Tensor], Tensor]]
     head: Projection  # (d_model, vocabulary)
     heads: int
     scaling: float  # of the products of queries and keys
-    #: (heads or 1, 1, length), added to the scores of the last position's query; an earlier query takes the end of it
+    #: (heads or 1, 1, length), added to the scores of the query at the last position; earlier queries use its end
     position_bias: Tensor
 
     def __init__(self, model: Any, length: int) -> None:
-        """Lay out ``model``'s decoder for writing at most ``length`` tokens."""
+        """Lay out the decoder of ``model`` for writing at most ``length`` tokens."""
         raise NotImplementedError
 
     @staticmethod
     def positions(decoder: Any) -> float:
-        """The most tokens that the decoder has positions for."""
+        """The largest number of tokens for which the decoder has positions."""
         return float("inf")
 
     def embed(self, tokens: Tensor, position: int) -> Tensor:
@@ -94,7 +94,7 @@ class Layout:
 
 
 class T5Layout(Layout):
-    """T5 normalizes before each part, without a mean, and adds biases for relative positions to the scores."""
+    """T5 normalizes before each part, without subtracting the mean, and adds relative position biases to the scores."""
 
     kinds = frozenset(
         "T5ForConditionalGeneration T5Stack ModuleList T5Block T5LayerSelfAttention T5LayerCrossAttention T5LayerFF "
@@ -126,7 +126,7 @@ class T5Layout(Layout):
 def _t5_layer(block: Any) -> Layer:
     own, cross = block.layer[0].SelfAttention, block.layer[1].EncDecAttention
     feed_forward = block.layer[2].DenseReluDense
-    # T5's norm divides by the root mean square, the loop by the length: they differ by the square root of d_model.
+    # T5's norm divides by the root mean square, the loop by the vector norm: a factor of the square root of d_model.
     norms = [part.layer_norm.weight * part.layer_norm.weight.numel() ** 0.5 for part in block.layer]
     # wi, or wi_0 and wi_1 where the network is gated
     inner = [linear for name, linear in feed_forward.named_children() if name.startswith("wi")]
@@ -192,9 +192,9 @@ def _bart_layer(layer: Any) -> Layer:
 
 
 def _project(*linears: Any, scale: Tensor | float = 1.0, heads: int = 0) -> Projection:
-    """Linear layers side by side as one projection, head by head where ``heads`` are given.
+    """Linear layers side by side as one projection; with ``heads``, head by head.
 
-    ``scale``, a number or (in,), is that of their input.
+    ``scale``, a number or (in,), multiplies their input.
     """
     weights = [linear.weight * scale for linear in linears]
     biases = [linear.bias for linear in linears if linear.bias is not None]
@@ -202,9 +202,10 @@ def _project(*linears: Any, scale: Tensor | float = 1.0, heads: int = 0) -> Proj
         weight = torch.stack([w.view(heads, -1, w.shape[1]) for w in weights], 1).flatten(0, 2)
         bias = torch.stack([b.view(heads, -1) for b in biases], 1).flatten() if biases else None
     else:
-        weight, bias = torch.cat(weights), torch.cat(biases) if biases else None
+        weight = torch.cat(weights)
+        bias = torch.cat(biases) if biases else None
     return Projection(weight.t().clone(memory_format=torch.contiguous_format), bias)
 
 
-#: A layout for each ``model_type`` that the loop knows.
+#: The layout of each ``model_type`` that the loop knows.
 LAYOUTS: dict[str, type[Layout]] = {"t5": T5Layout, "bart": BartLayout}

@@ -1,12 +1,12 @@
-"""Greedy decoding as a plain loop: the tokens of transformers' ``generate``, without the Python that it runs for each.
+"""Greedy decoding as a plain loop: the tokens of transformers' ``generate``, without its Python overhead per token.
 
-That Python hides what fewer layers gain: under ``generate``, a small model with a sixth of its layers is little more
-than four times as fast. The loop does the arithmetic and no more. What does not change between tokens is computed
-before the first: weights are laid out (``layouts``), the source's keys and values are projected once, and each product
-is written straight into the cache.
+That overhead hides what fewer layers gain: under ``generate``, a small model with a sixth of its layers is little more
+than four times as fast. The loop does only the arithmetic. What does not change between tokens is computed before the
+first: weights are laid out (``layouts``), and the source's keys and values are projected once. Queries, keys and values
+of each token are written straight into the cache.
 
 It covers greedy decoding of T5 and BART in single and double precision, for any batch, padded or not. Everything else
-is left to ``generate``: :func:`obstacle` says why, and :func:`decode` says which of the two wrote.
+is left to ``generate``: :func:`obstacle` says why, and :func:`decode` says which of the two wrote a text.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, St
 from modtf.decoding.layouts import LAYOUTS
 from modtf.errors import ModtfError
 
-#: Who writes: the loop of this file, or transformers.
-ENGINES = LOOP, GENERATE = "loop", "generate"
+#: The loop of this file.
+LOOP = "loop"
+#: The method of transformers.
+GENERATE = "generate"
+ENGINES = (LOOP, GENERATE)
 
-#: Called after each step with its tokens (batch,); decoding ends there where it returns true.
+#: Called after each step with its tokens (batch,); decoding stops if it returns true.
 Watch = Callable[[Tensor], bool]
 
-#: Settings of a generation configuration that the loop follows, or that mean nothing to it (sampling, what to return).
+#: Settings of a generation configuration that the loop follows, or that do not affect it (sampling, what to return).
 _UNDERSTOOD = {
     "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id",
     "forced_eos_token_id", "max_length", "max_new_tokens", "use_cache", "do_sample", "temperature", "top_k", "top_p",
@@ -36,14 +39,14 @@ _UNDERSTOOD = {
 }  # fmt: skip
 #: More tokens than this are left to ``generate``, whose caches grow as it writes.
 _MOST_TOKENS = 4096
-#: Positions that the cache has at first; it doubles when they are full.
+#: The number of positions in the cache at first; a full cache doubles.
 _FIRST_POSITIONS = 128
 
 
 def check_engine(engine: str | None) -> None:
-    """Raise :class:`ModtfError` unless ``engine`` is one of :data:`ENGINES` or None, the loop wherever it can write."""
+    """Raise :class:`ModtfError` unless ``engine`` is one of :data:`ENGINES`, or None for the loop wherever possible."""
     if engine is not None and engine not in ENGINES:
-        raise ModtfError(f"engine {engine!r} is unknown; possible are {LOOP!r} and {GENERATE!r}")
+        raise ModtfError(f"engine {engine!r} is unknown; use {LOOP!r} or {GENERATE!r}")
 
 
 def decode(
@@ -59,24 +62,22 @@ def decode(
     """Greedy tokens (batch, 1 + new tokens), the decoder's start token first, and the engine that wrote them.
 
     ``input_ids`` and ``attention_mask`` are (batch, source). With ``exactly``, every row gets ``max_new_tokens``
-    tokens, whatever the model says. Without an ``engine``, the loop writes wherever it can. Raises :class:`ModtfError`
-    for an unknown engine or a wrong number of tokens, and where the loop is asked for but might not write what
-    ``generate`` does.
+    tokens, even if its text ends earlier. Without an ``engine``, the loop writes wherever possible. Raises
+    :class:`ModtfError` for an unknown engine or an invalid number of tokens, and if the loop is requested but might
+    write other tokens than ``generate``.
     """
     check_engine(engine)
     if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
-        raise ModtfError(f"max_new_tokens is {max_new_tokens!r}; give a whole number from 1 on")
+        raise ModtfError(f"max_new_tokens is {max_new_tokens!r}; give a whole number, 1 or more")
     if engine != GENERATE:
         reason = obstacle(model, max_new_tokens)
         if not reason and not bool(attention_mask.any(1).all()):
-            reason = "a row holds nothing but padding"
+            reason = "a row of the input is all padding"
         if not reason:
             with torch.inference_mode():
                 return _write(model, input_ids, attention_mask, max_new_tokens, exactly, watch), LOOP
         if engine == LOOP:
-            raise ModtfError(
-                f"the greedy loop cannot be used: {reason}; leave the engine open, or ask for {GENERATE!r}"
-            )
+            raise ModtfError(f"the greedy loop cannot be used: {reason}; choose no engine, or {GENERATE!r}")
     options: dict[str, Any] = {"min_new_tokens": max_new_tokens} if exactly else {}
     if watch is not None:
         options["stopping_criteria"] = StoppingCriteriaList([_Watched(watch)])
@@ -94,6 +95,8 @@ def decode(
 
 
 class _Watched(StoppingCriteria):
+    """A :data:`Watch` as ``generate`` takes it."""
+
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
 
@@ -103,40 +106,36 @@ class _Watched(StoppingCriteria):
 
 
 def obstacle(model: PreTrainedModel, max_new_tokens: int = 1) -> str:
-    """Why the loop would not write what ``generate`` does, in words; an empty text where it would.
+    """The reason why the loop might not write what ``generate`` does; an empty string if it does.
 
-    The loop calls tensor operations, none of the decoder's modules. A model in which a layer was exchanged (adapters,
-    quantization, subclasses), or in which something waits for a layer to be called (hooks, offloading), is therefore
-    left to ``generate``.
+    The loop calls tensor operations, not the decoder's modules. It therefore leaves a model to ``generate`` if a layer
+    was replaced (adapters, quantization, subclasses), or if something happens when a layer is called (hooks,
+    offloading).
     """
     layout = LAYOUTS.get(model.config.model_type)
     if layout is None:
-        return f"it does not know the model type {model.config.model_type}; it knows {', '.join(LAYOUTS)}"
+        return f"it does not support the model type {model.config.model_type}, only {', '.join(LAYOUTS)}"
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     modules = [model, getattr(model, model.base_model_prefix, decoder), *decoder.modules(), head]
     for module in modules:
-        kind = type(module)
-        if kind.__name__ not in layout.kinds and not kind.__module__.endswith(
-            ("modules.activation", "transformers.activations")
-        ):
-            return f"the model holds a module of another kind ({kind.__name__})"
-        if (
-            module._forward_hooks
-            or module._forward_pre_hooks
-            or "forward" in module.__dict__
-            or "_hf_hook" in module.__dict__
-        ):
-            return f"a {kind.__name__} has a hook, or a forward of its own, which the loop would not call"
+        kind = type(module).__name__
+        activation = type(module).__module__.endswith(("modules.activation", "transformers.activations"))
+        if kind not in layout.kinds and not activation:
+            return f"the model has a module that the loop does not support ({kind})"
+        hooked = module._forward_hooks or module._forward_pre_hooks or "_hf_hook" in module.__dict__
+        if hooked or "forward" in module.__dict__:
+            return f"a {kind} has a hook, or a forward of its own, which the loop would not call"
         if module.training:
-            return f"a {kind.__name__} is in training mode, where dropout draws"
+            return f"a {kind} is in training mode, where dropout is random"
     everywhere: Any = torch.nn.modules.module
     if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
-        return "there is a hook for all modules, which the loop would not call"
+        return "there is a hook on all modules, which the loop would not call"
     biases = {module.bias is not None for module in decoder.modules() if type(module) is nn.Linear}
     if biases != {layout.biases} or head.bias is not None:
-        return f"its linear layers {'lack' if layout.biases else 'have'} biases, unlike others of its family"
-    tensors = {(parameter.dtype, parameter.device) for parameter in model.parameters()}
-    if len(tensors) > 1 or not {dtype for dtype, _ in tensors} <= {torch.float32, torch.float64}:
+        return "the biases of its linear layers differ from those of its family"
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    devices = {parameter.device for parameter in model.parameters()}
+    if len(dtypes) > 1 or len(devices) > 1 or not dtypes <= {torch.float32, torch.float64}:
         return (
             "the model is not in single or double precision on one device; "
             "in half precision, rounding alone changes tokens"
@@ -150,11 +149,12 @@ def obstacle(model: PreTrainedModel, max_new_tokens: int = 1) -> str:
         if name not in _UNDERSTOOD and value and not (name.endswith("penalty") and value == 1)
     )
     if other:
-        return f"the model's generation configuration asks for {', '.join(other)}"
+        return f"the model's generation configuration sets {', '.join(other)}"
     if not isinstance(_start(config), int):
-        return "the model's generation configuration has no decoder_start_token_id, or a list"
-    if max_new_tokens > (most := min(layout.positions(decoder), _MOST_TOKENS)):
-        return f"{max_new_tokens} new tokens are more than the {most} that it has positions for"
+        return "decoder_start_token_id of the model's generation configuration is missing, or a list"
+    most = min(layout.positions(decoder), _MOST_TOKENS)
+    if max_new_tokens > most:
+        return f"it has positions for {most} new tokens only, not for {max_new_tokens}"
     return ""
 
 
@@ -163,16 +163,16 @@ def _write(
 ) -> Tensor:
     """The loop: source tokens and their mask, both (batch, source), to tokens (batch, 1 + at most ``length``).
 
-    In the shapes, rows = batch · heads (all heads of the first text, then of the second), size = that of one head, and
-    seen = t + 1, the positions that the decoder has at step t.
+    In the shapes, rows = batch · heads (all heads of the first text, then of the second), size is that of one head, and
+    seen = t + 1 is the number of positions that the decoder has at step t.
     """
     layout = LAYOUTS[model.config.model_type](model, length)
-    layers, heads, before, after, scaling = layout.layers, layout.heads, layout.before, layout.after, layout.scaling
+    layers, heads, scaling = layout.layers, layout.heads, layout.scaling
+    before, after = layout.before, layout.after
     batch, source = input_ids.shape
     rows = batch * heads
 
-    # The source, once: its hidden states, and what each layer makes of them, keys (rows, size, source) and values
-    # (rows, source, size).
+    # The source, once: its hidden states, and each layer's keys (rows, size, source) and values (rows, source, size).
     hidden = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
     def by_head(x: Tensor) -> Tensor:
@@ -187,8 +187,8 @@ def _write(
     position_bias = layout.position_bias  # (heads or 1, 1, length) → (rows or 1, 1, length)
     position_bias = position_bias.repeat(batch if len(position_bias) > 1 else 1, 1, 1)
 
-    # One product writes a position's query, key and value of all heads straight into the cache. Keys and values are
-    # needed again; the query is there only because it comes with them.
+    # One product writes a position's query, key and value of all heads straight into the cache. Later steps need the
+    # keys and values; the query is stored only because the same product computes it.
     size = layers[0].qkv.weight.shape[1] // heads // 3
     cache = hidden.new_empty(len(layers), min(length, _FIRST_POSITIONS), rows, 3, size)
 
@@ -198,12 +198,11 @@ def _write(
     for t in range(length):
         if t == cache.shape[1]:
             cache = torch.cat([cache, torch.empty_like(cache)], 1)
+        products = cache.select(1, t).view(len(layers), batch, -1)
         of_layers = zip(
             layers,
             layout.activations,
-            cache.select(1, t)
-            .view(len(layers), batch, -1)
-            .unbind(),  # (batch, heads · 3 · size): the product goes here
+            products.unbind(),  # (batch, heads · 3 · size): where the product is written
             cache[:, t, :, :1].unbind(),  # (rows, 1, size): query
             cache[:, : t + 1, :, 1].permute(0, 2, 3, 1).unbind(),  # (rows, size, seen): keys
             cache[:, : t + 1, :, 2].transpose(1, 2).unbind(),  # (rows, seen, size): values
@@ -237,17 +236,19 @@ def _write(
 
 
 class _Choice:
-    """The next token of each text: the likeliest, unless the configuration forces one or the text has ended."""
+    """The next token of each text: the most likely, unless the configuration forces one or the text has ended."""
 
     def __init__(self, config: GenerationConfig, batch: int, length: int, exactly: bool) -> None:
         self._ends = _as_list(config.eos_token_id)
-        self._pad = config.pad_token_id if config.pad_token_id is not None else self._ends[0] if self._ends else 0
+        self._pad = config.pad_token_id
+        if self._pad is None:
+            self._pad = self._ends[0] if self._ends else 0
         self._forced = {0: config.forced_bos_token_id}
         if config.forced_eos_token_id is not None:
             self._forced[length - 1] = config.forced_eos_token_id
         self._exactly = exactly
         self._unfinished = set(range(batch))
-        self._ended: Tensor | None = None  # (batch,), once a text has ended
+        self._ended: Tensor | None = None  # (batch,), from the first text that ends
 
     @property
     def finished(self) -> bool:
@@ -258,7 +259,8 @@ class _Choice:
         if self._exactly and self._ends:
             logits[:, self._ends] = -torch.inf
         chosen = logits.argmax(-1)
-        if (forced := self._forced.get(t)) is not None:
+        forced = self._forced.get(t)
+        if forced is not None:
             chosen.fill_(min(_as_list(forced)))
         if self._ended is not None:
             chosen.masked_fill_(self._ended, self._pad)

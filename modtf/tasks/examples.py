@@ -1,4 +1,4 @@
-"""Examples of a task: an input and the texts that answer it."""
+"""Examples of a task, and the JSON Lines files that hold them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from modtf.errors import ModtfError
 
 @dataclass(frozen=True)
 class Example:
-    """One input of the model, and all texts that answer it."""
+    """One input of the model and its reference texts."""
 
     source: str
     references: tuple[str, ...]
@@ -29,21 +29,19 @@ def group_pairs(pairs: Iterable[tuple[str, str]]) -> list[Example]:
 def read_pairs(path: str | Path) -> list[Example]:
     """Read JSON Lines of ``{"source": ..., "target": ...}``, grouped by source.
 
-    Raises :class:`ModtfError` where the file cannot be read, names other columns, or holds no rows.
+    Raises :class:`ModtfError` if the file cannot be read, has other keys, or has no rows.
     """
     pairs: list[tuple[str, str]] = []
     try:
-        with Path(path).open(encoding="utf-8") as lines:  # str.splitlines would also split at U+2028, within a text
+        with Path(path).open(encoding="utf-8") as lines:  # str.splitlines would also split at a U+2028 inside a text
             for number, line in enumerate(lines, start=1):
-                row = json.loads(line)
-                source, target = (
-                    (row.get(name) for name in ("source", "target")) if isinstance(row, dict) else (None, None)
-                )
-                if not (isinstance(source, str) and isinstance(target, str)):
-                    raise ModtfError(
-                        f'{path}, line {number}: write {{"source": "...", "target": "..."}}, both of them texts'
-                    )
-                pairs.append((source, target))
+                match json.loads(line):
+                    case {"source": str(source), "target": str(target)}:
+                        pairs.append((source, target))
+                    case _:
+                        raise ModtfError(
+                            f'{path}, line {number}: write {{"source": "...", "target": "..."}}, two strings'
+                        )
     except ModtfError:
         raise
     except (OSError, ValueError) as error:
@@ -54,6 +52,6 @@ def read_pairs(path: str | Path) -> list[Example]:
 
 
 def write_pairs(pairs: Iterable[tuple[str, str]], path: str | Path) -> None:
-    """Write what :func:`read_pairs` reads."""
+    """Write the file that :func:`read_pairs` reads."""
     lines = [json.dumps({"source": source, "target": target}, ensure_ascii=False) for source, target in pairs]
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")

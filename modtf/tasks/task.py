@@ -12,13 +12,13 @@ from modtf.errors import ModtfError
 from modtf.tasks.examples import Example, read_pairs
 from modtf.tasks.scores import bleu, chrf, likeness, rouge_l
 
-#: What becomes of a part that a text was asked to say, in the order in which the parts are shown.
+#: What a text may do with a part of its input, in the order in which the parts are shown.
 MARKS = ("said", "repeated", "missed", "wrong", "added")
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A part of the input, by the name that people see, and what a text makes of it: one of :data:`MARKS`."""
+    """What a text does with a part of the input: one of :data:`MARKS`, and the part's name as people see it."""
 
     kind: str
     name: str
@@ -26,7 +26,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a task says of one text at once: its score in the unit of :attr:`Task.measure`, and its parts one by one."""
+    """The live judgement of one text: its score in terms of :attr:`Task.measure`, and a mark for each part."""
 
     value: float
     marks: tuple[Mark, ...] = ()
@@ -34,9 +34,9 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Metric:
-    """A score of many texts, in percent. ``errors`` is true where less is better.
+    """A score of many texts, in percent. ``errors`` is true where lower is better.
 
-    Quality is shown relative to the full model ("kept"), errors as they are.
+    Figures show quality relative to the full model ("kept"), and errors as they are.
     """
 
     key: str  # in records: "bleu"
@@ -46,13 +46,13 @@ class Metric:
 
     @property
     def field(self) -> str:
-        """The field of a measured row that is drawn."""
+        """The field of a measured row that figures show."""
         return self.key if self.errors else f"{self.key}_kept"
 
 
 @dataclass(frozen=True)
 class Field:
-    """A part of an input that people choose. ``open`` says that they may also type what is not among ``values``."""
+    """A part of an input to be chosen from ``values``; if ``open``, any other text may be typed instead."""
 
     key: str
     label: str
@@ -62,7 +62,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Form:
-    """An input made of fields. ``read`` and ``write`` turn a source into the fields' values and back."""
+    """An input made of fields: ``read`` turns a source into their values, ``write`` turns them into a source."""
 
     fields: tuple[Field, ...]
     read: Callable[[str], dict[str, str]]
@@ -99,49 +99,49 @@ def score_texts(examples: Sequence[Example], texts: Sequence[str]) -> dict[str, 
 
 
 def as_it_is(source: str, references: tuple[str, ...], rng: random.Random) -> tuple[str, tuple[str, ...]]:
-    """Train on the example as it stands."""
+    """Train on the example unchanged."""
     return source, references
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task, by its name. The defaults are those of any text: a field to type into, and likeness to the full model."""
+    """A task. The defaults fit any text: one field to type into, judged by likeness to the full model's text."""
 
     name: str
 
-    # How people make an input.
+    # How an input is made.
     placeholder: str = "any text that the model was trained to work on"
-    #: what the explorer opens with
+    #: the input that the explorer opens with
     first: str = ""
-    #: the source for what was typed; raises :class:`ModtfError` for what is no input of this task
+    #: turns typed text into a source; raises :class:`ModtfError` if it is not an input of this task
     read: Callable[[str], str] = read_text
     form: Form | None = None
-    #: a random source, for those who have none, and the words of the button that asks for it
+    #: draws a random source, and the label of the button for it
     draw: Callable[[random.Random], str] | None = None
     draw_label: str = "another input"
 
     # Examples.
     #: examples of a split, from a folder or from the hub
     read_data: Callable[[str | Path, str], list[Example]] = read_folder
-    #: where the folder of the data is named, and what it is called by default
+    #: the environment variable that names the data folder, and the folder's default name
     data_variable: str = ""
     data_folder: str = "data"
     train_split: str = "train"
     test_split: str = "test"
-    #: the bundled model whose folder holds examples of this task
+    #: the bundled model whose folder holds examples of this task, if any
     model: str = ""
-    #: another wording of an example, drawn anew each time that a training meets it
+    #: varies an example (source, references), at random and anew each time that it is trained on
     vary: Callable[[str, tuple[str, ...], random.Random], tuple[str, tuple[str, ...]]] = as_it_is
 
-    # The judgement of one text (source, text, the full model's text), while people watch.
+    # The live judgement of one text, from (source, text, the full model's text).
     judge: Callable[[str, str, str], Judgement] = judge_likeness
     measure: str = "ROUGE-L against the full model's text"
     unit: str = " %"
-    #: what a mark is about, and what to look for in a sweep
+    #: what a mark is about, and the question that a sweep over all sizes answers
     part: str = "part"
     question: str = "where does the text begin to change?"
 
-    # The scores of many; the first two metrics are drawn.
+    # The scores of many texts; figures show the first two metrics.
     metrics: tuple[Metric, ...] = (
         Metric("bleu", "BLEU", "BLEU kept (% of the full model)"),
         Metric("chrf", "chrF2", "chrF2 kept (% of the full model)"),
@@ -150,17 +150,17 @@ class Task:
     score: Callable[[Sequence[Example], Sequence[str]], dict[str, float]] = score_texts
 
     def bundled_examples(self, name: str) -> list[Example]:
-        """What the bundled original wrote: ``"pairs"`` to train on, ``"evaluation"`` to measure on.
+        """Examples that the bundled original wrote: ``"pairs"`` to train on, ``"evaluation"`` to measure on.
 
-        Raises :class:`ModtfError` where no examples of this task are bundled.
+        Raises :class:`ModtfError` if no examples of this task are bundled.
         """
         if not self.model:
             raise ModtfError(
                 f"no examples of the task {self.name!r} are bundled; "
-                "modtf.evaluation.measure_quality scores a model on yours"
+                "modtf.evaluation.measure_quality scores a model on your own"
             )
         return read_pairs(bundled(f"{self.model}/{name}.jsonl"))
 
 
-#: A model of one's own: any text in, any text out.
+#: Any text in, any text out: the task of a model that no other task fits.
 TEXT = Task("text")

@@ -35,7 +35,7 @@ def _draw(rng: Random) -> str:
 
 
 def _judge(source: str, text: str, full: str) -> Judgement:
-    """The number of slot errors, and what becomes of each slot."""
+    """The number of slot errors, and what the text does with each slot."""
     report = check(parse_mr(source), text)
     slots = {
         "said": [slot for slot in report.said if slot not in report.repeated],
@@ -56,7 +56,7 @@ def _score(examples: Sequence[Example], texts: Sequence[str]) -> dict[str, float
 E2E = Task(
     "e2e",
     placeholder="name[The Vaults], food[French]",
-    # Said in full down to 3x; the smallest assemblies forget the price.
+    # Complete down to 3x; the smallest assemblies forget the price.
     first=(
         "name[The Plough], eatType[pub], food[Chinese], priceRange[cheap], customer rating[5 out of 5], "
         "area[city centre], near[Café Rouge]"

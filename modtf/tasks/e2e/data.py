@@ -1,4 +1,4 @@
-"""The E2E data: from a folder of CSV files, or from the hub's copies."""
+"""The E2E data, from a folder of CSV files or from the copies on the hub."""
 
 from __future__ import annotations
 
@@ -17,38 +17,33 @@ _SLOT = re.compile(r"\s*([A-Za-z ]+?)\s*\[[^\[\]]*\]\s*(?:,|$)")
 
 
 def read_folder(folder: str | Path, split: str) -> list[Example]:
-    """Read one split of a folder of E2E CSV files: an example for each MR, in the order of first appearance.
+    """Read one split from a folder of E2E CSV files: an example for each MR, in the order of first appearance.
 
-    ``split`` is a file's name without its ending: ``train-cleaned``, ``dev``, ``test`` ... Columns ``mr`` and ``ref``;
-    ``.csv`` and ``.csv.gz`` are read. Raises :class:`ModtfError` where the file or its columns are missing.
+    ``split`` is the name of a ``.csv`` or ``.csv.gz`` file without its ending: ``train-cleaned``, ``dev``, ``test`` ...
+    Its columns are ``mr`` and ``ref``. Raises :class:`ModtfError` if the file or its columns are missing.
     """
     folder = Path(folder)
-    candidates = [folder / f"{split}.csv", folder / f"{split}.csv.gz"]
-    for path in candidates:
-        if path.is_file():
-            break
-    else:
-        found = sorted(p.name for p in folder.glob("*.csv*")) if folder.is_dir() else []
+    plain, packed = folder / f"{split}.csv", folder / f"{split}.csv.gz"
+    if not plain.is_file() and not packed.is_file():
+        found = ", ".join(sorted(file.name for file in folder.glob("*.csv*"))) or "no CSV files"
         raise ModtfError(
-            f"no {split}.csv or {split}.csv.gz in {folder}; found {', '.join(found) or 'no CSV files'}. "
+            f"no {split}.csv or {split}.csv.gz in {folder}; found {found}. "
             "Give the folder of the E2E data (MODTF_E2E_DIR, or the command's --data)"
         )
+    path = plain if plain.is_file() else packed
+    open_text = open if path == plain else gzip.open
     try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8", newline="")
-            if path.suffix == ".gz"
-            else path.open(encoding="utf-8", newline="") as file
-        ):
+        with open_text(path, "rt", encoding="utf-8", newline="") as file:
             return group_rows(csv.DictReader(file), source=str(path))
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise ModtfError(f"{path} cannot be read as CSV in UTF-8: {error}; copy it again") from error
 
 
 def read_hub(split: str) -> list[Example]:
-    """Read one split from the hub's copies of the E2E data, named as for :func:`read_folder`.
+    """Read one split from the copies of the E2E data on the hub; names of splits are those of :func:`read_folder`.
 
-    ``dev`` is ``validation`` there. The Parquet conversions are read, since ``datasets`` runs no loading scripts. Raises
-    :class:`ModtfError` where the hub cannot be reached or has no such split.
+    ``dev`` is called ``validation`` there. This reads the Parquet conversions, since ``datasets`` runs no loading
+    scripts. Raises :class:`ModtfError` if the hub cannot be reached or has no such split.
     """
     import datasets
 
@@ -66,15 +61,15 @@ def read_hub(split: str) -> list[Example]:
 
 
 def read_data(data: str | Path, split: str) -> list[Example]:
-    """:func:`read_hub` where ``data`` is ``"hub"``, else :func:`read_folder`."""
+    """:func:`read_hub` if ``data`` is ``"hub"``, else :func:`read_folder`."""
     return read_hub(split) if str(data) == "hub" else read_folder(data, split)
 
 
 def group_rows(rows: Iterable[dict], source: str) -> list[Example]:
     """Group ``{mr, ref}`` rows by MR; see :func:`read_folder`.
 
-    The cleaned release holds rows whose MR gives a slot twice with two values (4 %) or has no name (0.1 %): they are
-    left out, since an MR here has one value a slot and a name.
+    Rows of the cleaned release whose MR gives a slot twice (4 %) or has no name (0.1 %) are left out: here, an MR has a
+    name and one value per slot.
     """
     pairs: list[tuple[str, str]] = []
     for row in rows:

@@ -1,8 +1,7 @@
 """Meaning representations: a restaurant's attributes.
 
 A meaning representation (MR) is a ``dict`` from slot to value; as text it reads
-``name[The Vaults], food[French], near[Café Adriatic]``. Data: Novikova, Dušek, Rieser (2017) and the
-cleaned release of Dušek, Howcroft, Rieser (2019), CC BY-SA 4.0.
+``name[The Vaults], food[French], near[Café Adriatic]``.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from modtf.errors import ModtfError
 
 MR = dict[str, str]
 
-#: What each slot can say. ``name``, ``food`` and ``near`` are open (any short text); these are the values of the data.
+#: The values of each slot in the data. ``name``, ``food`` and ``near`` are open: they may be any short text.
 VALUES: dict[str, tuple[str, ...]] = {
     "name": (
         "Alimentum", "Aromi", "Bibimbap House", "Blue Spice", "Browns Cambridge", "Clowns", "Cocum", "Cotto",
@@ -32,9 +31,10 @@ VALUES: dict[str, tuple[str, ...]] = {
     "area": ("city centre", "riverside"),
     "familyFriendly": ("yes", "no"),
     "near": (
-        "All Bar One", "Avalon", "Burger King", "Café Adriatic", "Café Brazil", "Café Rouge", "Café Sicilia", "Clare Hall",
-        "Crowne Plaza Hotel", "Express by Holiday Inn", "Rainbow Vegetarian Café", "Raja Indian Cuisine", "Ranch",
-        "The Bakers", "The Portland Arms", "The Rice Boat", "The Six Bells", "The Sorrento", "Yippee Noodle Bar",
+        "All Bar One", "Avalon", "Burger King", "Café Adriatic", "Café Brazil", "Café Rouge", "Café Sicilia",
+        "Clare Hall", "Crowne Plaza Hotel", "Express by Holiday Inn", "Rainbow Vegetarian Café", "Raja Indian Cuisine",
+        "Ranch", "The Bakers", "The Portland Arms", "The Rice Boat", "The Six Bells", "The Sorrento",
+        "Yippee Noodle Bar",
     ),
 }  # fmt: skip
 
@@ -49,8 +49,8 @@ _MAX_VALUE_CHARACTERS = 60
 def parse_mr(text: str) -> MR:
     """Read ``"name[The Vaults], food[French]"`` into ``{"name": "The Vaults", "food": "French"}``.
 
-    Slots are matched without regard to case, values of closed slots too; the order is kept.
-    Raises :class:`ModtfError` where the text is not an MR, naming the place and what is possible there.
+    Slots, and values of closed slots, are matched without regard to case; the order is kept. Raises :class:`ModtfError`
+    if the text is not an MR, and says where and what is possible there.
     """
     if not text.strip():
         raise ModtfError("the MR is empty; write for example: name[The Vaults], eatType[pub], food[French]")
@@ -73,7 +73,7 @@ def parse_mr(text: str) -> MR:
 
 
 def check_mr(mr: MR) -> MR:
-    """The same MR with values spelled as in the data; raises :class:`ModtfError` for what the task does not know."""
+    """The same MR with closed values spelled as in the data; raises :class:`ModtfError` unless it is a valid MR."""
     checked: MR = {}
     for slot, value in mr.items():
         if slot not in VALUES:
@@ -82,18 +82,18 @@ def check_mr(mr: MR) -> MR:
             raise ModtfError(f"slot {slot!r} has no value; write one, or leave the slot out")
         if len(value) > _MAX_VALUE_CHARACTERS:
             raise ModtfError(
-                f"the value of {slot!r} has {len(value)} characters; at most {_MAX_VALUE_CHARACTERS} are possible"
+                f"the value of {slot!r} has {len(value)} characters; at most {_MAX_VALUE_CHARACTERS} are allowed"
             )
         if set(value) & set("[]"):
-            raise ModtfError(f"the value of {slot!r} holds a bracket ({value!r}); leave it out")
+            raise ModtfError(f"the value of {slot!r} contains a bracket ({value!r}); leave it out")
         if slot in OPEN_SLOTS:
             checked[slot] = value
         else:
             checked[slot] = _known(
-                value, VALUES[slot], f"{slot}[{value}] is unknown; possible are {', '.join(VALUES[slot])}"
+                value, VALUES[slot], f"{slot}[{value}] is unknown; choose from {', '.join(VALUES[slot])}"
             )
     if "name" not in checked:
-        raise ModtfError("the MR has no name; begin with for example name[The Vaults]")
+        raise ModtfError("the MR has no name; begin for example with name[The Vaults]")
     return checked
 
 
@@ -110,15 +110,17 @@ def write_mr(mr: MR) -> str:
 
 
 def draw_mr(rng: random.Random, slots: int | None = None) -> MR:
-    """Draw a random valid MR of ``slots`` slots (3 to 8 as in the test data where not given); it always has a name."""
+    """Draw a random MR of ``slots`` slots, by default 3 to 8 as in the test data; it always has a name."""
     if slots is None:
         slots = rng.randint(3, 8)
     if not 1 <= slots <= len(SLOTS):
-        raise ModtfError(f"an MR of {slots} slots was asked for; 1 to {len(SLOTS)} are possible")
+        raise ModtfError(f"cannot draw an MR of {slots} slots; ask for 1 to {len(SLOTS)}")
     chosen = {"name", *rng.sample(SLOTS[1:], slots - 1)}
     return {slot: rng.choice(VALUES[slot]) for slot in SLOTS if slot in chosen}
 
 
 def draw_typical_mr(rng: random.Random) -> MR:
-    """Draw a random MR as the test data are: half of them long, with 7 or 8 slots."""
-    return draw_mr(rng, rng.choice((7, 8)) if rng.random() < 0.5 else None)
+    """Draw a random MR like those of the test data: half of them are long, with 7 or 8 slots."""
+    if rng.random() < 0.5:
+        return draw_mr(rng, rng.choice((7, 8)))
+    return draw_mr(rng)

@@ -1,4 +1,4 @@
-"""Scores of texts written for MRs: BLEU and ROUGE-L against references, slot error rate against the MRs themselves."""
+"""Scores of texts written for MRs: BLEU and ROUGE-L against references, slot error rate against the MRs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modtf.tasks.scores import check_lengths, rouge_l
 
 @dataclass(frozen=True)
 class Scores:
-    """The three scores, in percent; ``bleu`` and ``rouge_l`` are better high, ``ser`` (slot error rate) low."""
+    """Three scores in percent: for ``bleu`` and ``rouge_l`` higher is better, for ``ser`` (slot error rate) lower."""
 
     bleu: float
     ser: float
@@ -22,15 +22,15 @@ class Scores:
 
 
 def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Corpus BLEU without case, as the published figures are; see :func:`modtf.tasks.scores.bleu`."""
+    """Corpus BLEU without regard to case, as in published results; see :func:`modtf.tasks.scores.bleu`."""
     return scores.bleu(texts, references, lowercase=True)
 
 
 def slot_error_rate(mrs: Sequence[MR], texts: Sequence[str]) -> float:
     """Missed, wrong, repeated and added slots of all texts, in percent of the slots in the MRs.
 
-    See :func:`modtf.tasks.e2e.slots.check`. May exceed 100 where texts add much. Raises :class:`ModtfError` for empty
-    or unequal lists, or MRs without slots.
+    See :func:`modtf.tasks.e2e.slots.check`. May exceed 100 if texts add many slots. Raises :class:`ModtfError` for
+    empty or unequal lists, and for MRs without slots.
     """
     check_lengths(mrs=mrs, texts=texts)
     slots = sum(map(len, mrs))
@@ -40,6 +40,6 @@ def slot_error_rate(mrs: Sequence[MR], texts: Sequence[str]) -> float:
 
 
 def score(mrs: Sequence[MR], texts: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
-    """All three scores of ``texts``, written for ``mrs``, against their ``references``; see the single functions."""
+    """All three scores of ``texts``, written for ``mrs``; ``references[i]`` are the references of ``texts[i]``."""
     check_lengths(mrs=mrs, texts=texts, references=references)
     return Scores(bleu=bleu(texts, references), ser=slot_error_rate(mrs, texts), rouge_l=rouge_l(texts, references))

@@ -1,4 +1,4 @@
-"""What a training makes of an example: other names, and the slots in another order."""
+"""Variations of an example for training: other names, and the slots in another order."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ from functools import partial
 
 from modtf.tasks.e2e.mrs import MR, VALUES, parse_mr, write_mr
 
-#: How often an MR comes with other names, and how often with its slots in random order.
+#: The probabilities that an MR gets other names, and that its slots come in random order.
 _SWAPPED, _SHUFFLED = 0.5, 0.5
 
-# Names that the data does not have, so that the model learns to copy whatever it is told.
-_FIRST = "The Golden|The Silver|The Old|The Little|The Red|The Black|Café|Casa|Villa|Chez|The Royal|Green|Happy|Blue|The Lazy".split(
-    "|"
-)
-_SECOND = "Fox|Anchor|Lantern|Orchard|Verona|Luna|Marie|Crown|Harbour|Peacock|Willow|Kitchen|Tiger|Star|Rose|Bridge|Oak|Pearl|Swan|Lemon".split(
-    "|"
-)
+# Values that the data does not have, so that the model learns to copy any name.
+_FIRST = (
+    "The Golden", "The Silver", "The Old", "The Little", "The Red", "The Black", "Café", "Casa", "Villa", "Chez",
+    "The Royal", "Green", "Happy", "Blue", "The Lazy",
+)  # fmt: skip
+_SECOND = (
+    "Fox", "Anchor", "Lantern", "Orchard", "Verona", "Luna", "Marie", "Crown", "Harbour", "Peacock", "Willow",
+    "Kitchen", "Tiger", "Star", "Rose", "Bridge", "Oak", "Pearl", "Swan", "Lemon",
+)  # fmt: skip
+_NEW_FOODS = (
+    "Thai", "Mexican", "Greek", "Spanish", "Korean", "Turkish", "Vietnamese", "Lebanese", "American", "German",
+    "Vegetarian", "Moroccan", "Polish", "Brazilian",
+)  # fmt: skip
 _CUISINES = [food for food in VALUES["food"] if food != "Fast food"]  # "English food" would become "Fast food food"
-_NEW_FOODS = "Thai|Mexican|Greek|Spanish|Korean|Turkish|Vietnamese|Lebanese|American|German|Vegetarian|Moroccan|Polish|Brazilian".split(
-    "|"
-)
 
 
 def _with_article(new: str, found: re.Match[str]) -> str:
-    """The new value, after the article that fits it where the text has one."""
+    """The new value, after its fitting article where the text has one."""
     if not found[1]:
         return new
     return f"{found[1]}n {new}" if new[0] in "AEIOU" else f"{found[1]} {new}"
@@ -35,16 +38,15 @@ def _with_article(new: str, found: re.Match[str]) -> str:
 def swap_open_values(mr: MR, texts: Sequence[str], rng: random.Random) -> tuple[MR, tuple[str, ...]]:
     """Give the restaurant another name, food and neighbour, in the MR and in its texts alike.
 
-    A value is swapped only where every text says it literally, so MR and texts keep saying the same.
+    A value is swapped only if every text says it literally, so that MR and texts still agree.
     """
     mr, texts = dict(mr), tuple(texts)
     for slot in ("name", "near", "food"):
         old = mr.get(slot)
         if old is None:
             continue
-        literally = re.compile(
-            rf"(?:\b([Aa])n? )?(?<!\w){re.escape(old)}(?!\w)"
-        )  # not as a part of a longer word; with its article
+        # As a whole word, with its article.
+        literally = re.compile(rf"(?:\b([Aa])n? )?(?<!\w){re.escape(old)}(?!\w)")
         if not all(literally.search(text) for text in texts):
             continue
         if any(other != slot and (old in value or value in old) for other, value in mr.items()):
