@@ -835,8 +835,15 @@ def test_a_name_is_a_text_or_a_path(make_modular: Any, name: Any) -> None:
 
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModtfError, match="nor a folder here, and could not be fetched from the hub"):
+    with pytest.raises(ModtfError, match="is not a folder here, and could not be fetched from the hub"):
         modtf.load("somebody/banks-of-nobody")
+
+
+def test_a_mistyped_name_is_not_looked_up_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(modtf.saving, "snapshot_download", None)
+    with pytest.raises(ModtfError, match=r"'pockett' is neither bundled \(pocket\) nor a folder here"):
+        modtf.load("pockett")
 
 
 def test_folder_is_a_file(make_modular: Any, tmp_path: Path) -> None:
