@@ -6,7 +6,7 @@ import copy
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,19 +222,22 @@ class ModularModel(nn.Module):
 
     def forward(
         self,
-        assembly: Assembly | None = None,
+        assembly: Assembly | Sequence[Assembly] | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
         **inputs: Any,
-    ) -> Seq2SeqLMOutput:
-        """Training forward pass through the layers of ``assembly`` (the original's where not given); builds no cache.
+    ) -> Any:
+        """Training forward pass through the layers of ``assembly`` (by default the original's); builds no cache.
 
-        ``input_ids`` and ``attention_mask`` are (batch, source), ``labels`` and what begins with ``decoder_`` (batch,
-        target). All inputs go to the Hugging Face model; the usual ones are written out for Trainer, which reads here
-        which columns of a data set are wanted.
+        The output is transformers' ``Seq2SeqLMOutput`` or, for several assemblies, a list of them. ``input_ids`` and
+        ``attention_mask`` are (batch, source), ``labels`` and what begins with ``decoder_`` (batch, target). All inputs
+        go to the Hugging Face model; the usual ones are written out for Trainer, which reads here which columns of a
+        data set are wanted. Hidden states are those after each layer of the path, as :meth:`record` gives them.
         """
         inputs |= {
             "input_ids": input_ids,
@@ -244,8 +247,24 @@ class ModularModel(nn.Module):
             "labels": labels,
             "use_cache": False,
         }
-        with self.using(assembly or self.mapping.original):
-            return self.model(**inputs)
+
+        def run(assembly: Assembly) -> Seq2SeqLMOutput:
+            with self.using(assembly), self.record(assembly, output_attentions) as (encoder, decoder):
+                outputs = self.model(**inputs)
+            recorded: dict[str, Any] = {}
+            if output_hidden_states:
+                recorded |= {"encoder_hidden_states": encoder.hidden, "decoder_hidden_states": decoder.hidden}
+            if output_attentions:
+                recorded |= {
+                    "encoder_attentions": encoder.self_attention,
+                    "decoder_attentions": decoder.self_attention,
+                    "cross_attentions": decoder.cross_attention,
+                }
+            return Seq2SeqLMOutput(**outputs, **{name: tuple(values) for name, values in recorded.items()})
+
+        if assembly is None or isinstance(assembly, Assembly):
+            return run(assembly or self.mapping.original)
+        return [run(one) for one in assembly]
 
     # -- assembling ----------------------------------------------------------------------------------------------------
 

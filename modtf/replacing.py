@@ -76,13 +76,29 @@ class ReplacingSchedule:
 
     def allowed_granularities(self, step: int) -> tuple[int, ...]:
         """Granularities that a step may draw, ascending; coarse ones come later."""
-        every = sorted({g for stack in self.mapping.stacks for g in stack.granularities})
-        last = int(self._progress(step, self.coarse_at) * (len(every) - 1))
-        return tuple(every[: last + 1])
+        last = int(self._progress(step, self.coarse_at) * (len(self._granularities) - 1))
+        return self._granularities[: last + 1]
 
-    def draw(self, step: int) -> Assembly:
-        """The assembly that training step ``step`` (0-based) runs; at least one layer of it is replaced."""
-        rng = random.Random(f"{self.seed} replacing {step}")
+    @property
+    def _granularities(self) -> tuple[int, ...]:
+        return tuple(sorted({g for stack in self.mapping.stacks for g in stack.granularities}))
+
+    def draw_several(self, step: int, count: int) -> list[Assembly]:
+        """The ``count`` assemblies that one training step runs: from 2 on, the coarsest one and ``count`` - 1 draws.
+
+        The coarsest is furthest from the original, and so has the most to learn. Slimmable networks (Yu and Huang,
+        2019) train their smallest network at every step, too.
+        """
+        if count == 1 or len(self.allowed_granularities(step)) < len(self._granularities):
+            return [self.draw(step, number) for number in range(count)]
+        return [self.mapping.coarsest, *(self.draw(step, number) for number in range(count - 1))]
+
+    def draw(self, step: int, number: int = 0) -> Assembly:
+        """The assembly that training step ``step`` (0-based) runs; at least one layer of it is replaced.
+
+        A step that runs several draws them with ``number`` 0, 1, 2 ...
+        """
+        rng = random.Random(f"{self.seed} replacing {step}" + (f" {number}" if number else ""))
         allowed = self.allowed_granularities(step)
         for _ in range(_TRIES):
             drawn = self._draw_once(rng, step, allowed)

@@ -123,7 +123,7 @@ def test_a_damaged_original(data: Path, original: Path, tmp_path: Path) -> None:
 def test_two_processes_train_together(data: Path, original: Path, tmp_path: Path) -> None:
     together = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *command()[1:]]
     options = ["--data", data, "--original", original, "--output", tmp_path,
-               "--steps", "3", "--batch-size", "8", "--pairs", "10"]  # fmt: skip
+               "--steps", "3", "--batch-size", "8", "--pairs", "10", "--assemblies-per-step", "2"]  # fmt: skip
     done = subprocess.run(
         [*together, "train", "kit", *map(str, options)], env=ENVIRONMENT, capture_output=True, text=True
     )

@@ -57,6 +57,25 @@ def test_draws_are_pure_valid_and_allowed(schedule: ReplacingSchedule, data: st.
     assert set(drawn.encoder + drawn.decoder) <= {1, *schedule.allowed_granularities(step)}
 
 
+@given(schedules(), st.integers(1, 4), st.data())
+def test_several_draws_hold_the_coarsest_once_it_is_allowed(
+    schedule: ReplacingSchedule, count: int, data: st.DataObject
+) -> None:
+    step = data.draw(st.integers(0, schedule.steps - 1))
+    drawn = schedule.draw_several(step, count)
+    assert len(drawn) == count and drawn == schedule.draw_several(step, count)
+    allowed = {1, *schedule.allowed_granularities(step)}
+    assert all(set(one.encoder + one.decoder) <= allowed and one != schedule.mapping.original for one in drawn)
+    assert schedule.draw(step) in drawn
+    if count > 1 and allowed >= {*schedule.mapping.encoder.granularities, *schedule.mapping.decoder.granularities}:
+        assert schedule.mapping.coarsest in drawn
+
+
+def test_several_draws_differ() -> None:
+    schedule = ReplacingSchedule(DEEP, 200, coarse_at=0)
+    assert sum(len(set(schedule.draw_several(step, 4))) == 4 for step in range(200)) > 100
+
+
 @given(schedules())
 def test_granularities_come_fine_to_coarse(schedule: ReplacingSchedule) -> None:
     every = tuple(sorted({g for stack in schedule.mapping.stacks for g in stack.granularities}))

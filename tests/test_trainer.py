@@ -121,10 +121,10 @@ def modules_of(assembly: Assembly) -> set[str]:
 
 
 def student_assemblies(modular: modtf.ModularModel) -> list[Assembly]:
-    """A list that collects the assembly of each student's forward pass; the teacher's is a positional argument."""
+    """A list that collects the assemblies of each student's forward pass; the teacher's is a positional argument."""
     seen: list[Assembly] = []
     modular.register_forward_pre_hook(
-        lambda _, args, options: seen.append(options["assembly"]) if not args else None, with_kwargs=True
+        lambda _, args, options: None if args else seen.extend(options["assembly"]), with_kwargs=True
     )
     return seen
 
@@ -197,7 +197,7 @@ def test_a_weight_of_zero_costs_nothing(
     for index, layer in enumerate(modular.stacks[0].originals):
         layer.register_forward_hook(lambda *_, name=f"original {index}": calls.update([name]))
     trainer = make_trainer(modular, tmp_path, **weights_of(**given))
-    losses, _ = trainer.losses(modular.train(), ASSEMBLY, default_data_collator(examples(3)))
+    losses, _ = trainer.losses(modular.train(), [ASSEMBLY], default_data_collator(examples(3)))
     assert losses.keys() == given.keys()
     assert calls["model"] == passes
     # of the encoder's originals the student runs the first two, the teacher all
@@ -223,7 +223,7 @@ def test_losses_are_those_of_the_assembled_models(family: str, make_modular: Any
     trainer = make_trainer(modular, tmp_path)
     batch = default_data_collator(examples(5))
     with torch.no_grad():
-        losses, _ = trainer.losses(modular.eval(), ASSEMBLY, batch)
+        losses, _ = trainer.losses(modular.eval(), [ASSEMBLY], batch)
         states: dict[str, list[list[torch.Tensor]]] = {}
         outputs = {}
         for name, assembly in (("student", ASSEMBLY), ("teacher", modular.mapping.original)):
@@ -254,10 +254,35 @@ def test_losses_are_those_of_the_assembled_models(family: str, make_modular: Any
     assert min(losses.values()) > 0.01
 
 
+def test_several_assemblies_learn_from_one_pass_of_the_original(family: str, make_modular: Any, tmp_path: Path) -> None:
+    modular = make_modular(family, **NO_DROPOUT[family])
+    trainer = make_trainer(modular, tmp_path)
+    batch, assemblies = default_data_collator(examples(4)), [ASSEMBLY, modular.mapping.coarsest]
+    apart = [trainer.losses(modular.train(), [assembly], batch) for assembly in assemblies]
+    passes = Counter[str]()
+    hook = modular.model.register_forward_hook(lambda *_: passes.update(["model"]))
+    losses, outputs = trainer.losses(modular, assemblies, batch)
+    hook.remove()
+    assert passes["model"] == 1 + len(assemblies)
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, (apart[0][0][name] + apart[1][0][name]) / 2)
+    for output, (_, (alone,)) in zip(outputs, apart, strict=True):
+        assert torch.equal(output.logits, alone.logits)
+
+
+def test_a_step_of_several_assemblies_changes_the_modules_of_all(make_modular: Any, tmp_path: Path) -> None:
+    modular = make_modular("bart")
+    banks = snapshot(modular.bank_weights())
+    trainer = train(modular, tmp_path, max_steps=1, assemblies_per_step=3, coarse_at=0.0)
+    drawn = trainer.schedule().draw_several(0, 3)
+    moved = {".".join(name.split(".")[:3]) for name in changed(banks, modular.bank_weights())}
+    assert moved == set().union(*map(modules_of, drawn)) > modules_of(drawn[0])
+
+
 def test_the_original_as_student_has_nothing_to_learn(family: str, make_modular: Any, tmp_path: Path) -> None:
     modular = make_modular(family).train()
     losses, _ = make_trainer(modular, tmp_path).losses(
-        modular.train(), modular.mapping.original, default_data_collator(examples(3))
+        modular.train(), [modular.mapping.original], default_data_collator(examples(3))
     )
     assert {name: loss.item() for name, loss in losses.items() if name != "labels"} == pytest.approx(
         {"logits": 0, "hidden": 0, "attention": 0}, abs=1e-6
@@ -304,9 +329,9 @@ def test_cross_entropy_is_computed_only_for_its_weight(
         expected = modular.assemble(assembly=ASSEMBLY)(**batch)
     trainer = make_trainer(modular, tmp_path, **weights_of(labels=weight, logits=1, hidden=1))
     with CrossEntropies() as computed:
-        losses, outputs = trainer.losses(modular.eval(), ASSEMBLY, batch)
+        losses, outputs = trainer.losses(modular.eval(), [ASSEMBLY], batch)
     assert computed.count == weight, "never for the teacher"
-    assert torch.equal(outputs.logits, expected.logits)
+    assert torch.equal(outputs[0].logits, expected.logits)
     if weight:
         assert torch.equal(losses["labels"], expected.loss)
 
@@ -319,7 +344,7 @@ def test_decoder_inputs_of_a_batch_are_kept(family: str, make_modular: Any, tmp_
     shifted = batch | {"decoder_input_ids": modular.model.prepare_decoder_input_ids_from_labels(batch["labels"])}
     other = batch | {"decoder_input_ids": shifted["decoder_input_ids"].flip(1)}
     with torch.no_grad():
-        logits = [trainer.losses(modular, ASSEMBLY, given)[1].logits for given in (batch, shifted, other)]
+        logits = [trainer.losses(modular, [ASSEMBLY], given)[1][0].logits for given in (batch, shifted, other)]
     assert torch.equal(logits[0], logits[1])
     assert not torch.allclose(logits[0], logits[2], atol=1e-3)
 
@@ -617,8 +642,8 @@ def test_sharing_sources_gives_the_losses_of_repeating_them(family: str, make_mo
     ):
         batch["source_index"] = index
         with torch.no_grad():
-            shared, _ = trainer.losses(modular.eval(), ASSEMBLY, batch)
-            apart, _ = trainer.losses(modular, ASSEMBLY, repeated(batch))
+            shared, _ = trainer.losses(modular.eval(), [ASSEMBLY], batch)
+            apart, _ = trainer.losses(modular, [ASSEMBLY], repeated(batch))
         for name in same:
             torch.testing.assert_close(shared[name], apart[name], rtol=1e-5, atol=1e-6)
 
@@ -884,7 +909,7 @@ def test_a_shell_may_read_the_arguments(tmp_path: Path) -> None:
     (args,) = parser.parse_args_into_dataclasses([*typed, "--hidden-weight", "0.5", "--coarse_at", "0.3"])
     assert (args.hidden_weight, args.coarse_at, args.logits_weight) == (0.5, 0.3, 1.0)
     shown = " ".join(parser.format_help().split())
-    assert len(own_fields()) == 10
+    assert len(own_fields()) == 11
     for field in own_fields():
         assert field.metadata["help"] in shown
         assert field.metadata["help"].endswith(".")

@@ -64,7 +64,7 @@ def new_translator(examples: Sequence[Example]) -> tuple[BartForConditionalGener
 
 TRANSLATOR = Recipe(
     new_original=new_translator,
-    original=Settings(steps=6_000, batch_size=256, learning_rate=6e-3, adamw_learning_rate=3e-3),
+    original=Settings(steps=5_000, batch_size=256, learning_rate=2e-3, adamw_learning_rate=1e-3),
     kit=Settings(steps=10_000, batch_size=256, learning_rate=2e-3, adamw_learning_rate=1e-3),
     pairs=150_000,
 )

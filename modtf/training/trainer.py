@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,21 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
         default=0.6, metadata={"help": "Share of steps with one granularity from end to end of a stack."}
     )
 
+    assemblies_per_step: int = field(
+        default=1,
+        metadata={
+            "help": "Number of assemblies that learn from one pass of the original at each step; from 2 on, the "
+            "coarsest is always one of them."
+        },
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         weights = [self.labels_weight, self.logits_weight, self.hidden_weight, self.attention_weight]
         if min(weights) < 0 or not any(weights):
             raise ModtfError(f"the losses' weights are {weights}; give weights of 0 or more, at least one above 0")
+        if self.assemblies_per_step < 1:
+            raise ModtfError(f"assemblies_per_step is {self.assemblies_per_step}; give 1 or more")
         if self.temperature <= 0:
             raise ModtfError(f"the temperature is {self.temperature}; give one above 0")
         if self.ddp_find_unused_parameters is None:  # type: ignore[has-type]
@@ -76,8 +87,8 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
 class ModularTrainer(Seq2SeqTrainer):
     """Trains the banks of a :class:`ModularModel`; the frozen original inside it is the teacher.
 
-    Each optimizer step draws one assembly (:class:`ReplacingSchedule`), the same for all batches that it accumulates,
-    and lowers the weighted sum of the losses. It takes the datasets that ``Seq2SeqTrainer`` takes. Evaluation runs the
+    Each optimizer step draws one assembly (:class:`ReplacingSchedule`) or ``assemblies_per_step`` of them, the same for
+    all batches that it accumulates, and lowers the weighted sum of the losses. It takes the datasets that ``Seq2SeqTrainer`` takes. Evaluation runs the
     coarsest assembly. Checkpoints hold banks only, and a resumed training continues as if it had never stopped.
 
     Raises :class:`ModtfError` as :func:`check_training` does.
@@ -109,56 +120,65 @@ class ModularTrainer(Seq2SeqTrainer):
         if not model.training:  # evaluation: the coarsest assembly, the hardest for the banks
             outputs = model(assembly=self.modular.mapping.coarsest, **inputs)
             return (outputs.loss, outputs) if return_outputs else outputs.loss
-        losses, outputs = self.losses(model, self.schedule().draw(self.state.global_step), inputs)
+        step, count = self.state.global_step, self.args.assemblies_per_step
+        losses, outputs = self.losses(model, self.schedule().draw_several(step, count), inputs)
         for name, loss in losses.items():
             self._sums[f"loss_{name}"] += loss.item()
         self._counted += 1
         total = torch.stack([getattr(self.args, f"{name}_weight") * loss for name, loss in losses.items()]).sum()
-        return (total, outputs) if return_outputs else total
+        return (total, outputs[0]) if return_outputs else total
 
     def losses(
-        self, model: nn.Module, assembly: Assembly, inputs: dict[str, Any]
-    ) -> tuple[dict[str, torch.Tensor], Any]:
-        """Each loss whose weight is above 0, for one batch on one assembly, and the student's output.
+        self, model: nn.Module, assemblies: Sequence[Assembly], inputs: dict[str, Any]
+    ) -> tuple[dict[str, torch.Tensor], list[Any]]:
+        """Each loss whose weight is above 0, for one batch, as the mean over ``assemblies``; and their outputs.
 
         ``inputs`` holds ``input_ids`` (batch, source), ``labels`` (batch, target) with -100 for tokens that do not
         count, optionally ``attention_mask`` (batch, source), and whatever else the model takes. The losses are scalars,
         see :mod:`modtf.distillation`. Raises :class:`ModtfError` for a batch without labels.
         """
-        a = self.args
-        modular = self.modular
-        maps = a.attention_weight > 0
+        a, modular = self.args, self.modular
+        states = {"output_hidden_states": a.hidden_weight > 0, "output_attentions": a.attention_weight > 0}
         given, labels = _without_labels(modular, inputs)
-        if a.logits_weight > 0 or a.hidden_weight > 0 or maps:
-            original = modular.mapping.original
-            with torch.no_grad(), modular.record(original, maps) as (teacher_encoder, teacher_decoder):
-                teacher_outputs = modular(original, **given)
-        with modular.record(assembly, maps) as (encoder, decoder):
-            outputs = model(assembly=assembly, **given)
-        target = labels != -100
+        teacher = None
+        if a.logits_weight > 0 or any(states.values()):
+            with torch.no_grad():
+                teacher = modular(modular.mapping.original, **given, **states)
+        outputs = model(assembly=list(assemblies), **given, **states)
         mask = given.get("attention_mask")
         source = torch.ones_like(given["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
+        each = [
+            self._losses_of(assembly, student, teacher, labels, source)
+            for assembly, student in zip(assemblies, outputs, strict=True)
+        ]
+        return {name: torch.stack([losses[name] for losses in each]).mean() for name in each[0]}, outputs
+
+    def _losses_of(
+        self, assembly: Assembly, student: Any, teacher: Any, labels: torch.Tensor, source: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """The losses of one assembly; ``source`` (batch, source) is true where a token of the source counts."""
+        a, target = self.args, labels != -100
         losses: dict[str, torch.Tensor] = {}
         if a.labels_weight > 0:
-            losses["labels"] = labels_loss(outputs.logits, labels)
+            losses["labels"] = labels_loss(student.logits, labels)
         if a.logits_weight > 0:
-            losses["logits"] = logits_loss(outputs.logits, teacher_outputs.logits, target, a.temperature)
+            losses["logits"] = logits_loss(student.logits, teacher.logits, target, a.temperature)
         if a.hidden_weight > 0:
-            encoder_states = _at_boundaries(teacher_encoder.hidden, assembly.encoder)
-            decoder_states = _at_boundaries(teacher_decoder.hidden, assembly.decoder)
-            losses["hidden"] = hidden_loss(encoder.hidden, encoder_states, source) + hidden_loss(
-                decoder.hidden, decoder_states, target
+            encoder_states = _at_boundaries(teacher.encoder_hidden_states, assembly.encoder)
+            decoder_states = _at_boundaries(teacher.decoder_hidden_states, assembly.decoder)
+            losses["hidden"] = hidden_loss(student.encoder_hidden_states, encoder_states, source) + hidden_loss(
+                student.decoder_hidden_states, decoder_states, target
             )
-        if maps:
-            encoder_maps = _at_boundaries(teacher_encoder.self_attention, assembly.encoder)
-            decoder_maps = _at_boundaries(teacher_decoder.self_attention, assembly.decoder)
-            cross_maps = _at_boundaries(teacher_decoder.cross_attention, assembly.decoder)
+        if a.attention_weight > 0:
+            encoder_maps = _at_boundaries(teacher.encoder_attentions, assembly.encoder)
+            decoder_maps = _at_boundaries(teacher.decoder_attentions, assembly.decoder)
+            cross_maps = _at_boundaries(teacher.cross_attentions, assembly.decoder)
             losses["attention"] = (
-                attention_loss(encoder.self_attention, encoder_maps, source)
-                + attention_loss(decoder.self_attention, decoder_maps, target)
-                + attention_loss(decoder.cross_attention, cross_maps, target)
+                attention_loss(student.encoder_attentions, encoder_maps, source)
+                + attention_loss(student.decoder_attentions, decoder_maps, target)
+                + attention_loss(student.cross_attentions, cross_maps, target)
             )
-        return losses, outputs
+        return losses
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None, **more: Any
@@ -253,6 +273,6 @@ def _without_labels(modular: ModularModel, inputs: dict[str, Any]) -> tuple[dict
     return given, labels
 
 
-def _at_boundaries(states: list[torch.Tensor], path: LayerPath) -> list[torch.Tensor]:
+def _at_boundaries(states: Sequence[torch.Tensor], path: LayerPath) -> list[torch.Tensor]:
     """Of one state per original layer, those after which a layer of the path ends."""
     return [states[end - 1] for end in boundaries(path)]
