@@ -849,6 +849,21 @@ def test_only_modular_models_can_be_explored(make_model: Any) -> None:
         modtf.explore(make_model("t5"))
 
 
+def test_without_a_model_there_is_a_switch_between_the_bundled_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    kits = {"pocket": make_modular("e2e"), "other": make_modular("text")}
+    loaded = []
+    monkeypatch.setattr("modtf.views.explorer.BUNDLED_MODELS", tuple(kits))
+    monkeypatch.setattr("modtf.views.explorer.load", lambda name: loaded.append(name) or kits[name])
+    bar, page = modtf.explore().children
+    (switch,) = bar.children
+    assert switch.options == (("restaurant descriptions", "pocket"), ("other", "other"))
+    (first,) = page.children
+    switch.value = "other"
+    assert page.children != (first,) and loaded == ["pocket", "other"]
+    switch.value = "pocket"
+    assert page.children == (first,) and loaded == ["pocket", "other"], "what was made once stays"
+
+
 def test_only_core_widgets_are_used(explorer: Explorer) -> None:
     """No FigureWidget, and nothing that ipywidgets 7.7 (Colab) lacks."""
     seen, waiting = set(), [explorer.widget]

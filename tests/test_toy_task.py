@@ -49,7 +49,10 @@ def misplaced(source: str, text: str) -> float:
 
 
 def judge(source: str, text: str, full: str) -> Judgement:
-    return Judgement(100 - misplaced(source, text))
+    value = 100 - misplaced(source, text)
+    if source != "a small house":
+        return Judgement(value)
+    return Judgement(value, references=("house small a", "<b>house</b>"), agreement=value)
 
 
 def score(examples: Sequence[Example], texts: Sequence[str]) -> dict[str, float]:
@@ -67,6 +70,9 @@ REVERSE = Task(
     read=read_line,
     judge=judge,
     measure="words in place",
+    agreement="words in place against people's",
+    notice="It never saw the words <big> & dog.",
+    suggestions=("the old mill", "two small houses near"),
     metrics=(
         Metric("misplaced", "words misplaced", "words misplaced (%)", errors=True),
         Metric("bleu", "BLEU", "BLEU kept (% of the full model)"),
@@ -175,6 +181,15 @@ def test_the_page(modular: modtf.ModularModel) -> None:
         assert side.text == modular.generate("a small house", assembly=side.assembly)
         assert side.judgement == judge("a small house", side.text, "")
     assert "words in place" in explorer.result.value and "modtf-chip " not in explorer.result.value
+    # People's texts, where they are known, and each model's agreement with them.
+    assert "People wrote: “house small a” · “&lt;b&gt;house&lt;/b&gt;”" in explorer.result.value
+    assert "words in place against people&#x27;s" in explorer.result.value
+    explorer.menu.value = "two small houses near"
+    state = explorer.controller.wait()
+    assert explorer.source.value == state.request.source == "two small houses near" and not explorer.menu.value
+    assert "People wrote" not in explorer.result.value and "people&#x27;s" not in explorer.result.value
+    shown = [part.value for part in explorer.widget.children[0].children if hasattr(part, "value")]
+    assert any("It never saw the words &lt;big&gt; &amp; dog." in text for text in shown)
     explorer.sweep_button.click()
     assert len(explorer.controller.wait().sweep.sides) == explorer.controller.state.sweep.total > 2
     assert "words in place" in explorer.sweep.value and "modtf-first-loss" not in explorer.sweep.value

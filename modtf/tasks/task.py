@@ -26,10 +26,16 @@ class Mark:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The live judgement of one text: its score in terms of :attr:`Task.measure`, and a mark for each part."""
+    """The live judgement of one text: its score in terms of :attr:`Task.measure`, and a mark for each part.
+
+    Where people's texts for the source are known, ``references`` holds them, and ``agreement`` is the text's score in
+    terms of :attr:`Task.agreement`.
+    """
 
     value: float
     marks: tuple[Mark, ...] = ()
+    references: tuple[str, ...] = ()
+    agreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,8 @@ class Task:
     """A task. The defaults fit any text: one field to type into, judged by likeness to the full model's text."""
 
     name: str
+    #: what people call it, where they choose between bundled models
+    label: str = ""
 
     # How an input is made.
     placeholder: str = "any text that the model was trained to work on"
@@ -116,8 +124,13 @@ class Task:
     #: turns typed text into a source; raises :class:`ModtfError` if it is not an input of this task
     read: Callable[[str], str] = read_text
     form: Form | None = None
-    #: draws a random source, and the label of the button for it
+    #: a line below the input: what the model was never taught
+    notice: str = ""
+    #: inputs to choose from, for those who have none of their own
+    suggestions: tuple[str, ...] = ()
+    #: draws a random source, as many different ones as a training needs
     draw: Callable[[random.Random], str] | None = None
+    #: the label of the button for a random input, drawn or bundled
     draw_label: str = "another input"
 
     # Examples.
@@ -137,6 +150,8 @@ class Task:
     judge: Callable[[str, str, str], Judgement] = judge_likeness
     measure: str = "ROUGE-L against the full model's text"
     unit: str = " %"
+    #: the score against people's texts, where they are known
+    agreement: str = ""
     #: what a mark is about, and the question that a sweep over all sizes answers
     part: str = "part"
     question: str = "where does the text begin to change?"
@@ -148,6 +163,12 @@ class Task:
         Metric("rouge_l", "ROUGE-L", "ROUGE-L kept (% of the full model)"),
     )
     score: Callable[[Sequence[Example], Sequence[str]], dict[str, float]] = score_texts
+
+    def suggest(self, rng: random.Random) -> str | None:
+        """A random input for people to try: drawn, or one of the bundled examples; None where there are neither."""
+        if self.draw is not None:
+            return self.draw(rng)
+        return rng.choice(self.bundled_examples("evaluation")).source if self.model else None
 
     def bundled_examples(self, name: str) -> list[Example]:
         """Examples that the bundled original wrote: ``"pairs"`` to train on, ``"evaluation"`` to measure on.

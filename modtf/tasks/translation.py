@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import unicodedata
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from modtf.errors import ModtfError
@@ -66,9 +67,19 @@ def read_data(data: str | Path, split: str) -> list[Example]:
     return group_pairs(pairs)
 
 
+@cache
+def _people() -> dict[str, tuple[str, ...]]:
+    """People's translations of the bundled sentences."""
+    if not TRANSLATION.model:
+        return {}
+    return {example.source: example.references for example in TRANSLATION.bundled_examples("evaluation")}
+
+
 def _judge(source: str, text: str, full: str) -> Judgement:
-    """How like the full model's translation a text is: chrF2 of the one against the other."""
-    return Judgement(sentence_chrf(text, full))
+    """chrF2 against the full model's translation and, for bundled sentences, the best against one of people's."""
+    references = _people().get(source, ())
+    agreement = max((sentence_chrf(text, reference) for reference in references), default=None)
+    return Judgement(sentence_chrf(text, full), references=references, agreement=agreement)
 
 
 def _score(examples: Sequence[Example], texts: Sequence[str]) -> dict[str, float]:
@@ -78,14 +89,32 @@ def _score(examples: Sequence[Example], texts: Sequence[str]) -> dict[str, float
 
 TRANSLATION = Task(
     "translation",
+    label="German → English",
     placeholder="a German sentence",
     first="Ich habe den ganzen Tag auf dich gewartet.",
+    notice=(
+        "The translator learned from short everyday sentences of tatoeba.org; it was never taught long or technical text."
+    ),
+    suggestions=(
+        "Wo ist der nächste Bahnhof?",
+        "Ich habe meinen Schlüssel verloren.",
+        "Sie hat ihm das Buch gegeben, das er haben wollte.",
+        "Wenn es morgen regnet, bleiben wir zu Hause.",
+        "Der Hund, der gestern gebellt hat, schläft jetzt.",
+        "Kannst du mir sagen, wie spät es ist?",
+        "Er tut so, als ob er nichts gehört hätte.",
+        "Das Fenster wurde von einem Ball zerbrochen.",
+        "Obwohl sie müde war, arbeitete sie bis Mitternacht.",
+        "Ich wünschte, ich könnte Klavier spielen.",
+    ),
+    draw_label="another sentence",
     read=read_sentence,
     read_data=read_data,
     data_variable="MODTF_TATOEBA_DIR",
     data_folder="tatoeba",
     judge=_judge,
     measure="chrF2 against the full model's translation",
+    agreement="chrF2 against people's translations",
     part="word",
     question="where does the translation begin to break?",
     metrics=(

@@ -18,11 +18,13 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from modtf.bundled import BUNDLED_MODELS
 from modtf.errors import ModtfError
 from modtf.evaluation import measured_table
 from modtf.mapping import Assembly, StackMapping
 from modtf.modular import ModularModel, load
 from modtf.strategies import STRATEGIES, assemblies, even_path
+from modtf.tasks import TASKS
 from modtf.tasks.task import Field, Metric
 from modtf.views import markup
 from modtf.views.controller import Controller
@@ -32,6 +34,7 @@ from modtf.views.state import Row, State, words_of
 
 _FIRST_RATIO = 2.0
 _NOT_GIVEN = "(not given)"
+_TRY = "sentences to try"
 _STRATEGY_HINTS = {
     "size_first": "both stacks shrink evenly",
     "speed_first": "the decoder shrinks first, since it runs once per token",
@@ -44,7 +47,7 @@ _PEOPLE, _MODEL = "people's texts", "the full model's texts"
 
 
 def explore(modular: ModularModel | None = None, *, folder: str | Path = ".") -> widgets.Widget:
-    """The explorer for a modular model (default: the bundled pocket model), as a widget to end a notebook cell with.
+    """The explorer for a modular model (default: the bundled ones, with a switch), as a widget to end a cell with.
 
     The model's task defines how inputs are made and texts are judged. Checkpoints are saved in ``folder``. Raises
     :class:`ModtfError` if ``modular`` is not a :class:`ModularModel`.
@@ -53,7 +56,30 @@ def explore(modular: ModularModel | None = None, *, folder: str | Path = ".") ->
         raise ModtfError(
             f"cannot explore a {type(modular).__name__}; give it modularized layers first: modtf.modularize(model, ...)"
         )
-    return Explorer(load("pocket") if modular is None else modular, folder).widget
+    return _bundled_models(folder) if modular is None else Explorer(modular, folder).widget
+
+
+def _bundled_models(folder: str | Path) -> widgets.Widget:
+    """An explorer for each bundled model, made when it is first chosen; one is shown at a time."""
+    explorers: dict[str, Explorer] = {}
+    labels = {task.model: task.label for task in TASKS.values() if task.model}
+    switch = widgets.ToggleButtons(options=[(labels.get(name, name), name) for name in BUNDLED_MODELS])
+    page = widgets.VBox()
+
+    def show(change: Any) -> None:
+        for explorer in explorers.values():
+            explorer.controller.stop()
+        if switch.value not in explorers:
+            explorers[switch.value] = Explorer(load(switch.value), folder)
+        page.children = [explorers[switch.value].widget]
+
+    switch.observe(show, "value")
+    show(None)
+    if len(BUNDLED_MODELS) == 1:
+        return page
+    bar = _bar(switch)
+    bar.add_class("modtf")
+    return widgets.VBox([bar, page])
 
 
 class Explorer:
@@ -110,12 +136,19 @@ class Explorer:
         for field in self.fields.values():
             field.observe(self._guarded(self._field_changed), "value")
         row = [self.source]
-        if self.task.draw is not None:
+        self.menu = widgets.Dropdown(options=[(_TRY, ""), *((text, text) for text in self.task.suggestions)])
+        if self.task.suggestions:
+            self.menu.layout = {"width": "150px", "margin": "22px 0 0 8px", "height": "30px"}
+            self.menu.observe(self._guarded(self._suggestion_chosen), "value")
+            row.append(self.menu)
+        if self.task.draw is not None or self.measurable:
             another = _button(self.task.draw_label, "random")
             another.layout = {"width": "170px", "margin": "22px 0 0 8px", "height": "30px"}
             another.on_click(self._guarded(self._draw_another))
             row.append(another)
         parts = [widgets.HBox(row), self.problem, self.failure]
+        if self.task.notice:
+            parts.insert(1, widgets.HTML(_hint(escape(self.task.notice))))
         if not self.fields:
             return parts
         layout = {"grid_template_columns": "repeat(4, minmax(0, 1fr))", "grid_gap": "4px 12px"}
@@ -244,8 +277,14 @@ class Explorer:
 
     def _draw_another(self) -> None:
         with self._follow():
-            self.source.value = self.task.draw(random.Random()) if self.task.draw else ""
+            self.source.value = self.task.suggest(random.Random()) or ""
         self._source_changed()
+
+    def _suggestion_chosen(self) -> None:
+        if self.menu.value:
+            with self._follow():
+                self.source.value, self.menu.value = self.menu.value, ""
+            self._source_changed()
 
     def _strategy_changed(self) -> None:
         if self.strategy.value is not None:

@@ -92,9 +92,12 @@ def result_html(state: State, task: Task) -> str:
     note = "writing …" if state.busy else small.assembly.shape
     full_card = card_html("full model", full, small, "full", full.assembly.shape)
     small_card = card_html(f"assembled at {small.assembly.ratio:.2f}×", small, full, "small", note)
+    facts = dict(_FACTS)
+    if full.judgement.agreement is not None:
+        facts[task.agreement] = lambda side: f"{side.judgement.agreement:.0f}{task.unit}"
     rows = "".join(
-        f'<tr><th scope="row">{name}</th><td>{of_side(full)}</td><td>{of_side(small)}</td></tr>'
-        for name, of_side in _FACTS.items()
+        f'<tr><th scope="row">{escape(name)}</th><td>{of_side(full)}</td><td>{of_side(small)}</td></tr>'
+        for name, of_side in facts.items()
     )
     runs = len(full.latency.times_ms)
     if full.remembered:
@@ -110,13 +113,19 @@ def result_html(state: State, task: Task) -> str:
     busy, generation = str(state.busy).lower(), state.generation
     return (
         f'<div class="modtf-result {dim}" aria-live="polite" aria-busy="{busy}" data-generation="{generation}">'
-        f'<div class="modtf-texts">{full_card}{small_card}</div>'
+        f'<div class="modtf-texts">{full_card}{small_card}</div>{references_html(full.judgement.references)}'
         '<div class="modtf-facts modtf-new"><div><table class="modtf-table">'
         '<thead><tr><th></th><th scope="col">full</th><th scope="col">assembled</th></tr></thead>'
         f'<tbody>{rows}</tbody></table><p class="modtf-note">{how}; written by {engines}</p></div>'
         f'<div class="modtf-speed"><b>{result.speed_up:.2f}×</b>'
         f"<span>the full model's speed,<br>in tokens per second, on this text</span>{fidelity}</div></div></div>"
     )
+
+
+def references_html(references: Sequence[str]) -> str:
+    """People's texts for this source; nothing where none are known."""
+    quoted = " · ".join(f"“{escape(reference)}”" for reference in references)
+    return f'<p class="modtf-note modtf-references">People wrote: {quoted}</p>' if quoted else ""
 
 
 def times_html(side: Side) -> str:

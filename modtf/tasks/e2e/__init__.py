@@ -55,6 +55,7 @@ def _score(examples: Sequence[Example], texts: Sequence[str]) -> dict[str, float
 
 E2E = Task(
     "e2e",
+    label="restaurant descriptions",
     placeholder="name[The Vaults], food[French]",
     # Complete down to 3x; the smallest assemblies forget the price.
     first=(
