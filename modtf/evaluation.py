@@ -141,6 +141,10 @@ def measured_table(modular: ModularModel) -> tuple[dict[str, Any] | None, str]:
             table = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             return None, f"The measurements in {path} could not be read ({error}); copy the file again."
-        if isinstance(table, dict) and table.get("banks") == banks:
+        if not isinstance(table, dict) or table.get("banks") != banks:
+            continue
+        fields = {name for metric in task_named(modular.task).metrics[:2] for name in (metric.key, metric.field)}
+        if all(fields <= row.keys() for row in table["rows"]):
             return table, ""
+        return None, f"The measurements in {path} are for another task than {modular.task!r}."
     return None, "No measurements exist for this model."

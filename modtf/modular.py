@@ -31,6 +31,8 @@ from modtf.strategies import choose
 _ANY_TEXT = "text"
 #: Assembled models kept for :meth:`ModularModel.generate`; each costs module objects only, no weights.
 _KEPT_ASSEMBLIES = 32
+#: A module's dictionary of parameters or children, a name in it, and the object that had this name.
+_Part = tuple[dict[str, Any], str, Any]
 #: What :meth:`ModularModel.generate` is given and gives: a text for a text, a list for a list.
 Texts = TypeVar("Texts", str, list[str])
 
@@ -51,15 +53,13 @@ def modularize(
     what the model does and is saved with it ("text", any text, by default). Raises :class:`ModtfError` for an
     unsupported architecture or a granularity that does not divide the depth; the model is then as it was.
     """
-    architecture = architecture_of(original)
+    architecture = _check_not_modular(original)
     if task is not None and (not isinstance(task, str) or not task):
         raise ModtfError(f"the task is {task!r}; give its name, such as {_ANY_TEXT!r}, or leave it out")
     stacks = stacks_of(original)
     layers = [getattr(stack, architecture.layers) for stack in stacks]
-    if any(isinstance(of_stack, ModularStack) for of_stack in layers):
-        raise ModtfError(
-            "this model is modular already; load the original again, or use the modular model that holds it"
-        )
+    if tokenizer is not None and not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise ModtfError(f"the tokenizer is {tokenizer!r:.80}; load one with AutoTokenizer.from_pretrained")
     e, d = (len(of_stack) for of_stack in layers)
     of_encoder: Any = default_granularities(e) if granularities is None else granularities
     encoder = StackMapping(e, of_encoder, "encoder")
@@ -77,6 +77,16 @@ def modularize(
         if architecture.layerdrop:
             stack.layerdrop = 0.0  # it would skip layers silently
     return ModularModel(original, mapping, tokenizer, task or _ANY_TEXT)
+
+
+def _check_not_modular(original: PreTrainedModel) -> Architecture:
+    """The record of a model; raises :class:`ModtfError` for one that is not supported, or that has banks already."""
+    architecture = architecture_of(original)
+    if any(isinstance(getattr(stack, architecture.layers), ModularStack) for stack in stacks_of(original)):
+        raise ModtfError(
+            "this model is modular already; load the original again, or use the modular model that holds it"
+        )
+    return architecture
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,7 @@ class ModularModel(nn.Module):
         self.task = task
         #: what :func:`load` was given, and can be given again; None for a model that was made in memory
         self.source: str | None = None
-        self._assembled: OrderedDict[Assembly, PreTrainedModel] = OrderedDict()
+        self._assembled: OrderedDict[Assembly, tuple[PreTrainedModel, list[_Part]]] = OrderedDict()
         self.train(False)
 
     # -- parts ---------------------------------------------------------------------------------------------------------
@@ -325,15 +335,29 @@ class ModularModel(nn.Module):
         return small.eval()
 
     def assembled(self, assembly: Assembly) -> PreTrainedModel:
-        """:meth:`assemble`, remembering the last few: for those who switch back and forth. Do not modify the result."""
-        if assembly not in self._assembled:
-            self._assembled[assembly] = self.assemble(assembly=assembly)
+        """:meth:`assemble`, remembering the last few: for those who switch back and forth. Do not modify the result.
+
+        It is made anew once one of its parameters or modules has been exchanged in this model.
+        """
+        small, parts = self._assembled.get(assembly, (None, []))
+        if small is None or not all(owner.get(name) is part for owner, name, part in parts):
+            small = self.assemble(assembly=assembly)
+            self._assembled[assembly] = small, self._parts_of(assembly)
             if len(self._assembled) > _KEPT_ASSEMBLIES:
                 self._assembled.popitem(last=False)
         self._assembled.move_to_end(assembly)
-        small = self._assembled[assembly]
         small.generation_config = self.model.generation_config  # which may have changed meanwhile
         return small
+
+    def _parts_of(self, assembly: Assembly) -> list[_Part]:
+        """The parameters and modules of which an assembly is made."""
+        inside = {module for stack in self.stacks for module in stack.modules()}
+        modules = set(self.model.modules()) - inside
+        for stack, path in zip(self.stacks, assembly.paths, strict=True):
+            modules |= {stack, stack.originals, stack.banks, *stack.banks.children()}
+            modules.update(module for layer in stack.layers(path) for module in layer.modules())
+        owners: list[dict[str, Any]] = [owner for m in modules for owner in (m._parameters, m._modules)]
+        return [(owner, name, part) for owner in owners for name, part in owner.items()]
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -357,6 +381,8 @@ class ModularModel(nn.Module):
         chosen = self.choose(ratio, strategy, assembly)
         check_engine(engine)
         greedy = {"do_sample": False, "num_beams": 1}
+        if generate_options.get("return_dict_in_generate"):
+            raise ModtfError("this returns texts, without return_dict_in_generate; for more, .assemble() a model")
         beyond = [name for name, value in generate_options.items() if value not in (None, greedy.get(name))]
         written: Any
         if not beyond:
@@ -439,7 +465,7 @@ class ModularModel(nn.Module):
         return dict(self.assembled(self.mapping.original).named_parameters())
 
     def save_pretrained(
-        self, folder: str | Path, *, copy_original: bool | None = None, dtype: torch.dtype | None = None
+        self, folder: str | Path, *, copy_original: bool | None = None, dtype: torch.dtype | str | None = None
     ) -> None:
         """Write the banks and a pointer to the original (its hub id or folder), or a copy of it, as safetensors.
 
@@ -449,7 +475,7 @@ class ModularModel(nn.Module):
         before or all that is new; raises :class:`ModtfError` where it cannot be written, or where there is nothing to
         point to.
         """
-        folder = saving.checked_path(folder)
+        folder, dtype = saving.checked_path(folder), None if dtype is None else saving.checked_dtype(dtype)
         original, banks = self.assemble(), self.bank_weights()
         copied = saving.must_copy(original, self._tokenizer, copy_original)
         if copied:
@@ -478,7 +504,7 @@ class ModularModel(nn.Module):
         name: str | Path,
         *,
         original: PreTrainedModel | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | str = torch.float32,
         task: str | None = None,
     ) -> ModularModel:
         """Load what :meth:`save_pretrained` wrote, from a folder or from a hub id.
@@ -487,16 +513,17 @@ class ModularModel(nn.Module):
         :class:`ModtfError` where files are missing, cut off or changed, or where banks and original do not belong
         together.
         """
-        folder = saving.local_folder(name)
+        dtype, folder = saving.checked_dtype(dtype), saving.local_folder(name)
         index = saving.read_index(folder)
-        tokenizer = None
+        banks, tokenizer = saving.load_banks(folder, index), None  # damaged ones must not cost a given original
         if original is None:
             original, tokenizer = saving.load_original(folder, index)
+        _check_not_modular(original)
         saving.check_fingerprint(folder, index, dict(original.named_parameters()))
         encoder, decoder = (index[name]["granularities"] for name in STACKS)
         task = index.get("task") if task is None else task
         modular = modularize(original, encoder, decoder_granularities=decoder, tokenizer=tokenizer, task=task)
-        modular.load_banks(folder)
+        modular._put_banks(folder, banks)
         return modular.to(dtype)
 
     def load_banks(self, folder: str | Path) -> None:
@@ -505,6 +532,9 @@ class ModularModel(nn.Module):
         index = saving.read_index(folder)
         saved = saving.load_banks(folder, index)
         saving.check_fingerprint(folder, index, self.original_weights())
+        self._put_banks(folder, saved)
+
+    def _put_banks(self, folder: Path, saved: dict[str, torch.Tensor]) -> None:
         own = self.bank_weights()
         unlike = sorted(own.keys() ^ saved.keys()) or [key for key in own if own[key].shape != saved[key].shape]
         if unlike:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import getpass
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from httpx import HTTPError
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
@@ -29,8 +31,15 @@ from huggingface_hub.utils.sha import sha_fileobj
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from modtf.bundled import BUNDLED_MODELS
 from modtf.errors import ModtfError
@@ -51,7 +60,20 @@ def checked_path(folder: Any) -> Path:
     """A folder's path; raises :class:`ModtfError` for anything that is not a path."""
     if not isinstance(folder, str | os.PathLike) or folder == "":
         raise ModtfError(f"{folder!r} is not a folder; give its path, such as 'my-banks'")
+    try:
+        os.lstat(folder)
+    except (OSError, ValueError) as error:  # a null byte is a ValueError
+        if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+            raise ModtfError(f"{str(folder)!r:.80} is not a possible path: {error}") from error
     return Path(folder)
+
+
+def checked_dtype(dtype: Any) -> torch.dtype:
+    """A type of floating-point numbers, given as such or by its name; raises :class:`ModtfError` for all else."""
+    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(named, torch.dtype) or not named.is_floating_point:
+        raise ModtfError(f"the dtype is {dtype!r}; give a floating-point type, such as torch.float32 or 'float16'")
+    return named
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -89,25 +111,27 @@ def save(
     ``about`` is what the index says of the model itself. See :meth:`modtf.modular.ModularModel.save_pretrained`.
     """
     source = original.name_or_path
-    copied = _name_inside(folder, source)
-    fingerprint = fingerprint_of(dict(original.named_parameters()), dtype if copy_original else None)
-    if copy_original and not (copied and _holds(folder / copied, original, tokenizer, dtype)):
-        copied = _usable_name(folder, _COPY, fingerprint, lambda path: _holds(path, original, tokenizer, dtype))
-    pointer = str(Path(source).resolve()) if Path(source).is_dir() else source
-    place = {"copy": copied} if copied else {"pointer": pointer}
-    _write(folder, about | {"original": place, "fingerprint": fingerprint}, banks, dtype, original, tokenizer)
+    with _one_at_a_time(folder):
+        copied = _name_inside(folder, source)
+        fingerprint = fingerprint_of(dict(original.named_parameters()), dtype if copy_original else None)
+        if copy_original and not (copied and _holds(folder / copied, original, tokenizer, dtype)):
+            copied = _usable_name(folder, _COPY, fingerprint, lambda path: _holds(path, original, tokenizer, dtype))
+        pointer = str(Path(source).resolve()) if Path(source).is_dir() else source
+        place = {"copy": copied} if copied else {"pointer": pointer}
+        _write(folder, about | {"original": place, "fingerprint": fingerprint}, banks, dtype, original, tokenizer)
 
 
 def save_banks(folder: Path, about: dict[str, Any], banks: dict[str, Tensor], original: dict[str, Tensor]) -> None:
     """Write the banks alone; see :meth:`modtf.modular.ModularModel.save_banks`."""
     index: dict[str, Any] = about | {"original": {}, "fingerprint": fingerprint_of(original)}
     before: dict[str, Any] = {}
-    with suppress(ModtfError):
-        before = read_index(folder)
-    if before.get("original"):
-        check_fingerprint(folder, before, original)
-        index |= {key: before[key] for key in ("original", "fingerprint", "sha256") if key in before}
-    _write(folder, index, banks)
+    with _one_at_a_time(folder):
+        with suppress(ModtfError):
+            before = read_index(folder)
+        if before.get("original"):
+            check_fingerprint(folder, before, original)
+            index |= {key: before[key] for key in ("original", "fingerprint", "sha256") if key in before}
+        _write(folder, index, banks)
 
 
 def export(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -163,6 +187,19 @@ def _write(
         for path in (*of_copy, folder / banks_name, new_index, folder):
             _sync(path)
         os.replace(new_index, folder / INDEX)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Lock a folder against other processes of this machine: none may clean up what another has yet to name."""
+    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"modtf-{getpass.getuser()}-{place}.lock")
+    with suppress(OSError, NotImplementedError):  # some disks have no locks
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -253,8 +290,39 @@ def _holds(
     tokenizer: PreTrainedTokenizerBase | None,
     dtype: torch.dtype | None = None,
 ) -> bool:
-    """Whether a folder or hub id holds the original with its tokenizer; of a hub id, only weights are compared."""
-    return not (tokenizer is not None and _has_no_tokenizer(source)) and same_weights(source, original, dtype) is True
+    """Whether a folder holds the original with its generation configuration and, if one is given, its tokenizer.
+
+    Of a hub id, only weights are compared.
+    """
+    if Path(source).is_dir():
+        try:
+            saved, settings = tokenizer_beside(str(source)), _generation_config(source, original)
+        except (ModtfError, OSError, ValueError):
+            return False
+        if tokenizer is not None and (saved is None or _rules_of(saved) != _rules_of(tokenizer)):
+            return False
+        if _settings_of(settings) != _settings_of(original.generation_config):
+            return False
+    return same_weights(source, original, dtype) is True
+
+
+def _rules_of(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    """What decides about the tokens of a text."""
+    rules: Any = tokenizer.get_vocab()
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        rules = json.loads(tokenizer.backend_tokenizer.to_str())
+        del rules["truncation"], rules["padding"]  # those of its last use
+    return [rules, tokenizer.special_tokens_map, tokenizer.model_max_length]
+
+
+def _generation_config(folder: str | Path, original: PreTrainedModel) -> GenerationConfig:
+    if (Path(folder) / GENERATION_CONFIG_NAME).is_file():
+        return GenerationConfig.from_pretrained(folder)
+    return GenerationConfig.from_model_config(original.config)
+
+
+def _settings_of(config: Any) -> dict[str, Any]:
+    return {name: value for name, value in config.to_diff_dict().items() if name != "transformers_version"}
 
 
 def _has_no_tokenizer(source: str | Path) -> bool:
@@ -291,7 +359,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise ModtfError(f"{path} cannot be read: {error}; {_AGAIN}") from error
-    if isinstance(index, dict) and index.get("format") != _FORMAT:
+    if isinstance(index, dict) and index.get("format", _FORMAT) != _FORMAT:
         raise ModtfError(f"{folder} has format {index.get('format')}; this modtf reads {_FORMAT}: upgrade modtf")
     if not _is_complete(index):
         raise ModtfError(f"{path} lacks values or has values of the wrong kind; {_AGAIN}")
@@ -352,7 +420,7 @@ def tokenizer_beside(source: str) -> PreTrainedTokenizerBase | None:
         return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise ModtfError(
-            f"no tokenizer found at {source!r} ({error}); give one: modularize(..., tokenizer=...)"
+            f"the tokenizer at {source!r} could not be loaded ({error}); give one: modularize(..., tokenizer=...)"
         ) from error
 
 

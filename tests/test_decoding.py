@@ -82,7 +82,7 @@ def test_pocket_writes_the_same_tokens(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("token", [0, 2])
-def test_forced_tokens_are_heeded(make_model: Any, token: int) -> None:
+def test_forced_tokens_are_written(make_model: Any, token: int) -> None:
     model = make_model("bart")
     model.generation_config.forced_bos_token_id = token
     encoded = sources([4, 6], 1, 97)

@@ -718,3 +718,68 @@ def test_no_tokenizer(modular: modtf.ModularModel, family: str, make_model: Any,
     loaded = modtf.modularize(type(original).from_pretrained(tmp_path))
     with pytest.raises(ModtfError, match=r"tokenizer.*give one: modularize\(\.\.\., tokenizer=\.\.\.\)"):
         loaded.generate("name[Zizzi]")
+
+
+def exchange_parameters(modular: modtf.ModularModel) -> None:
+    for stack in modular.stacks:
+        for module in stack.modules():
+            for name, parameter in list(module._parameters.items()):
+                module._parameters[name] = None if parameter is None else nn.Parameter(-parameter.detach())
+
+
+def assign_a_state_dict(modular: modtf.ModularModel) -> None:
+    modular.load_state_dict({name: -value for name, value in modular.state_dict().items()}, assign=True)
+
+
+def exchange_layers(modular: modtf.ModularModel) -> None:
+    other = copy.deepcopy(modular)
+    exchange_parameters(other)
+    for stack, of_other in zip(modular.stacks, other.stacks, strict=True):
+        stack.originals, stack.banks = of_other.originals, of_other.banks
+
+
+def exchange_activations(modular: modtf.ModularModel) -> None:
+    for module in modular.modules():
+        for name in ("act", "activation_fn"):
+            if isinstance(getattr(module, name, None), nn.Module):
+                setattr(module, name, nn.Tanh())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [exchange_parameters, assign_a_state_dict, exchange_layers, exchange_activations],
+    ids=lambda f: f.__name__,
+)
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_texts_follow_what_was_exchanged(
+    family: str, make_modular: Any, tokenizer: Any, change: Any, ratio: float
+) -> None:
+    """Assemblies are remembered, but not with parameters and modules that the modular model no longer has."""
+    modular = make_modular(family, tokenizer=tokenizer, vocabulary=len(tokenizer))
+    texts = ["The Mill is a pub.", "Zizzi serves Thai food."]
+    before = modular.generate(texts, ratio=ratio, max_new_tokens=12)
+    kept = modular.assembled(modular.choose(ratio))
+    assert modular.assembled(modular.choose(ratio)) is kept, "made once while nothing changes"
+    change(modular)
+    fresh = modular.assemble(ratio=ratio)
+    encoded = modular.encode(texts)
+    expected = modular.tokenizer.batch_decode(
+        fresh.generate(**encoded, max_new_tokens=12, do_sample=False, num_beams=1), skip_special_tokens=True
+    )
+    for engine in ("loop", "generate"):
+        assert modular.generate(texts, ratio=ratio, max_new_tokens=12, engine=engine) == expected != before
+    assert all(
+        own is new
+        for own, new in zip(modular.original_weights().values(), modular.assemble().parameters(), strict=True)
+    )
+
+
+def test_what_generate_does_not_return(make_modular: Any, tokenizer: Any) -> None:
+    modular = make_modular("t5", tokenizer=tokenizer, vocabulary=len(tokenizer))
+    with pytest.raises(ModtfError, match="this returns texts"):
+        modular.generate("The Mill", return_dict_in_generate=True)
+
+
+def test_a_tokenizer_of_the_wrong_kind(make_model: Any) -> None:
+    with pytest.raises(ModtfError, match="the tokenizer is 'x'; load one"):
+        modtf.modularize(make_model("t5"), tokenizer="x")  # type: ignore[arg-type]

@@ -74,7 +74,7 @@ def test_conda_says_the_same() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     *lines, pip = environment["dependencies"]
     expected = {CONDA_NAMES.get(name, name): str(one.specifier) for name, one in requirements("core", "demo").items()}
-    found = {one.name: str(one.specifier) for one in map(Requirement, lines)}
+    found = {canonicalize_name(one.name): str(one.specifier) for one in map(Requirement, lines)}
     assert found == {"python": PROJECT["requires-python"], "pip": "", **expected}
     assert pip == {"pip": ["-e ."]}
 

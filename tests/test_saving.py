@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import modtf.saving
 from modtf.bundled import bundled
 from modtf.errors import ModtfError
 from modtf.mapping import Assembly
+from modtf.recipes.pocket import train_tokenizer
 
 Batch = dict[str, torch.Tensor]
 ASSEMBLIES = (Assembly((1,) * 6, (1,) * 6), Assembly((2, 2, 2), (3, 3)), Assembly((3, 3), (1, 1, 1, 1, 2)))
@@ -336,6 +338,32 @@ def test_the_originals_own_tokenizer_is_kept(make_model: Any, tokenizer: Any, tm
     modtf.modularize(original).save_pretrained(tmp_path / "copied", copy_original=True)
     shutil.rmtree(tmp_path / "original")
     assert modtf.load(tmp_path / "copied").tokenizer("pub")["input_ids"] == tokenizer("pub")["input_ids"]
+
+
+@pytest.mark.parametrize("copy_original", [None, True])
+def test_another_tokenizer_or_generation_configuration_is_not_lost(
+    make_model: Any, tokenizer: Any, tmp_path: Path, copy_original: bool | None
+) -> None:
+    """Beside the original there are others, so a pointer or the copy that is there would bring those back."""
+    original = make_model("bart", vocabulary=len(tokenizer))
+    original.save_pretrained(tmp_path / "original")
+    tokenizer.save_pretrained(tmp_path / "original")
+
+    def modular(given: Any = None) -> modtf.ModularModel:
+        loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "original")
+        return modtf.modularize(loaded, tokenizer=given)
+
+    modular(tokenizer).save_pretrained(tmp_path / "kit", copy_original=copy_original)
+    other = train_tokenizer(["Quite other words, of quite another task."], len(tokenizer))
+    assert other.get_vocab() != tokenizer.get_vocab()
+    modular(other).save_pretrained(tmp_path / "kit", copy_original=copy_original)
+    assert modtf.load(tmp_path / "kit").tokenizer.get_vocab() == other.get_vocab()
+    penalized = modular(tokenizer)
+    penalized.generation_config.repetition_penalty = 1.5
+    penalized.save_pretrained(tmp_path / "kit", copy_original=copy_original)
+    again = modtf.load(tmp_path / "kit")
+    assert again.generation_config.repetition_penalty == 1.5
+    assert again.tokenizer.get_vocab() == tokenizer.get_vocab()
 
 
 def test_no_pointer_to_a_folder_that_lacks_the_tokenizer(make_model: Any, tokenizer: Any, tmp_path: Path) -> None:
@@ -795,7 +823,7 @@ def test_a_broken_folder_leaves_a_living_model_alone(folder: Path, make_modular:
         ("[]", "modtf.json"),
         ('{"format": 1}', "modtf.json"),
         ('{"format": 2}', "has format 2; this modtf reads 1: upgrade modtf"),
-        ('{"banks": "x"}', "has format None"),
+        ('{"banks": "x"}', "lacks values"),
         (b"\xff\xfe\x00\x01", "cannot be read"),
     ],
 )
@@ -839,6 +867,42 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         modtf.load("somebody/banks-of-nobody")
 
 
+def test_damaged_banks_do_not_cost_the_given_original(make_modular: Any, make_model: Any, tmp_path: Path) -> None:
+    make_modular("t5", 2, 2).save_pretrained(tmp_path)
+    banks = next(tmp_path.glob("banks-*"))
+    content = banks.read_bytes()
+    original = make_model("t5", 2, 2)
+    banks.write_bytes(content[:-100] + bytes(100))
+    with pytest.raises(ModtfError, match="is damaged"):
+        modtf.ModularModel.from_pretrained(tmp_path, original=original)
+    banks.write_bytes(content)
+    assert modtf.ModularModel.from_pretrained(tmp_path, original=original).mapping.maximum_ratio == 2
+    with pytest.raises(ModtfError, match="is modular already"):
+        modtf.ModularModel.from_pretrained(tmp_path, original=original)
+
+
+def test_types_of_numbers(make_modular: Any, tmp_path: Path) -> None:
+    make_modular("t5", 2, 2).save_pretrained(tmp_path / "half", dtype="float16")
+    loaded = modtf.ModularModel.from_pretrained(tmp_path / "half", dtype="bfloat16")
+    assert next(loaded.parameters()).dtype == torch.bfloat16
+    for wrong in ("half precision", torch.int8, 16):
+        with pytest.raises(ModtfError, match="give a floating-point type"):
+            loaded.save_pretrained(tmp_path / "wrong", dtype=wrong)
+        with pytest.raises(ModtfError, match="give a floating-point type"):
+            modtf.ModularModel.from_pretrained(tmp_path / "half", dtype=wrong)
+    assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize("path", ["a\0b", "x" * 5000])
+def test_paths_that_cannot_be(make_modular: Any, path: str) -> None:
+    modular = make_modular("t5", 2, 2)
+    for use in (modtf.load, modular.save_pretrained, modular.save_banks, modular.load_banks):
+        with pytest.raises(ModtfError, match="is not a possible path"):
+            use(path)
+    with pytest.raises(ModtfError, match="is not a possible path"):
+        modular.export(path, modular.mapping.original)
+
+
 def test_a_mistyped_name_is_not_looked_up_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(modtf.saving, "snapshot_download", None)
@@ -851,6 +915,20 @@ def test_folder_is_a_file(make_modular: Any, tmp_path: Path) -> None:
     with pytest.raises(ModtfError, match="could not save to"):
         make_modular("t5", 2, 2).save_pretrained(tmp_path / "taken")
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_kits_saved_at_once_into_one_folder_take_turns(make_modular: Any, tmp_path: Path) -> None:
+    kits = [make_modular("t5", 2, 2, seed=seed) for seed in range(3)]
+    for turn in range(6):
+        with ThreadPoolExecutor(3) as threads:
+            list(threads.map(lambda kit: kit.save_pretrained(tmp_path / "kit"), kits))
+        loaded = modtf.load(tmp_path / "kit")
+        assert any(same(loaded.original_weights(), kit.original_weights()) for kit in kits), turn
+        assert len(list((tmp_path / "kit").glob("banks-*"))) == 1, "of the others nothing is left"
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 # -- failing in the middle ---------------------------------------------------------------------------------------------

@@ -238,6 +238,13 @@ def test_a_table_beside_the_kit_is_shown(
     assert "<b>12.3 %</b> words misplaced" in explorer.quality.value and "BLEU 50.0" in explorer.quality.value
     assert "you are here" in explorer.figure.value
     explorer.controller.close()
+    other = modtf.load(tmp_path / "kit", task="text")  # for which nothing was measured
+    assert measured_table(other) == (
+        None, f"The measurements in {tmp_path / 'kit' / 'table.json'} are for another task than 'text'."
+    )  # fmt: skip
+    explorer = Explorer(other)
+    assert "another task than &#x27;text&#x27;" in explorer.quality.value
+    explorer.controller.close()
     (tmp_path / "kit" / "table.json").write_text("{")
     found, note = measured_table(kit)
     assert found is None and "could not be read" in note

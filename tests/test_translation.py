@@ -79,6 +79,11 @@ def test_read_data(tmp_path: Path, zipped: bool) -> None:
     assert examples[1] == Example("Tom liest ein Buch.", ("Tom is reading a book.", "Tom's reading a book."))
 
 
+def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "dev.tsv").write_text("I'm cold.\tMir ist kalt.\r\n", encoding="utf-8-sig")
+    assert read_data(tmp_path, "dev") == [Example("Mir ist kalt.", ("I'm cold.",))]
+
+
 def test_words_for_a_missing_split(tmp_path: Path) -> None:
     write_split(tmp_path, "dev", zipped=True)
     with pytest.raises(ModtfError, match=r"no test\.tsv or test\.tsv\.gz in .*; found dev\.tsv\.gz"):
@@ -93,6 +98,8 @@ def test_words_for_a_missing_split(tmp_path: Path) -> None:
         ("dev.tsv", b"I'm cold.\tMir ist kalt.\nHello.\n", "line 2: write English<TAB>German"),
         ("dev.tsv", b"I'm cold.\t \n", "line 1: write English<TAB>German"),
         ("dev.tsv", b"a\tb\tCC-BY\n", "line 1: write English<TAB>German"),
+        ("dev.tsv", b"I'm cold.\tMir ist kalt.\n" + b"x" * 400 + b"\ty\n", "line 2: the text has 400 bytes"),
+        ("dev.tsv", b"x\t" + b"y" * 400, "line 1: the text has 400 bytes"),
         ("dev.tsv", b"", "has no rows"),
         ("dev.tsv", "Hello.\tGrüß dich.\n".encode("latin-1"), "cannot be read as text in UTF-8"),
         ("dev.tsv.gz", b"no archive", "cannot be read as text in UTF-8"),

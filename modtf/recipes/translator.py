@@ -1,4 +1,4 @@
-"""The bundled *translator*: a BART of BART-base's depth that translates short sentences from German into English.
+"""The *translator*: a BART of BART-base's depth that translates short sentences from German into English.
 
 Training, with what `make translator` says: the original from random weights, then the kit, on people's translations
 and the original's own.
@@ -18,7 +18,7 @@ from modtf.training.options import Settings
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int = 8000) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer that both languages share: it writes any text, since every byte has a token.
+    """A byte-level BPE tokenizer that both languages share. It writes any text, since every byte has a token.
 
     ``Wir lachen.`` becomes ``Wir · lachen · . · </s>``; a word has the same tokens wherever it stands.
     """

@@ -1,4 +1,4 @@
-"""The task of the bundled translator: a German sentence in, an English one out.
+"""The task of the translator: a German sentence in, an English one out.
 
 Data: sentence pairs of tatoeba.org in the selection of manythings.org/anki, CC BY 2.0.
 """
@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from modtf.errors import ModtfError
 from modtf.tasks.examples import Example, group_pairs
@@ -41,7 +42,8 @@ def read_sentence(typed: str) -> str:
 def read_data(data: str | Path, split: str) -> list[Example]:
     """Read ``{split}.tsv`` or ``{split}.tsv.gz``, lines of ``English<TAB>German``: an example for each German sentence.
 
-    Raises :class:`ModtfError` where the file is missing, or is not such a table in UTF-8.
+    Both are read by :func:`read_sentence`. Raises :class:`ModtfError` where the file is missing, or is not such a table
+    in UTF-8.
     """
     folder = Path(data)
     path = next((folder / name for name in (f"{split}.tsv.gz", f"{split}.tsv") if (folder / name).is_file()), None)
@@ -52,7 +54,8 @@ def read_data(data: str | Path, split: str) -> list[Example]:
             "Give the folder of the Tatoeba data (MODTF_TATOEBA_DIR, or the command's --data)"
         )
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        reading: Any = gzip.open if path.suffix == ".gz" else open
+        with reading(path, "rt", encoding="utf-8-sig") as lines:
             rows = [line.rstrip("\n").split("\t") for line in lines]
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise ModtfError(f"{path} cannot be read as text in UTF-8: {error}; copy it again") from error
@@ -60,8 +63,11 @@ def read_data(data: str | Path, split: str) -> list[Example]:
     for number, columns in enumerate(rows, start=1):
         if len(columns) != 2 or not all(column.strip() for column in columns):
             raise ModtfError(f"{path}, line {number}: write English<TAB>German, both of them texts")
-        english, german = columns
-        pairs.append((read_sentence(german), english.strip()))
+        try:
+            english, german = map(read_sentence, columns)
+        except ModtfError as error:
+            raise ModtfError(f"{path}, line {number}: {error}") from error
+        pairs.append((german, english))
     if not pairs:
         raise ModtfError(f"{path} has no rows")
     return group_pairs(pairs)
@@ -92,9 +98,7 @@ TRANSLATION = Task(
     label="German → English",
     placeholder="a German sentence",
     first="Ich habe den ganzen Tag auf dich gewartet.",
-    notice=(
-        "The translator learned from short everyday sentences of tatoeba.org; it was never taught long or technical text."
-    ),
+    notice=("The translator learned from short everyday sentences (tatoeba.org), never from long or technical text."),
     suggestions=(
         "Wo ist der nächste Bahnhof?",
         "Ich habe meinen Schlüssel verloren.",

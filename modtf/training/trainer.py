@@ -87,9 +87,10 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
 class ModularTrainer(Seq2SeqTrainer):
     """Trains the banks of a :class:`ModularModel`; the frozen original inside it is the teacher.
 
-    Each optimizer step draws one assembly (:class:`ReplacingSchedule`) or ``assemblies_per_step`` of them, the same for
-    all batches that it accumulates, and lowers the weighted sum of the losses. It takes the datasets that ``Seq2SeqTrainer`` takes. Evaluation runs the
-    coarsest assembly. Checkpoints hold banks only, and a resumed training continues as if it had never stopped.
+    Each optimizer step draws one assembly (:class:`ReplacingSchedule`), or ``assemblies_per_step`` of them, the same
+    for all batches that it accumulates, and lowers the weighted sum of the losses. It takes the datasets that
+    ``Seq2SeqTrainer`` takes. Evaluation runs the coarsest assembly. Checkpoints hold banks only, and a resumed training
+    continues as if it had never stopped.
 
     Raises :class:`ModtfError` as :func:`check_training` does.
     """
@@ -250,8 +251,8 @@ def check_one_gpu(args: Seq2SeqTrainingArguments) -> None:
     """
     if args.n_gpu > 1:
         raise ModtfError(
-            f"this process sees {args.n_gpu} GPUs, and would copy the model to each of them at every step, which cannot "
-            "work here; start one process for each GPU with `accelerate launch your_script.py`, or show this process a "
+            f"this process sees {args.n_gpu} GPUs, and would copy the model to each of them at every step, which "
+            "cannot work here; start one process for each GPU with `accelerate launch your_script.py`, or show this process a "
             "single GPU with CUDA_VISIBLE_DEVICES=0"
         )
 

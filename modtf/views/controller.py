@@ -11,7 +11,7 @@ from __future__ import annotations
 import atexit
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -79,8 +79,7 @@ class Controller:
         self._remembered: OrderedDict[str, Side] = OrderedDict()
         self._full_texts: dict[str, str] = {}  # of the bundled examples, by source
         self._sizes: dict[Assembly, Size] = {}
-        self._banks = list(modular.bank_weights().values())
-        self._weights = weights_stamp(self._banks)
+        self._weights = self._stamp()
         atexit.register(_close_at_exit, ref(self))
 
     # -- requests and jobs ---------------------------------------------------------------------------------------------
@@ -230,6 +229,9 @@ class Controller:
                 self._advance(busy=not self.state.current, job=Job(kind), **former)
             return self.state.generation
 
+    def _stamp(self) -> Hashable:
+        return weights_stamp(weight for stack in self.modular.stacks for weight in stack.banks.parameters())
+
     def _begin(self, job: jobs.Work | None) -> None:
         self._job, self._pending = job, True
         if self._worker is None or not self._worker.is_alive():
@@ -241,7 +243,7 @@ class Controller:
         job = self.state.job
         if job is not None and job.running and not job.committed:
             fields.setdefault("job", replace(job, running=False, note="stopped"))
-        weights = weights_stamp(self._banks)
+        weights = self._stamp()
         if weights != self._weights:  # trained or loaded meanwhile: all earlier texts are outdated
             self._weights = weights
             self._remembered.clear()
