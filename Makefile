@@ -12,7 +12,7 @@ COLAB := .venv-colab
 TORCH := 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test test-colab lint format notebooks benchmark pocket wheel constraints clean
+.PHONY: help demo lab test test-colab lint format notebooks benchmark pocket translator wheel constraints clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -43,21 +43,28 @@ format: $(VENV)/dev.stamp  ## format the code and mend what can be mended
 notebooks: $(VENV)/dev.stamp  ## run the notebooks and store their outputs (needs Chromium for the figures)
 	$(BIN)/python notebooks/build.py $(ARGS)
 
-# The folder of the E2E CSV files (CONTRIBUTING.md says which).
-DATA ?= $(MODTF_E2E_DIR)
+# The folder of the model's data (CONTRIBUTING.md says which files). Left out: what MODTF_E2E_DIR or MODTF_TATOEBA_DIR names.
+DATA  ?=
+MODEL ?= pocket
 
-benchmark: $(VENV)/dev.stamp  ## measure the table of the README, on the E2E data in DATA=folder
-	$(BIN)/python benchmarks/table.py $(if $(DATA),--data "$(DATA)") $(ARGS)
+benchmark: $(VENV)/dev.stamp  ## measure the README's table of MODEL=pocket or translator, on the data in DATA=folder
+	$(BIN)/python benchmarks/table.py --model $(MODEL) --data "$(DATA)" $(ARGS)
 
-# About 2.5 hours on two cores; an interrupted run goes on where it was. One process for each core, averaged gradients.
+# Pocket: about 2.5 hours on two cores; an interrupted run goes on where it was. One process for each core, averaged gradients.
 PROCESSES ?= 2
 TRAIN     := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m modtf.cli train
 
-pocket: $(VENV)/dev.stamp  ## train the bundled model anew, from the E2E data in DATA=folder
+pocket: $(VENV)/dev.stamp  ## train the bundled pocket anew, from the E2E data in DATA=folder
 	$(TRAIN) original --data "$(DATA)" --output build/plain
 	$(TRAIN) original --data "$(DATA)" --begin-with build/plain --dropout 0.1 --steps 700 --learning-rate 4e-3 --seed 1 --output build/original
 	$(TRAIN) kit --data "$(DATA)" --original build/original --output build/kit
-	$(BIN)/python benchmarks/bundle.py build/kit build/plain build/original
+	$(BIN)/python benchmarks/bundle.py pocket build/kit build/plain build/original
+
+translator: $(VENV)/dev.stamp  ## train the bundled translator anew, from the Tatoeba data in DATA=folder
+	$(TRAIN) original --task translation --data "$(DATA)" --output build/translator/plain
+	$(TRAIN) kit --task translation --data "$(DATA)" --original build/translator/plain --granularities 2 3 6 \
+		--assemblies-per-step 3 --output build/translator/kit
+	$(BIN)/python benchmarks/bundle.py translator build/translator/kit build/translator/plain --data "$(DATA)"
 
 wheel: $(VENV)/dev.stamp  ## build the package into dist/
 	$(BIN)/python -m build --wheel --no-isolation

@@ -1,32 +1,66 @@
-"""Copy a trained kit, in half precision, and the texts that its original wrote into data/pocket/.
+"""Put a trained kit into data/<name>/: in half precision, with examples and with what its training took.
 
-    python benchmarks/bundle.py build/kit build/plain build/original
+    python benchmarks/bundle.py pocket build/kit build/plain build/original
+    python benchmarks/bundle.py translator build/translator/kit build/translator/plain --data <folder of the task's data>
 
 The folders after that of the kit are those of the training of its original, one for each part of that training.
+pairs.jsonl gets at most 4,000 of the original's texts. evaluation.jsonl is the kit's own; a kit whose task cannot draw
+inputs has none, and 400 sources of the test split take its place, with all their references.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 import modtf
+from modtf.cli import data_folder
+from modtf.errors import ModtfError
+from modtf.tasks import task_named
+from modtf.tasks.examples import read_pairs, spread, write_pairs
 
-POCKET = Path(__file__).parent.parent / "data" / "pocket"
+ROOT = Path(__file__).parent.parent
+PAIRS, EVALUATION = 4_000, 400
 
 
-def main(kit: Path, *originals: Path) -> None:
-    modtf.load(kit).save_pretrained(POCKET, copy_original=True, dtype=torch.float16)
-    for name in ("pairs.jsonl", "evaluation.jsonl"):
-        shutil.copy(kit / name, POCKET / name)
-    parts = {**{f"original, part {i}": folder for i, folder in enumerate(originals, 1)}, "kit": kit}
-    training = {name: json.loads((folder / "training.json").read_text()) for name, folder in parts.items()}
-    (POCKET / "training.json").write_text(json.dumps(training, indent=1) + "\n")
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="of the bundled model")
+    parser.add_argument("kit", type=Path)
+    parser.add_argument("originals", type=Path, nargs="+")
+    parser.add_argument("--data", help="(default: the folder that the task's environment variable names)")
+    options = parser.parse_args()
+    bundle(ROOT / "data" / options.name, options.kit, options.originals, options.data)
+
+
+def bundle(folder: Path, kit: Path, originals: Sequence[Path], data: str | None = None) -> None:
+    """Read and check everything first, then write ``folder``."""
+    modular = modtf.load(kit)
+    task = task_named(modular.task)
+    pairs = spread((kit / "pairs.jsonl").read_text(encoding="utf-8").strip().split("\n"), PAIRS)
+    if (kit / "evaluation.jsonl").is_file():
+        examples = read_pairs(kit / "evaluation.jsonl")
+    else:
+        examples = spread(task.read_data(data or data_folder(task), task.test_split), EVALUATION)
+    names = ["original"] if len(originals) == 1 else [f"original, part {i}" for i in range(1, len(originals) + 1)]
+    parts = {**dict(zip(names, originals, strict=True)), "kit": kit}
+    training = {name: json.loads((part / "training.json").read_text()) for name, part in parts.items()}
+
+    modular.save_pretrained(folder, copy_original=True, dtype=torch.float16)
+    (folder / "pairs.jsonl").write_text("\n".join(pairs) + "\n", encoding="utf-8")
+    write_pairs(
+        [(example.source, text) for example in examples for text in example.references], folder / "evaluation.jsonl"
+    )
+    (folder / "training.json").write_text(json.dumps(training, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    try:
+        main()
+    except ModtfError as error:
+        sys.exit(str(error))

@@ -1,12 +1,13 @@
 """Measure the tables of the README: size, quality, speed and memory of assemblies, all in one run.
 
-    python benchmarks/table.py --data <folder of the E2E CSV files>
+    python benchmarks/table.py --model pocket --data <folder of the data of the model's task>
 
-writes data/pocket/table.json, and the tables between the markers of README.md and of the model card. The untrained kit
-(the same paths before training) is measured too, as the floor from which training starts. Speed-ups compare times of
-this run only: models and engines take turns on each sentence, after a warm-up, so all see the same machine.
+writes data/<model>/table.json, and the tables between the model's markers in README.md and in its model card. The
+untrained kit (the same paths before training) is measured too, as the floor from which training starts. Speed-ups
+compare times of this run only: models and engines take turns on each sentence, after a warm-up, so all see the same
+machine.
 
---speed-only keeps the quality in data/pocket/table.json and measures everything else anew: for other code or another
+--speed-only keeps the quality in data/<model>/table.json and measures everything else anew: for other code or another
 machine, but the same weights. --ctranslate2 also times that compiled engine, to show what is possible without Python
 between the tokens.
 """
@@ -16,7 +17,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -36,6 +36,8 @@ import torch
 import transformers
 
 import modtf
+from modtf.bundled import BUNDLED_MODELS
+from modtf.cli import data_folder
 from modtf.decoding import GENERATE, LOOP, decode
 from modtf.errors import ModtfError
 from modtf.evaluation import Latency, Size, in_turns, measure_quality, size_of, write_texts
@@ -43,15 +45,16 @@ from modtf.mapping import Assembly
 from modtf.modular import ModularModel, modularize
 from modtf.saving import fingerprint_of
 from modtf.strategies import STRATEGIES
-from modtf.tasks import E2E, Example
+from modtf.tasks import Example, Task, task_named
+from modtf.tasks.examples import spread
+from modtf.tasks.task import Metric
 
 ROOT = Path(__file__).parent.parent
-TABLE = ROOT / "data" / "pocket" / "table.json"
 #: Length of every timed text in tokens: with free lengths, a model that writes more would look slower.
 TOKENS = 32
 RATIOS = (1, 1.09, 1.33, 1.5, 2, 3, 4, 6)
 BATCH = 32
-#: Precisions in which CTranslate2 computes, and the number of MRs for which its texts are compared with ours.
+#: Precisions in which CTranslate2 computes, and the number of inputs for which its texts are compared with ours.
 PRECISIONS = ("float32", "int8")
 COMPARED = 100
 
@@ -81,22 +84,21 @@ print(memory_mb("VmHWM") - before)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="pocket")
-    parser.add_argument("--data", default=os.environ.get("MODTF_E2E_DIR", "e2e"))
+    parser.add_argument("--model", default="pocket", choices=BUNDLED_MODELS)
+    parser.add_argument("--data", help="(default: the folder that the task's environment variable names)")
     parser.add_argument("--sentences", type=int, default=40, help="number of sentences that time the latency of one")
     parser.add_argument("--batches", type=int, default=5, help="number of runs that time the latency of a batch")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--speed-only",
         action="store_true",
-        help="keep the quality in data/pocket/table.json, which must be of the same weights",
+        help="keep the quality in data/<model>/table.json, which must be of the same weights",
     )
     parser.add_argument("--ctranslate2", action="store_true", help="time CTranslate2, too; it must be installed")
     parser.add_argument(
         "--output",
         type=Path,
-        default=TABLE,
-        help="README.md and the model card change only if this is data/pocket/table.json (default)",
+        help="README.md and the model card change only if this is left out (default: data/<model>/table.json)",
     )
     options = parser.parse_args()
     if options.ctranslate2 and find_spec("ctranslate2") is None:
@@ -106,11 +108,15 @@ def main() -> None:
         )
     torch.set_num_threads(options.threads)
 
+    folder = ROOT / "data" / options.model
     modular = modtf.load(options.model)
+    task = task_named(modular.task)
     wanted = [(strategy, ratio, modular.choose(ratio, strategy)) for strategy in STRATEGIES for ratio in RATIOS]
     chosen = list(dict.fromkeys(assembly for _, _, assembly in wanted))
-    known = known_rows(TABLE, wanted) if options.speed_only else None  # refused here, not after hours of measuring
-    examples = E2E.read_data(options.data, "test")
+    known = None
+    if options.speed_only:  # refused here, not after hours of measuring
+        known = known_rows(folder / "table.json", wanted, task.metrics)
+    examples = task.read_data(options.data or data_folder(task), task.test_split)
     sources = [example.source for example in examples]
 
     likeness = measure_likeness(modular, chosen)
@@ -124,14 +130,14 @@ def main() -> None:
     for assembly in chosen:
         for precision, share in same.get(assembly, {}).items():
             costs[assembly]["ctranslate2"][precision]["same_text"] = share
-        costs[assembly] |= sizes(modular, assembly) | {"bundled": likeness[assembly]}
+        costs[assembly] |= sizes(modular, assembly, spread(sources, BATCH)) | {"bundled": likeness[assembly]}
         print(f"{assembly.shape}: {costs[assembly]}", flush=True)
     rows, count = known or (measure_rows(modular, wanted, examples), len(examples))
     for row in rows:
         if row["trained"]:
             row |= costs[Assembly.from_json(row["assembly"])]
 
-    training = ROOT / "data" / "pocket" / "training.json"
+    training = folder / "training.json"
     table = {
         "made_by": "benchmarks/table.py",
         "banks": fingerprint_of(modular.bank_weights(), torch.float16),
@@ -140,14 +146,13 @@ def main() -> None:
         "threads": options.threads, "examples": count, "rows": rows,
         "training": json.loads(training.read_text()) if training.exists() else {},
     }  # fmt: skip
-    options.output.write_text(json.dumps(table, indent=1) + "\n")
-    text = markdown(table)
+    (options.output or folder / "table.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    text = markdown(table, task)
     print(text)
-    start, end = "<!-- table: benchmarks/table.py -->\n", "<!-- end of table -->"
-    for page in (ROOT / "README.md", ROOT / "data" / "pocket" / "README.md"):
-        before, found, rest = page.read_text().partition(start)
-        if found and options.output.resolve() == TABLE:
-            page.write_text(before + start + text + end + rest.partition(end)[2])
+    if options.output is None:
+        for page in (ROOT / "README.md", folder / "README.md"):
+            if page.is_file():
+                insert(page, options.model, text)
 
 
 # -- quality -----------------------------------------------------------------------------------------------------------
@@ -184,30 +189,40 @@ def measure_rows(modular: ModularModel, wanted: Wanted, examples: Sequence[Examp
                 "trained": trained, "strategy": strategy, "wanted_ratio": ratio, "ratio": round(assembly.ratio, 4),
                 "assembly": assembly.to_json(), "layers": assembly.shape,
                 **{key: round(value, 2) for key, value in scores.items()},
-                "bleu_kept": round(100 * scores["bleu"] / full["bleu"], 1),
-                "ser_kept": round(100 * scores["ser"] / full["ser"]) if full["ser"] else None,
-                "rouge_l_kept": round(100 * scores["rouge_l"] / full["rouge_l"], 1),
+                **{
+                    f"{metric.key}_kept": share_of(full[metric.key], scores[metric.key], metric)
+                    for metric in task_named(modular.task).metrics
+                },
             })  # fmt: skip
     return rows
 
 
+def share_of(full: float, score: float, metric: Metric) -> float | None:
+    """The score in percent of the full model's, errors without decimals; None where the full model has 0."""
+    if not full:
+        return None
+    return round(100 * score / full) if metric.errors else round(100 * score / full, 1)
+
+
 def measure_likeness(modular: ModularModel, chosen: Sequence[Assembly]) -> dict[Assembly, dict[str, Any]]:
-    """BLEU against the full model's texts for the bundled MRs, and SER: what the explorer measures, too."""
-    sources = [example.source for example in E2E.bundled_examples("evaluation")]
+    """Scores against the full model's texts for the bundled inputs: what the explorer measures, too."""
+    task = task_named(modular.task)
+    sources = [example.source for example in task.bundled_examples("evaluation")]
     full = write_texts(modular, modular.mapping.original, sources)
     examples = [Example(source, (text,)) for source, text in zip(sources, full, strict=True)]
     record = {}
     for assembly in chosen:
         scores = measure_quality(modular, assembly, examples)
-        record[assembly] = {"bleu": round(scores["bleu"], 2), "ser": round(scores["ser"], 2), "examples": len(examples)}
+        shown = {metric.key: round(scores[metric.key], 2) for metric in task.metrics[:2]}
+        record[assembly] = {**shown, "examples": len(examples)}
     return record
 
 
-def known_rows(path: Path, wanted: Wanted) -> tuple[list[dict[str, Any]], int]:
+def known_rows(path: Path, wanted: Wanted, metrics: Sequence[Metric]) -> tuple[list[dict[str, Any]], int]:
     """The rows of :func:`measure_rows` from a table that holds them, and the number of examples behind them."""
     if not path.exists():
         raise ModtfError(f"{path} is missing, so no quality is known; measure it, too: leave out --speed-only")
-    table = json.loads(path.read_text())
+    table = json.loads(path.read_text(encoding="utf-8"))
     here = [
         (trained, strategy, ratio, assembly.to_json())
         for trained in (True, False)
@@ -222,7 +237,7 @@ def known_rows(path: Path, wanted: Wanted) -> tuple[list[dict[str, Any]], int]:
             )
     fields = (
         "trained", "strategy", "wanted_ratio", "ratio", "assembly", "layers",
-        "bleu", "ser", "rouge_l", "bleu_kept", "ser_kept", "rouge_l_kept",
+        *(metric.key for metric in metrics), *(f"{metric.key}_kept" for metric in metrics),
     )  # fmt: skip
     return [{field: row[field] for field in fields} for row in table["rows"]], table["examples"]
 
@@ -281,11 +296,6 @@ def latencies(
     return records
 
 
-def spread(sources: Sequence[str], number: int) -> list[str]:
-    """``number`` sources, evenly spaced over the list, since neighbours are alike."""
-    return list(sources[:: max(1, len(sources) // number)][:number])
-
-
 # -- CTranslate2 -------------------------------------------------------------------------------------------------------
 
 
@@ -298,9 +308,12 @@ def compile_assembly(modular: ModularModel, assembly: Assembly, threads: int) ->
     from ctranslate2.converters import TransformersConverter
 
     with tempfile.TemporaryDirectory() as folder:
-        modular.assembled(assembly).save_pretrained(folder)
-        modular.tokenizer.save_pretrained(folder)
-        converted = TransformersConverter(folder).convert(str(Path(folder) / "converted"))
+        exported, converted = Path(folder) / "exported", str(Path(folder) / "converted")
+        modular.export(exported, assembly)
+        # For a BART, the converter asks where the norms stand; transformers knows one place and does not write it down.
+        config = exported / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"normalize_before": False}))
+        TransformersConverter(str(exported)).convert(converted)
         # The converter writes null for what model and tokenizer leave open. The runtime does not accept null, and needs
         # an unk_token.
         config = Path(converted) / "config.json"
@@ -341,7 +354,7 @@ def tokenize(modular: ModularModel, texts: Sequence[str]) -> list[list[str]]:
 # -- size and memory ---------------------------------------------------------------------------------------------------
 
 
-def sizes(modular: ModularModel, assembly: Assembly) -> dict[str, Any]:
+def sizes(modular: ModularModel, assembly: Assembly, sources: Sequence[str]) -> dict[str, Any]:
     """Parameters, the time to assemble, and the peak memory of a process that runs the exported checkpoint."""
     times = []
     for _ in range(20):
@@ -353,9 +366,7 @@ def sizes(modular: ModularModel, assembly: Assembly) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         small.save_pretrained(folder)
         inputs = Path(folder) / "inputs.pt"
-        torch.save(
-            modular.encode(["name[The Vaults], eatType[pub], food[French], near[Café Adriatic]"] * BATCH), inputs
-        )
+        torch.save(modular.encode(list(sources)), inputs)
         probe = subprocess.run(
             [sys.executable, "-c", MEMORY_PROBE, folder, str(inputs)], capture_output=True, text=True, check=True
         )
@@ -369,8 +380,16 @@ def sizes(modular: ModularModel, assembly: Assembly) -> dict[str, Any]:
 # -- the tables as Markdown --------------------------------------------------------------------------------------------
 
 
-def markdown(table: dict[str, Any]) -> str:
-    """A table of size and quality, with the untrained BLEU; one of speed, a row per assembly; and notes."""
+def insert(page: Path, model: str, text: str) -> None:
+    """Put the model's tables between its markers in a page; a page without them stays as it is."""
+    start, end = f"<!-- table: benchmarks/table.py --model {model} -->\n", "<!-- end of table -->"
+    before, found, rest = page.read_text(encoding="utf-8").partition(start)
+    if found:
+        page.write_text(before + start + text + end + rest.partition(end)[2], encoding="utf-8")
+
+
+def markdown(table: dict[str, Any], task: Task) -> str:
+    """A table of size and quality, with the untrained kit's; one of speed, a row per assembly; and notes."""
     rows = [row for row in table["rows"] if row["trained"]]
     floor = {(row["strategy"], row["wanted_ratio"]): row for row in table["rows"] if not row["trained"]}
     quality = [
@@ -382,10 +401,10 @@ def markdown(table: dict[str, Any]) -> str:
                 f"{row[count] / 1e6:.2f}" for count in ("parameters", "parameters_without_embeddings")
             ),
             "float32 on disk MB": f"{Size(row['parameters'], row['parameters_without_embeddings']).megabytes:.1f}",
-            "BLEU (kept)": f"{row['bleu']:.2f} ({row['bleu_kept']:.1f} %)",
-            "SER % (of the original's)": f"{row['ser']:.2f} ({row['ser_kept']} %)",
-            "ROUGE-L (kept)": f"{row['rouge_l']:.2f} ({row['rouge_l_kept']:.1f} %)",
-            "BLEU untrained": f"{floor[row['strategy'], row['wanted_ratio']]['bleu']:.1f}",
+            **{_column(metric): f"{row[metric.key]:.2f} ({row[metric.key + '_kept']} %)" for metric in task.metrics},
+            f"{task.metrics[0].name} untrained": (
+                f"{floor[row['strategy'], row['wanted_ratio']][task.metrics[0].key]:.1f}"
+            ),
             "peak memory MB (generate)": f"{row['peak_memory_mb']:.0f}",
             "assembling ms": f"{row['assemble_ms']:.1f}",
         }
@@ -414,7 +433,7 @@ def markdown(table: dict[str, Any]) -> str:
         for assembly, row in first.items()
     ]
     notes = [
-        f"{table['examples']} meaning representations of the 2017 test set, greedy; "
+        f"{table['examples']:,} {task.test_inputs}, greedy; "
         f"times are of {TOKENS} tokens a text. {table['machine']}, threads: {table['threads']}.",
         "The loop is modtf's own greedy decoding and what is used unless another engine is asked for; "
         "generate is that of transformers and writes the same tokens"
@@ -434,6 +453,10 @@ def _grid(lines: Sequence[dict[str, str]]) -> str:
     rows = [list(lines[0]), *(list(line.values()) for line in lines)]
     head, *body = (f"| {' | '.join(cells)} |" for cells in rows)
     return "\n".join([head, "|---" * len(rows[0]) + "|", *body])
+
+
+def _column(metric: Metric) -> str:
+    return f"{metric.key.upper()} % (of the original's)" if metric.errors else f"{metric.name} (kept)"
 
 
 def _times(record: dict[str, Any], prefix: str = "", with_p95: bool = False) -> str:

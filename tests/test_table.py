@@ -1,10 +1,12 @@
-"""The measured table: its script writes what its readers expect; CTranslate2, if installed, runs the same model."""
+"""The scripts of bundled models: the measured table is what its readers expect, and a bundle holds what they load."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,28 +14,37 @@ from typing import Any
 import pytest
 
 import modtf
-from modtf.bundled import bundled
+from modtf.bundled import BUNDLED_MODELS, bundled
 from modtf.decoding import decode
 from modtf.errors import ModtfError
-from modtf.tasks import E2E, Example
+from modtf.recipes.translator import new_translator
+from modtf.tasks import E2E, TRANSLATION, Example, Task, task_named
 from modtf.tasks.e2e import write_mr
+from modtf.tasks.examples import read_pairs, spread, write_pairs
 from modtf.views.controller import Controller
 from modtf.views.figures import quality_curve
 from modtf.views.markup import quality_html
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "table.py"
-EXAMPLES = [
-    Example(write_mr({"name": name, "eatType": "pub", "food": food}), ("A pub.",))
-    for name in ("The Mill", "Zizzi")
-    for food in ("Thai", "French")
-]
+ROOT = Path(__file__).parents[1]
+EXAMPLES = {
+    E2E: [
+        Example(write_mr({"name": name, "eatType": "pub", "food": food}), ("A pub.",))
+        for name in ("The Mill", "Zizzi")
+        for food in ("Thai", "French")
+    ],
+    TRANSLATION: [
+        Example("Mir ist kalt.", ("I'm cold.", "I am cold.")),
+        Example("Tom liest.", ("Tom is reading.",)),
+        Example("Wer ist da?", ("Who's there?",)),
+        Example("Guten Tag.", ("Hello.", "Good day.", "Good afternoon.")),
+    ],
+}
 SPEEDS = {"latency_ms", "speed_up", "batch_latency_ms", "batch_speed_up"}
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    """benchmarks/ is no package, so it is loaded from its file."""
-    spec = importlib.util.spec_from_file_location("benchmarks_table", SCRIPT)
+def load_script(name: str) -> ModuleType:
+    """benchmarks/ is no package, so its scripts are loaded from their files."""
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -41,8 +52,38 @@ def script() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def modular(make_modular: Any, tokenizer: Any) -> modtf.ModularModel:
-    return make_modular("t5", tokenizer=tokenizer, vocabulary=len(tokenizer))
+def script() -> ModuleType:
+    return load_script("table")
+
+
+@pytest.fixture(scope="module", params=EXAMPLES, ids=lambda task: task.name)
+def task(request: pytest.FixtureRequest) -> Task:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def sources(task: Task) -> list[str]:
+    return [example.source for example in EXAMPLES[task]]
+
+
+@pytest.fixture(scope="module")
+def modular(task: Task, make_modular: Any, tokenizer: Any) -> modtf.ModularModel:
+    family = "t5" if task is E2E else "bart"
+    modular = make_modular(family, tokenizer=tokenizer, vocabulary=len(tokenizer))
+    modular.task = task.name
+    return modular
+
+
+@pytest.fixture(scope="module")
+def data(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the test split."""
+    folder = tmp_path_factory.mktemp("data")
+    pairs = [(example.source, text) for example in EXAMPLES[task] for text in example.references]
+    if task is E2E:
+        (folder / "test.csv").write_text("mr,ref\n" + "".join(f'"{mr}",{text}\n' for mr, text in pairs))
+    else:
+        (folder / "test.tsv").write_text("".join(f"{english}\t{german}\n" for german, english in pairs))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -55,37 +96,37 @@ def wanted(modular: modtf.ModularModel) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def written(script: ModuleType, modular: modtf.ModularModel, wanted: list[Any]) -> str:
-    """A table as the script makes it, except for the scores and the memory of processes, which are invented."""
-    chosen = list(dict.fromkeys(assembly for _, _, assembly in wanted))
-    costs = script.latencies(modular, chosen, [example.source for example in EXAMPLES], 2, 1, {})
+def written(
+    script: ModuleType, task: Task, modular: modtf.ModularModel, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A checkout in which the script has run, except for the scores and the memory of processes, which are invented."""
+    root = tmp_path_factory.mktemp("checkout")
+    folder = root / "data" / "small"
+    folder.mkdir(parents=True)
+    write_pairs([(example.source, "") for example in EXAMPLES[task]], folder / "evaluation.jsonl")
+    for page in root / "README.md", folder / "README.md":
+        page.write_text("Ä\n<!-- table: benchmarks/table.py --model small -->\nold\n<!-- end of table -->\nend\n")
+    costs = {
+        "parameters": 5_000_000, "parameters_without_embeddings": 4_000_000, "assemble_ms": 1.0, "peak_memory_mb": 1.0,
+    }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(script, "measure_quality", lambda *_: {"bleu": 60.0, "ser": 2.0, "rouge_l": 65.0})
-        rows = script.measure_rows(modular, wanted, EXAMPLES)
-    for row in rows:
-        if row["trained"]:
-            row |= costs[modtf.Assembly.from_json(row["assembly"])]
-            row |= {
-                "parameters": 5_000_000,
-                "parameters_without_embeddings": 4_000_000,
-                "assemble_ms": 1.0,
-                "peak_memory_mb": 100.0,
-            }
-    return json.dumps(
-        {
-            "machine": "a machine",
-            "engine": "loop",
-            "threads": 1,
-            "examples": len(EXAMPLES),
-            "rows": rows,
-            "training": {},
-        }
-    )
+        patch.setenv(task.data_variable, str(data))
+        patch.setitem(modtf.tasks.TASKS, task.name, replace(task, model="small"))
+        patch.setattr("modtf.tasks.task.bundled", lambda name: root / "data" / name)
+        patch.setattr(modtf, "load", lambda name: modular)
+        for name, value in {
+            "ROOT": root, "BUNDLED_MODELS": ("small",), "RATIOS": (1, 2, 3), "sizes": lambda *_: costs,
+            "measure_quality": lambda *_: {metric.key: 60.0 for metric in task.metrics},
+        }.items():  # fmt: skip
+            patch.setattr(script, name, value)
+        patch.setattr(sys, "argv", ["table.py", "--model", "small", "--sentences", "2", "--batches", "1"])
+        script.main()
+    return root
 
 
 @pytest.fixture
-def table(written: str) -> dict[str, Any]:
-    return json.loads(written)
+def table(written: Path) -> dict[str, Any]:
+    return json.loads((written / "data" / "small" / "table.json").read_text())
 
 
 def grids(text: str) -> list[list[list[str]]]:
@@ -108,7 +149,7 @@ def test_each_engine_is_compared_with_itself(table: dict[str, Any]) -> None:
 
 
 def test_both_engines_write_the_same_number_of_tokens(
-    script: ModuleType, modular: modtf.ModularModel, monkeypatch: pytest.MonkeyPatch
+    script: ModuleType, modular: modtf.ModularModel, sources: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = []
 
@@ -118,8 +159,8 @@ def test_both_engines_write_the_same_number_of_tokens(
 
     monkeypatch.setattr(script, "decode", watched)
     original = modular.mapping.original
-    script.latencies(modular, [original], [example.source for example in EXAMPLES], 1, 1, {})
-    one, batch = (1, 1 + script.TOKENS), (len(EXAMPLES), 1 + script.TOKENS)
+    script.latencies(modular, [original], sources, 1, 1, {})
+    one, batch = (1, 1 + script.TOKENS), (len(sources), 1 + script.TOKENS)
     assert written == [("loop", one), ("generate", one)] * 2 + [("loop", batch), ("generate", batch)] * 2
 
 
@@ -129,16 +170,49 @@ def test_turns_begin_after_a_warm_up(script: ModuleType) -> None:
     assert "".join(order) == "ababab" and [len(values) for values in times.values()] == [2, 2]
 
 
-def test_the_readme_has_quality_by_row_and_speed_by_assembly(script: ModuleType, table: dict[str, Any]) -> None:
-    quality, speed = grids(script.markdown(table))
+def test_the_pages_get_the_table(script: ModuleType, task: Task, written: Path, table: dict[str, Any]) -> None:
+    assert table["examples"] == len(EXAMPLES[task])
+    text = script.markdown(table, task)
+    for page in written / "README.md", written / "data" / "small" / "README.md":
+        marker = "<!-- table: benchmarks/table.py --model small -->"
+        assert page.read_text() == f"Ä\n{marker}\n{text}<!-- end of table -->\nend\n"
+
+
+@pytest.mark.parametrize("name", BUNDLED_MODELS)
+def test_the_pages_show_the_stored_table(script: ModuleType, name: str, tmp_path: Path) -> None:
+    folder = ROOT / "data" / name
+    task = task_named(json.loads((folder / "modtf.json").read_text())["task"])
+    text = script.markdown(json.loads((folder / "table.json").read_text()), task)
+    for page in ROOT / "README.md", folder / "README.md":
+        copy = Path(shutil.copy(page, tmp_path))
+        script.insert(copy, name, text)
+        assert text.encode() in page.read_bytes() and copy.read_bytes() == page.read_bytes()
+
+
+def test_the_columns_are_those_of_the_task(script: ModuleType, task: Task, table: dict[str, Any]) -> None:
+    (columns, *_), _ = grids(script.markdown(table, task))
+    expected = {
+        E2E: ["BLEU (kept)", "SER % (of the original's)", "ROUGE-L (kept)", "BLEU untrained"],
+        TRANSLATION: ["BLEU (kept)", "chrF2 (kept)", "BLEU untrained"],
+    }
+    assert [name.strip() for name in columns[5:-2]] == expected[task]
+    for row in table["rows"]:
+        assert {"bleu", "bleu_kept", task.metrics[1].key, f"{task.metrics[1].key}_kept"} <= row.keys()
+        if row["trained"]:
+            assert row["bundled"].keys() == {"bleu", task.metrics[1].key, "examples"}
+
+
+def test_the_readme_has_quality_by_row_and_speed_by_assembly(
+    script: ModuleType, task: Task, table: dict[str, Any]
+) -> None:
+    text = script.markdown(table, task)
+    quality, speed = grids(text)
     assert len(quality) - 1 == 6 and len(speed) - 1 == len({str(row["assembly"]) for row in table["rows"]}) < 6
     assert speed[1][0].strip() == "size_first and speed_first", "at 1x both are the original"
-    assert not any("CTranslate2" in cell for line in speed for cell in line) and "CTranslate2" not in script.markdown(
-        table
-    )
+    assert "CTranslate2" not in text
 
 
-def test_the_readme_says_how_like_ctranslate2_writes(script: ModuleType, table: dict[str, Any]) -> None:
+def test_the_readme_says_how_like_ctranslate2_writes(script: ModuleType, task: Task, table: dict[str, Any]) -> None:
     table["ctranslate2"] = "4.8.5"
     trained = [row for row in table["rows"] if row["trained"]]
     for i, row in enumerate(trained):
@@ -146,37 +220,34 @@ def test_the_readme_says_how_like_ctranslate2_writes(script: ModuleType, table: 
             precision: row["generate"] | {"same_text": share}
             for precision, share in (("float32", 1.0), ("int8", 0.9 + i / 100))
         }
-    text = script.markdown(table)
+    text = script.markdown(table, task)
     assert sum("CTranslate2" in cell for cell in grids(text)[1][0]) == 2
     assert "CTranslate2 4.8.5" in text and "100 in float32 and 90 to 95 in int8" in text
 
 
 def test_known_quality_is_kept_without_old_speeds(
-    script: ModuleType, table: dict[str, Any], wanted: list[Any], tmp_path: Path
+    script: ModuleType, task: Task, written: Path, wanted: list[Any]
 ) -> None:
-    path = tmp_path / "table.json"
-    path.write_text(json.dumps(table))
-    rows, examples = script.known_rows(path, wanted)
-    assert examples == len(EXAMPLES) and [row["bleu"] for row in rows] == [60.0] * 12
+    rows, examples = script.known_rows(written / "data" / "small" / "table.json", wanted, task.metrics)
+    assert examples == len(EXAMPLES[task]) and [row["bleu"] for row in rows] == [60.0] * 12
     assert not any({*SPEEDS, "generate", "assemble_ms"} & row.keys() for row in rows)
 
 
 def test_quality_of_other_assemblies_is_refused(
-    script: ModuleType, table: dict[str, Any], wanted: list[Any], tmp_path: Path
+    script: ModuleType, task: Task, written: Path, wanted: list[Any]
 ) -> None:
-    path = tmp_path / "table.json"
     with pytest.raises(ModtfError, match=r"table.json is missing.*leave out --speed-only"):
-        script.known_rows(path, wanted)
-    path.write_text(json.dumps(table))
+        script.known_rows(written / "table.json", wanted, task.metrics)
     with pytest.raises(ModtfError, match=r"other assemblies.*leave out --speed-only"):
-        script.known_rows(path, wanted[:-1])
+        script.known_rows(written / "data" / "small" / "table.json", wanted[:-1], task.metrics)
 
 
-def test_the_page_reads_what_the_script_writes(table: dict[str, Any], modular: modtf.ModularModel) -> None:
-    for measured in table, json.loads(bundled("pocket/table.json").read_text()):
+def test_the_page_reads_what_the_script_writes(task: Task, table: dict[str, Any], modular: modtf.ModularModel) -> None:
+    stored = [json.loads(bundled(f"{task.model}/table.json").read_text())] if task.model else []
+    for measured in table, *stored:
         here = next(row for row in measured["rows"] if row["trained"] and row["ratio"] > 1)
-        assert len(quality_curve(measured["rows"], E2E.metrics, here).data) == 6
-        assert f"<b>{here['speed_up']:.2f}×</b>" in quality_html(here, True, measured, E2E.metrics[:2])
+        assert len(quality_curve(measured["rows"], task.metrics, here).data) == 6
+        assert f"<b>{here['speed_up']:.2f}×</b>" in quality_html(here, True, measured, task.metrics[:2])
         controller = Controller(modular, measured)
         assert controller.measured(modtf.Assembly.from_json(here["assembly"]), here["strategy"]) == (here, True)
 
@@ -191,12 +262,63 @@ def test_a_missing_ctranslate2_is_said_at_once(
     assert "-m pip install ctranslate2" in capsys.readouterr().err
 
 
-def test_ctranslate2_runs_the_same_model(script: ModuleType) -> None:
+def test_ctranslate2_runs_the_same_model(script: ModuleType, task: Task, sources: list[str]) -> None:
     pytest.importorskip("ctranslate2", reason="only the table's script needs it: pip install ctranslate2")
-    pocket = modtf.load("pocket")
-    assembly = pocket.choose(6)
-    translators = script.compile_assembly(pocket, assembly, threads=1)
-    sources = [example.source for example in EXAMPLES]
-    assert script.same_texts(pocket, assembly, translators, sources)["float32"] == 1
-    costs = script.latencies(pocket, [pocket.mapping.original], sources, 1, 1, {pocket.mapping.original: translators})
-    assert all(record.keys() >= SPEEDS for record in costs[pocket.mapping.original]["ctranslate2"].values())
+    if task.model:
+        modular = modtf.load(task.model)
+    else:
+        model, tokenizer = new_translator(EXAMPLES[task])
+        modular = modtf.modularize(model, tokenizer=tokenizer, task=task.name)
+    assembly, original = modular.choose(3), modular.mapping.original
+    translators = script.compile_assembly(modular, assembly, threads=1)
+    assert script.same_texts(modular, assembly, translators, sources)["float32"] == 1
+    costs = script.latencies(modular, [original], sources, 1, 1, {original: translators})
+    assert all(record.keys() >= SPEEDS for record in costs[original]["ctranslate2"].values())
+
+
+# -- bundle.py ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_bundle(task: Task, modular: modtf.ModularModel, data: Path, tmp_path: Path, parts: int) -> None:
+    kit, folder = tmp_path / "kit", tmp_path / "bundle"
+    modular.save_pretrained(kit, copy_original=True)
+    pairs = [(f"source {i}", f"text\u2028{i}") for i in range(8000)]
+    write_pairs(pairs, kit / "pairs.jsonl")
+    if task.draw:  # then the kit's training has drawn and written these
+        write_pairs([("a", "b")], kit / "evaluation.jsonl")
+    originals = [tmp_path / f"original-{i}" for i in range(parts)]
+    for steps, made in enumerate((kit, *originals)):
+        made.mkdir(exist_ok=True)
+        (made / "training.json").write_text(json.dumps({"steps": steps}))
+    script = load_script("bundle")
+    script.bundle(folder, kit, originals, str(data))
+
+    loaded = modtf.load(folder)
+    source = EXAMPLES[task][0].source
+    assert loaded.task == task.name and loaded.generate(source, ratio=3) == modular.generate(source, ratio=3)
+    assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) < 0.7 * sum(
+        path.stat().st_size for path in kit.rglob("*.safetensors")
+    )
+    assert read_pairs(folder / "pairs.jsonl") == [Example(source, (text,)) for source, text in pairs[::2]]
+    expected = [Example("a", ("b",))] if task.draw else EXAMPLES[task]
+    assert read_pairs(folder / "evaluation.jsonl") == expected
+    names = ["original"] if parts == 1 else ["original, part 1", "original, part 2"]
+    assert json.loads((folder / "training.json").read_text()) == {
+        "kit": {"steps": 0}, **{name: {"steps": i} for i, name in enumerate(names, 1)},
+    }  # fmt: skip
+
+
+def test_nothing_is_bundled_without_the_data(
+    modular: modtf.ModularModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit = tmp_path / "kit"
+    modular.save_pretrained(kit, copy_original=True)
+    write_pairs([("a", "b")], kit / "pairs.jsonl")
+    with pytest.raises(ModtfError):
+        load_script("bundle").bundle(tmp_path / "bundle", kit, [kit], str(tmp_path))
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_spread() -> None:
+    assert spread("abcdefg", 3) == ["a", "c", "e"] and spread("ab", 3) == ["a", "b"] and spread([], 3) == []

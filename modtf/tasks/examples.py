@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from modtf.errors import ModtfError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,12 @@ def group_pairs(pairs: Iterable[tuple[str, str]]) -> list[Example]:
     for source, target in pairs:
         grouped.setdefault(source, []).append(target)
     return [Example(source, tuple(targets)) for source, targets in grouped.items()]
+
+
+def spread(items: Sequence[T], number: int) -> list[T]:
+    """``number`` of the items, or all if there are fewer, evenly spaced over the list, since neighbours are alike."""
+    count = min(number, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def read_pairs(path: str | Path) -> list[Example]:

@@ -141,6 +141,8 @@ class Task:
     data_folder: str = "data"
     train_split: str = "train"
     test_split: str = "test"
+    #: what the examples of the test split are called below the measured table
+    test_inputs: str = "inputs of the test split"
     #: the bundled model whose folder holds examples of this task, if any
     model: str = ""
     #: varies an example (source, references), at random and anew each time that it is trained on
@@ -171,7 +173,7 @@ class Task:
         return rng.choice(self.bundled_examples("evaluation")).source if self.model else None
 
     def bundled_examples(self, name: str) -> list[Example]:
-        """Examples that the bundled original wrote: ``"pairs"`` to train on, ``"evaluation"`` to measure on.
+        """Bundled examples: ``"pairs"``, written by the bundled original, to train on; ``"evaluation"`` to measure on.
 
         Raises :class:`ModtfError` if no examples of this task are bundled.
         """

@@ -116,6 +116,7 @@ TRANSLATION = Task(
     read_data=read_data,
     data_variable="MODTF_TATOEBA_DIR",
     data_folder="tatoeba",
+    test_inputs="German sentences of the Tatoeba test split",
     judge=_judge,
     measure="chrF2 against the full model's translation",
     agreement="chrF2 against people's translations",

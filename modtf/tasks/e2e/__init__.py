@@ -72,6 +72,7 @@ E2E = Task(
     data_variable="MODTF_E2E_DIR",
     data_folder="e2e",
     train_split="train-cleaned",
+    test_inputs="meaning representations of the 2017 test set",
     model="pocket",
     vary=vary,
     judge=_judge,
