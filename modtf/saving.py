@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import errno
-import getpass
 import hashlib
 import json
 import os
@@ -193,7 +192,8 @@ def _write(
 def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Lock a folder against other processes of this machine: none may clean up what another has yet to name."""
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    lock = FileLock(Path(tempfile.gettempdir()) / f"modtf-{getpass.getuser()}-{place}.lock")
+    user = os.getuid() if hasattr(os, "getuid") else ""  # on Windows each user has a temporary folder
+    lock = FileLock(Path(tempfile.gettempdir()) / f"modtf-{user}-{place}.lock")
     with suppress(OSError, NotImplementedError):  # some disks have no locks
         lock.acquire()
     try:
