@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from modtf.modular import ModularModel
     from modtf.tasks import Task
 
+_DATA_HELP = "folder of the task's data, for E2E also hub (default: MODTF_E2E_DIR or MODTF_TATOEBA_DIR)"
+
 # `modtf --help` answers at once: whatever needs torch is imported by the command that needs it.
 
 
@@ -66,9 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("evaluate", help="measure the quality of assemblies on data of the model's task")
     _add_model(evaluate)
-    evaluate.add_argument(
-        "--data", help="folder of the task's data, or hub (default for E2E: MODTF_E2E_DIR, else ./e2e)"
-    )
+    evaluate.add_argument("--data", help=_DATA_HELP)
     evaluate.add_argument("--split", help="a file's name without extension, such as dev (default: the test split)")
     evaluate.add_argument("--ratios", type=float, nargs="+", default=[1, 2, 3, 4, 6])
     evaluate.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES)
@@ -293,7 +293,7 @@ def _train_kit(arguments: Sequence[str]) -> None:
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", default="e2e", help="task whose data and recipe to use (default %(default)s)")
-    parser.add_argument("--data", help="folder of the task's data, or hub (default for E2E: MODTF_E2E_DIR, else ./e2e)")
+    parser.add_argument("--data", help=_DATA_HELP)
 
 
 def _task_of(arguments: Sequence[str]) -> Task:
