@@ -45,10 +45,10 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int = 8000) -> PreTra
 
 
 def translator_config(vocabulary_size: int = 8000) -> BartConfig:
-    """BART-base's depth (6 + 6 layers), at a width that fits in a package and that a laptop runs."""
+    """BART-base's depth (6 + 6 layers), at a width that a laptop runs: with its kit 30 MB in half precision."""
     return BartConfig(
         vocab_size=vocabulary_size, d_model=256, encoder_layers=6, decoder_layers=6, encoder_attention_heads=4,
-        decoder_attention_heads=4, encoder_ffn_dim=640, decoder_ffn_dim=640, activation_function="gelu",
+        decoder_attention_heads=4, encoder_ffn_dim=256, decoder_ffn_dim=256, activation_function="gelu",
         max_position_embeddings=MAX_BYTES + 2, dropout=0.2, pad_token_id=0, eos_token_id=1, bos_token_id=2,
         decoder_start_token_id=2, forced_eos_token_id=None, scale_embedding=True,
     )  # fmt: skip
@@ -64,7 +64,7 @@ def new_translator(examples: Sequence[Example]) -> tuple[BartForConditionalGener
 
 TRANSLATOR = Recipe(
     new_original=new_translator,
-    original=Settings(steps=5_000, batch_size=256, learning_rate=2e-3, adamw_learning_rate=1e-3),
+    original=Settings(steps=4_200, batch_size=256, learning_rate=2e-3, adamw_learning_rate=1e-3),
     kit=Settings(steps=10_000, batch_size=256, learning_rate=2e-3, adamw_learning_rate=1e-3),
     pairs=150_000,
 )
