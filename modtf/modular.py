@@ -258,9 +258,12 @@ class ModularModel(nn.Module):
             "use_cache": False,
         }
 
-        def run(assembly: Assembly) -> Seq2SeqLMOutput:
-            with self.using(assembly), self.record(assembly, output_attentions) as (encoder, decoder):
-                outputs = self.model(**inputs)
+        def run(assembly: Assembly) -> Any:
+            with self.using(assembly):
+                if not (output_hidden_states or output_attentions):
+                    return self.model(**inputs)
+                with self.record(assembly, output_attentions) as (encoder, decoder):
+                    outputs = self.model(**inputs)
             recorded: dict[str, Any] = {}
             if output_hidden_states:
                 recorded |= {"encoder_hidden_states": encoder.hidden, "decoder_hidden_states": decoder.hidden}
@@ -270,7 +273,8 @@ class ModularModel(nn.Module):
                     "decoder_attentions": decoder.self_attention,
                     "cross_attentions": decoder.cross_attention,
                 }
-            return Seq2SeqLMOutput(**outputs, **{name: tuple(values) for name, values in recorded.items()})
+            # The configuration may ask transformers for its own record of them: these take its place.
+            return Seq2SeqLMOutput(**{**outputs, **{name: tuple(values) for name, values in recorded.items()}})
 
         if assembly is None or isinstance(assembly, Assembly):
             return run(assembly or self.mapping.original)

@@ -270,6 +270,18 @@ def test_several_assemblies_learn_from_one_pass_of_the_original(family: str, mak
         assert torch.equal(output.logits, alone.logits)
 
 
+def test_a_configuration_that_asks_for_hidden_states_changes_no_loss(
+    family: str, make_modular: Any, tmp_path: Path
+) -> None:
+    modular = make_modular(family, **NO_DROPOUT[family])
+    trainer, batch = make_trainer(modular, tmp_path), default_data_collator(examples(3))
+    expected, _ = trainer.losses(modular.train(), [ASSEMBLY], batch)
+    for config in (modular.config, *(stack.config for stack in stacks_of(modular.model))):
+        config.output_hidden_states = True
+    losses, _ = trainer.losses(modular, [ASSEMBLY], batch)
+    assert losses.keys() == expected.keys() and all(torch.equal(losses[name], expected[name]) for name in losses)
+
+
 def test_a_step_of_several_assemblies_changes_the_modules_of_all(make_modular: Any, tmp_path: Path) -> None:
     modular = make_modular("bart")
     banks = snapshot(modular.bank_weights())
