@@ -32,7 +32,7 @@ from modtf.mapping import Assembly, boundaries
 from modtf.tasks import TEXT, Example
 from modtf.training import ModularTrainer, ModularTrainingArguments
 from modtf.training.batches import WHOLE_BATCHES, encode_sources_once, only_batch
-from modtf.training.optimizer import MuonWithAdamW
+from modtf.training.optimizer import Muon, MuonWithAdamW
 from modtf.training.runs import train_original
 
 Batch = dict[str, torch.Tensor]
@@ -786,6 +786,21 @@ def test_muon_takes_matrices_and_adamw_the_rest() -> None:
     before = snapshot(model.state_dict())
     steps(model, optimizer, 2)
     assert changed(before, model.state_dict()) == {"embedding.weight", "matrix.weight", "matrix.bias"}
+
+
+@pytest.mark.parametrize("shape", [(7, 4), (4, 7)])
+def test_muon_moves_matrices_as_that_of_torch(shape: tuple[int, int]) -> None:
+    ours, theirs = (torch.nn.Parameter(torch.linspace(-1, 1, 28).view(shape).sin()) for _ in range(2))
+    optimizers = [
+        Muon([ours], lr=0.1, weight_decay=0.1),
+        torch.optim.Muon([theirs], lr=0.1, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    ]
+    for step in range(3):
+        gradient = torch.randn(shape, generator=torch.Generator().manual_seed(step))
+        for matrix, optimizer in zip((ours, theirs), optimizers, strict=True):
+            matrix.grad = gradient.clone()
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)  # theirs rounds to bfloat16
 
 
 def test_optimizer_state_round_trip(tmp_path: Path) -> None:
