@@ -33,9 +33,11 @@ class ReplacingSchedule:
     - *strategy* steps, the rest, run assemblies of :mod:`modtf.strategies`, with probability proportional to the ratio.
 
     p rises linearly from ``probability`` at the first step to 1 at ``full_at`` (a share of all steps). The coarsest
-    granularity that may be drawn rises from the finest one to the coarsest one at ``coarse_at`` (also a share). Raises
-    :class:`ModtfError` for a mapping without modules, for steps or a seed that are not whole numbers, and for shares
-    outside 0 to 1.
+    granularity that may be drawn rises from the finest one to the coarsest one at ``coarse_at`` (also a share).
+
+    With ``only``, every step runs that assembly: it becomes a student of one size, without module replacing. Raises
+    :class:`ModtfError` for a mapping without modules, for an ``only`` without modules, for steps or a seed that are not
+    whole numbers, and for shares outside 0 to 1.
     """
 
     mapping: Mapping
@@ -46,6 +48,7 @@ class ReplacingSchedule:
     coarse_at: float = 0.1
     mixtures: float = 0.1
     whole: float = 0.6
+    only: Assembly | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.mapping, Mapping):
@@ -69,6 +72,8 @@ class ReplacingSchedule:
                 "mixtures and whole are shares of all steps, "
                 f"but {self.mixtures} + {self.whole} is more than 1; lower one of them"
             )
+        if self.only is not None and self.mapping.check(self.only) == self.mapping.original:
+            raise ModtfError(f"{self.only} is the original, which does not train; give an assembly with modules")
 
     def replacing_probability(self, step: int) -> float:
         """p at a step, from ``probability`` up to 1."""
@@ -89,7 +94,7 @@ class ReplacingSchedule:
         The coarsest is furthest from the original, and so has the most to learn. Slimmable networks (Yu and Huang,
         2019) train their smallest network at every step, too.
         """
-        if count == 1 or len(self.allowed_granularities(step)) < len(self._granularities):
+        if count == 1 or self.only or len(self.allowed_granularities(step)) < len(self._granularities):
             return [self.draw(step, number) for number in range(count)]
         return [self.mapping.coarsest, *(self.draw(step, number) for number in range(count - 1))]
 
@@ -98,6 +103,8 @@ class ReplacingSchedule:
 
         A step that runs several draws them with ``number`` 0, 1, 2 ...
         """
+        if self.only:
+            return self.only
         rng = random.Random(f"{self.seed} replacing {step}" + (f" {number}" if number else ""))
         allowed = self.allowed_granularities(step)
         for _ in range(_TRIES):

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modtf.errors import ModtfError
-from modtf.mapping import Mapping, StackMapping, divisors
+from modtf.mapping import Assembly, Mapping, StackMapping, divisors
 from modtf.replacing import ReplacingSchedule
 
 TWELVE = StackMapping(12, (2, 3, 4, 6))
@@ -202,6 +202,8 @@ def test_a_draw_ends(mapping: Mapping, options: dict[str, Any]) -> None:
         ({"coarse_at": [0.5]}, "coarse_at is [0.5]; give a number from 0 to 1"),
         ({"mixtures": 0.5j}, "mixtures is 0.5j; give a number from 0 to 1"),
         ({"whole": True}, "whole is True; give a number from 0 to 1"),
+        ({"only": DEEP.original}, "is the original, which does not train"),
+        ({"only": Assembly((5,), (1,))}, "has no granularity 5"),
         ({"mapping": (12, 12)}, "mapping is (12, 12); give the mapping of a modular model"),
     ],
 )
@@ -215,3 +217,8 @@ def test_words_for_bad_options(options: dict[str, Any], words: str) -> None:
 def test_nothing_to_replace() -> None:
     with pytest.raises(ModtfError, match="nothing can be replaced; modularize it with granularities"):
         ReplacingSchedule(Mapping(StackMapping(1), StackMapping(6)), 10)
+
+
+def test_a_student_is_drawn_alone() -> None:
+    schedule = ReplacingSchedule(DEEP, 10, only=DEEP.coarsest)
+    assert set(schedule) == {DEEP.coarsest}

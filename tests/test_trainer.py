@@ -291,6 +291,14 @@ def test_a_step_of_several_assemblies_changes_the_modules_of_all(make_modular: A
     assert moved == set().union(*map(modules_of, drawn)) > modules_of(drawn[0])
 
 
+def test_a_training_of_one_assembly_changes_its_modules_alone(make_modular: Any, tmp_path: Path) -> None:
+    modular = make_modular("bart")
+    banks = snapshot(modular.bank_weights())
+    train(modular, tmp_path, assembly=str(ASSEMBLY))
+    moved = {".".join(name.split(".")[:3]) for name in changed(banks, modular.bank_weights())}
+    assert moved == modules_of(ASSEMBLY)
+
+
 def test_the_original_as_student_has_nothing_to_learn(family: str, make_modular: Any, tmp_path: Path) -> None:
     modular = make_modular(family).train()
     losses, _ = make_trainer(modular, tmp_path).losses(
@@ -898,10 +906,13 @@ def test_words_for_bad_arguments(options: dict[str, float], words: str, tmp_path
     [
         ({"mixtures": 0.7, "whole": 0.7}, "0.7 \\+ 0.7 is more than 1"),
         ({"full_at": 2.0}, "full_at is 2.0; give a number"),
+        ({"assembly": "2 and 2"}, "'2 and 2' is not an assembly"),
+        ({"assembly": "encoder 1·1 | decoder 1·1"}, "is the original, which does not train"),
+        ({"assembly": "encoder 2 | decoder 2", "assemblies_per_step": 2}, "leave one of them out"),
     ],
 )
 def test_an_impossible_schedule_is_refused_before_the_training(
-    options: dict[str, float], words: str, make_modular: Any, tmp_path: Path
+    options: dict[str, Any], words: str, make_modular: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(ModtfError, match=words):
         make_trainer(make_modular("t5", 2, 2), tmp_path, **options)
@@ -936,7 +947,7 @@ def test_a_shell_may_read_the_arguments(tmp_path: Path) -> None:
     (args,) = parser.parse_args_into_dataclasses([*typed, "--hidden-weight", "0.5", "--coarse_at", "0.3"])
     assert (args.hidden_weight, args.coarse_at, args.logits_weight) == (0.5, 0.3, 1.0)
     shown = " ".join(parser.format_help().split())
-    assert len(own_fields()) == 11
+    assert len(own_fields()) == 12
     for field in own_fields():
         assert field.metadata["help"] in shown
         assert field.metadata["help"].endswith(".")

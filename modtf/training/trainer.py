@@ -24,7 +24,8 @@ from modtf.replacing import ReplacingSchedule
 class ModularTrainingArguments(Seq2SeqTrainingArguments):
     """``Seq2SeqTrainingArguments`` with the weight of each loss and the settings of the replacing schedule.
 
-    The defaults are those of the bundled kit. A loss of weight 0 is not computed, nor is anything that only it needs.
+    With ``assembly`` there is no schedule: that one assembly learns at every step, as a student of its size. The
+    defaults are those of the bundled kit. A loss of weight 0 is not computed, nor is anything that only it needs.
     Attention maps exist only with eager attention; the trainer switches to it if ``attention_weight`` is above 0.
     Raises :class:`ModtfError` if a weight is below 0 or all are 0, and if the temperature is not above 0.
     """
@@ -63,6 +64,13 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
             "coarsest is always one of them."
         },
     )
+    assembly: str | None = field(
+        default=None,
+        metadata={
+            "help": "Train this assembly alone, as a student of one size: 'encoder 2·2·2 | decoder 6' or "
+            "'encoder [2]*3 | decoder 6' for six layers each. Unset, the replacing schedule draws one at each step."
+        },
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,6 +79,10 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
             raise ModtfError(f"the losses' weights are {weights}; give weights of 0 or more, at least one above 0")
         if self.assemblies_per_step < 1:
             raise ModtfError(f"assemblies_per_step is {self.assemblies_per_step}; give 1 or more")
+        if self.assembly is not None and self.assemblies_per_step > 1:
+            raise ModtfError(
+                f"assemblies_per_step is {self.assemblies_per_step}, but assembly asks for one alone; leave one of them out"
+            )
         if self.temperature <= 0:
             raise ModtfError(f"the temperature is {self.temperature}; give one above 0")
         if self.ddp_find_unused_parameters is None:  # type: ignore[has-type]
@@ -81,6 +93,7 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
         return ReplacingSchedule(
             mapping, steps, self.seed, probability=self.replacing_probability, full_at=self.full_at,
             coarse_at=self.coarse_at, mixtures=self.mixtures, whole=self.whole,
+            only=None if self.assembly is None else Assembly.parse(self.assembly),
         )  # fmt: skip
 
 
