@@ -208,7 +208,6 @@ def _train_original(arguments: Sequence[str]) -> None:
     def add(parser: argparse.ArgumentParser) -> None:
         _add_data(parser)
         parser.add_argument("--begin-with", type=Path, help="folder of a model to train further (default: a new model)")
-        parser.add_argument("--dropout", type=float, help="probability in all layers (default: the model's)")
 
     task = _task_of(arguments)
     recipe = recipe_for(task)
@@ -217,8 +216,6 @@ def _train_original(arguments: Sequence[str]) -> None:
     )
     check_model_folder(options.begin_with)
     _hide_loading()
-    if options.dropout is not None and not 0 <= options.dropout < 1:
-        raise ModtfError(f"--dropout is {options.dropout:g}; give a probability of at least 0 and below 1")
     if options.begin_with is None and recipe.new_original is None:
         raise ModtfError(f"no recipe makes a new model for the task {task.name!r}; give one: --begin-with FOLDER")
     examples = task.read_data(options.data or data_folder(task), task.train_split)
@@ -245,7 +242,7 @@ def _train_kit(arguments: Sequence[str]) -> None:
     from modtf.training import ModularTrainingArguments
     from modtf.training.machine import use_cpu_well
     from modtf.training.options import check_model_folder, parse_training
-    from modtf.training.runs import load_original, train_kit, with_texts_of_the_original
+    from modtf.training.runs import load_original, set_dropout, train_kit, with_texts_of_the_original
     from modtf.training.trainer import check_training
 
     task = _task_of(arguments)
@@ -287,6 +284,8 @@ def _train_kit(arguments: Sequence[str]) -> None:
     if options.pairs:
         path = _texts_of_the_original(modular, examples, options.pairs, args.seed, Path(args.output_dir))
         examples = with_texts_of_the_original(examples, read_pairs(path))
+    if options.dropout is not None:
+        set_dropout(modular.model, options.dropout)
     train_kit(modular, task, examples, args, options.batch_size, options.adamw_learning_rate)
     print(f"the modular model is in {args.output_dir} after {(time.monotonic() - started) / 60:.1f} minutes")
 

@@ -162,6 +162,7 @@ def test_export(tmp_path: Path) -> None:
         (["train", "original", "--dropout", "1", "--output", "out"], "--dropout is 1"),
         (["train", "original", "--begin-with", "/nowhere", "--output", "out"], "/nowhere holds no model"),
         (["train", "kit", "--original", "/nowhere", "--output", "out"], "/nowhere holds no model"),
+        (["train", "kit", "--original", ORIGINAL, "--dropout", "-1", "--output", "out"], "--dropout is -1"),
         (
             ["train", "kit", "--original", ORIGINAL, "--granularities", "5", "--output", "out"],
             "granularity 5 does not divide",

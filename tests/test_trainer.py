@@ -33,7 +33,7 @@ from modtf.tasks import TEXT, Example
 from modtf.training import ModularTrainer, ModularTrainingArguments
 from modtf.training.batches import WHOLE_BATCHES, encode_sources_once, only_batch
 from modtf.training.optimizer import Muon, MuonWithAdamW
-from modtf.training.runs import train_original
+from modtf.training.runs import set_dropout, train_original
 
 Batch = dict[str, torch.Tensor]
 NO_DROPOUT = {"bart": {"dropout": 0.0}, "t5": {"dropout_rate": 0.0}, "t5-gated": {"dropout_rate": 0.0}}
@@ -780,6 +780,19 @@ def steps(model: Toy, optimizer: torch.optim.Optimizer, count: int) -> None:
         optimizer.zero_grad()
         model(torch.tensor([i % 5, 1])).backward()
         optimizer.step()
+
+
+def test_dropout_of_a_training(family: str, make_modular: Any) -> None:
+    modular = make_modular(family).train()
+    batch = default_data_collator(examples(3))
+
+    def moves() -> bool:
+        first, second = (modular(modular.mapping.coarsest, **batch).logits for _ in range(2))
+        return not torch.equal(first, second)
+
+    assert moves()
+    set_dropout(modular.model, 0.0)
+    assert not moves()
 
 
 def test_muon_takes_matrices_and_adamw_the_rest() -> None:

@@ -93,6 +93,7 @@ def parse_training(
         default=settings.adamw_learning_rate,
         help="for all but the matrices; independent of --learning-rate (default %(default)s)",
     )
+    own.add_argument("--dropout", type=float, help="probability in all layers that train (default: the model's)")
     threads = os.environ.get("OMP_NUM_THREADS", "")
     own.add_argument(
         "--threads",
@@ -147,6 +148,8 @@ def _checked(kind: type[Seq2SeqTrainingArguments], values: dict[str, Any], optio
     for name, value in rates.items():
         if not 0 < value < float("inf"):
             raise ModtfError(f"--{name} is {value:g}; give a number above 0")
+    if options.dropout is not None and not 0 <= options.dropout < 1:
+        raise ModtfError(f"--dropout is {options.dropout:g}; give a probability of at least 0 and below 1")
     if not 0 <= values["seed"] < 2**32:
         raise ModtfError(f"--seed is {values['seed']}; give a number from 0 to {2**32 - 1}")
     if values["per_device_train_batch_size"] is None:

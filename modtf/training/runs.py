@@ -40,7 +40,7 @@ def load_original(folder: str | Path) -> PreTrainedModel:
 
 
 def set_dropout(model: PreTrainedModel, probability: float) -> None:
-    """Train all layers with this dropout probability; the model's configuration keeps its own."""
+    """Let all layers that train drop out with this probability; the model's configuration keeps its own."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = probability
