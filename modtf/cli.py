@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", help="a file's name without extension, such as dev (default: the test split)")
     evaluate.add_argument("--ratios", type=float, nargs="+", default=[1, 2, 3, 4, 6])
     evaluate.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES)
+    evaluate.add_argument("--beams", type=int, default=1, help="beams of the search (default %(default)s: greedy)")
     evaluate.add_argument("--json", type=Path, help="file to which the scores are written as well")
     evaluate.set_defaults(run=_evaluate)
 
@@ -166,6 +167,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     if options.json and not options.json.absolute().parent.is_dir():
         raise ModtfError(f"there is no folder {options.json.absolute().parent}; create it first")
+    if options.beams < 1:
+        raise ModtfError(f"--beams is {options.beams}; give 1 or more")
     modular = _load(options).to(_device())
     task = task_named(modular.task)
     split = options.split or task.test_split
@@ -177,12 +180,19 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"{'layers':>7} {'ratio':>6} {''.join(f'{metric.name:>13}' for metric in task.metrics)}  assembly")
     for assembly in chosen:
         with tqdm(total=len(examples), desc=assembly.shape, leave=False, file=sys.stderr) as bar:
-            scores = measure_quality(modular, assembly, examples, progress=_moving(bar))
+            scores = measure_quality(modular, assembly, examples, progress=_moving(bar), num_beams=options.beams)
         values = "".join(f"{scores[metric.key]:13.2f}" for metric in task.metrics)
         print(f"{assembly.shape:>7} {assembly.ratio:6.2f} {values}  {assembly}", flush=True)
         rows.append({"assembly": assembly.to_json(), "ratio": assembly.ratio, **scores})
     if options.json:
-        record = {"model": options.model, "task": task.name, "split": split, "examples": len(examples), "rows": rows}
+        record = {
+            "model": options.model,
+            "task": task.name,
+            "split": split,
+            "examples": len(examples),
+            "beams": options.beams,
+            "rows": rows,
+        }
         options.json.write_text(json.dumps(record, indent=2) + "\n")
 
 

@@ -97,17 +97,19 @@ def write_texts(
     sources: Sequence[str],
     batch_size: int = 64,
     progress: Callable[[int], None] = lambda done: None,
+    **generate_options: Any,
 ) -> list[str]:
-    """Greedy texts of an assembly for many sources, in their order; a batch holds sources of similar length.
+    """Texts of an assembly for many sources, in their order; a batch holds sources of similar length.
 
-    ``progress`` is called after each batch with the number of texts written so far.
+    They are greedy, unless ``generate_options`` say otherwise (see :meth:`ModularModel.generate`). ``progress`` is
+    called after each batch with the number of texts written so far.
     """
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     texts = [""] * len(sources)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        written = modular.write([sources[i] for i in rows], assembly)
-        for row, text in zip(rows, written.texts, strict=True):
+        written = modular.generate([sources[i] for i in rows], assembly=assembly, **generate_options)
+        for row, text in zip(rows, written, strict=True):
             texts[row] = text
         progress(start + len(rows))
     return texts
@@ -119,9 +121,11 @@ def measure_quality(
     examples: Sequence[Example],
     batch_size: int = 64,
     progress: Callable[[int], None] = lambda done: None,
+    **generate_options: Any,
 ) -> dict[str, float]:
-    """Scores of an assembly's greedy texts on examples with references, by the metrics of the model's task."""
-    texts = write_texts(modular, assembly, [example.source for example in examples], batch_size, progress)
+    """Scores of an assembly's texts (:func:`write_texts`) on examples with references, by the task's metrics."""
+    sources = [example.source for example in examples]
+    texts = write_texts(modular, assembly, sources, batch_size, progress, **generate_options)
     return task_named(modular.task).score(examples, texts)
 
 

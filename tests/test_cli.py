@@ -139,8 +139,9 @@ def test_generate_and_evaluate(data: Path, tmp_path: Path) -> None:
     written = run("generate", "--ratio", "3", "name[The Vaults], eatType[pub], food[French]")
     assert "full: 12-12 layers" in written and "assembled: 4-4 layers" in written and "tokens/s" in written
     table = run(
-        "evaluate", "--data", data, "--ratios", "1", "--strategies", "size_first", "--json", tmp_path / "scores.json"
-    )
+        "evaluate", "--data", data, "--ratios", "1", "--strategies", "size_first", "--json", tmp_path / "scores.json",
+        "--beams", "2",
+    )  # fmt: skip
     assert "12-12" in table and (tmp_path / "scores.json").exists()
 
 
@@ -169,6 +170,7 @@ def test_export(tmp_path: Path) -> None:
         ),
         (["train", "kit", "--original", ORIGINAL, "--data", "/nowhere", "--output", "out"], "/nowhere"),
         (["train", "original", "--batch-size", "0", "--output", "out"], "--batch-size is 0"),
+        (["evaluate", "--beams", "0"], "--beams is 0"),
         (["evaluate", "--json", "no/such/scores.json"], "no folder"),
     ],
 )
