@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sacrebleu
 import torch
 import transformers
+from bootstrap import DRAWS, bleu_counts, bleu_of, draws_of
 
 import modtf
 from modtf.errors import ModtfError
@@ -40,8 +40,6 @@ SOURCE = (
     "told are made from these by benchmarks/published.py; no system wrote them so."
 )
 RATIOS = (2, 4, 6)
-#: Bootstrap samples: draws of as many inputs, with replacement.
-DRAWS = 2000
 #: How Slug, TGen and people say it; to reverse it, "not" before it is removed or added.
 _FAMILY_FRIENDLY = re.compile(r"(not )?(a )?((?:kids?|child|children|family|families)[- ]*friendly)")
 
@@ -156,14 +154,17 @@ def differences_from_1x(examples: Sequence[Example]) -> list[dict[str, Any]]:
     sources = [example.source for example in examples]
     mrs = [parse_mr(source) for source in sources]
     slots = np.array([len(mr) for mr in mrs])
-    draws = np.random.default_rng(0).integers(len(examples), size=(DRAWS, len(examples)))
+    draws = draws_of(len(examples))
     all_once = np.arange(len(examples))[None]
 
     def measure(ratio: float) -> dict[str, Any]:
         """Scores (1 + draws,): of all inputs, then of each bootstrap sample."""
         texts = write_texts(pocket, pocket.choose(ratio), sources)
         counts = np.array(
-            [bleu_counts(text, example.references) for text, example in zip(texts, examples, strict=True)]
+            [
+                bleu_counts(text, example.references, lowercase=True)
+                for text, example in zip(texts, examples, strict=True)
+            ]
         )
         errors = np.array([check(mr, text).errors for text, mr in zip(texts, mrs, strict=True)])
         return {
@@ -181,21 +182,6 @@ def differences_from_1x(examples: Sequence[Example]) -> list[dict[str, Any]]:
         print(made, flush=True)
         rows.append(made)
     return rows
-
-
-def bleu_counts(text: str, references: Sequence[str]) -> list[int]:
-    """The ten numbers of one text that BLEU sums over all texts.
-
-    These are the matched and all n-grams (n from 1 to 4), and the lengths of the text and of the nearest reference.
-    """
-    one = sacrebleu.sentence_bleu(text, list(references), lowercase=True)
-    return [*one.counts, *one.totals, one.sys_len, one.ref_len]
-
-
-def bleu_of(sums: np.ndarray) -> np.ndarray:
-    """BLEU from sums (draws, 10) of :func:`bleu_counts`."""
-    matched, ngrams, length, reference_length = sums[:, :4], sums[:, 4:8], sums[:, 8], sums[:, 9]
-    return 100 * np.exp(np.minimum(0, 1 - reference_length / length) + np.log(matched / ngrams).mean(1))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,367 @@
+"""One kit against what people would use instead: trainings from one original, on the same data, at equal cost.
+
+    python benchmarks/versus.py translator --data <folder> --pairs <pairs.jsonl of the kit's training>
+    python benchmarks/versus.py translator --data <folder> --report
+
+Cost is counted in floating-point operations of forward and backward passes, the teacher's included. A budget is what a
+kit needs for so many steps. Each method has it twice: *equal total*, the students of all sizes share the budget of one
+kit; and *equal each*, every student has it for itself. Methods that train once for all sizes have it once.
+
+Each training has a folder in build/versus/<model>/; run again, the script resumes and leaves out what is done. Several
+of them may work side by side (--part 1/2 and --part 2/2). --report writes data/<model>/versus.json from what is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from bootstrap import DRAWS, bleu_counts, bleu_of, draws_of
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import modtf
+from modtf.architectures import architecture_of, set_attention, stacks_of
+from modtf.bundled import BUNDLED_MODELS
+from modtf.cli import data_folder
+from modtf.errors import ModtfError
+from modtf.evaluation import write_texts
+from modtf.mapping import Assembly, LayerPath, Mapping
+from modtf.modular import ModularModel
+from modtf.recipes import recipe_for
+from modtf.strategies import choose
+from modtf.tasks import Example, task_named
+from modtf.tasks.batches import TaskBatches
+from modtf.tasks.examples import read_pairs, spread
+from modtf.training.batches import WHOLE_BATCHES
+from modtf.training.machine import fast_bf16, use_cpu_well
+from modtf.training.runs import set_dropout, train_kit, train_original, with_texts_of_the_original
+
+ROOT = Path(__file__).parents[1]
+#: Budgets in steps of a kit. Four sizes, and a factor of 4: what is equal each at one budget is equal total at the next.
+BUDGETS = (150, 600, 2400)
+#: Steps whose operations are counted, spread over a training.
+COUNTED = 24
+#: Probability that LayerDrop skips a layer.
+LAYER_DROP = 0.5
+DEV_INPUTS = 600
+
+LABELS = {"labels_weight": 1.0, "logits_weight": 0.0, "hidden_weight": 0.0}
+
+
+@dataclass(frozen=True)
+class Method:
+    """How the layers of an assembly learn."""
+
+    #: on what: people's texts, the original's, or both
+    texts: str = "both"
+    #: one training for all sizes
+    for_all: bool = False
+    #: begin with the first layer of each group, as a kit does, or with alternating ones, as DistilBART
+    alternating: bool = False
+    #: what differs from the defaults of ModularTrainingArguments
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+METHODS = {
+    "kit": Method(for_all=True, options={"assemblies_per_step": 3}),
+    "KD": Method(),
+    "sequence-level KD": Method("original", options=LABELS),
+    "SFT": Method("people", options=LABELS),
+    "SFT, alternating layers": Method("people", alternating=True, options=LABELS),
+    "Theseus": Method("people", options=LABELS | {"mixtures": 1.0, "whole": 0.0, "coarse_at": 0.0}),
+    "LayerDrop": Method("people", for_all=True),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: of a method, for a size (all of them if it is empty), at a cost in steps of a kit."""
+
+    method: str
+    size: str
+    cost: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        method = self.method.replace(",", "").replace(" ", "-")
+        return f"{method}-{self.size or 'all'}-{self.cost:g}-{self.seed}"
+
+    @classmethod
+    def of(cls, result: dict[str, Any]) -> Run:
+        return cls(*(result[name] for name in ("method", "size", "cost", "seed")))
+
+
+def sizes_of(mapping: Mapping) -> dict[str, Assembly]:
+    """Size first at 2x, 3x and 6x, and a full encoder with the smallest decoder."""
+    sizes = {f"{ratio}x": choose(mapping, ratio, "size_first") for ratio in (2, 3, 6)}
+    return sizes | {"fast": Assembly(mapping.encoder.original, mapping.coarsest.decoder)}
+
+
+def plan(sizes: Sequence[str], budgets: Sequence[float], seeds: Sequence[int]) -> list[Run]:
+    """All trainings, the cheapest first; more than one seed except at the largest budget."""
+    runs: dict[Run, None] = {}
+    for budget in budgets:
+        for seed in seeds if budget < max(budgets) else seeds[:1]:
+            for name, method in METHODS.items():
+                if method.for_all:
+                    runs[Run(name, "", budget, seed)] = None
+                else:
+                    for size in sizes:
+                        runs[Run(name, size, budget / len(sizes), seed)] = None
+                        runs[Run(name, size, budget, seed)] = None
+    return sorted(runs, key=lambda run: (run.cost, run.seed))
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+class Comparison:
+    """What all trainings have in common."""
+
+    def __init__(self, model: str, data: str | None, pairs: Path | None) -> None:
+        self.model = model
+        kit = modtf.load(model)
+        self.mapping, self.tokenizer, self.task = kit.mapping, kit.tokenizer, task_named(kit.task)
+        self.sizes = sizes_of(self.mapping)
+        self.recipe = recipe_for(self.task)
+        folder = data or data_folder(self.task)
+        self.people = self.task.read_data(folder, self.task.train_split)
+        self.written = read_pairs(pairs) if pairs else list(self.task.bundled_examples("pairs"))
+        self.dev = spread(self.task.read_data(folder, "dev"), DEV_INPUTS)
+        self.test = self.task.read_data(folder, self.task.test_split)
+        self._kit_step: float | None = None
+
+    def original(self) -> transformers.PreTrainedModel:
+        original = modtf.load(self.model).assemble()
+        set_attention(original, "eager")
+        return original
+
+    def modular(self, run: Run) -> ModularModel:
+        """The untrained modules of a run: of all granularities for a kit, of those of its size for a student."""
+        original = self.original()
+        paths = (self.mapping.encoder.granularities, self.mapping.decoder.granularities)
+        if run.size:
+            paths = tuple(tuple(sorted(set(path) - {1})) for path in self.sizes[run.size].paths)
+        modular = modtf.modularize(
+            original, paths[0], decoder_granularities=paths[1], tokenizer=self.tokenizer, task=self.task.name
+        )
+        if METHODS[run.method].alternating:
+            take_alternating_layers(modular, self.sizes[run.size])
+        set_dropout(modular.model, 0.0)
+        return modular
+
+    def examples(self, texts: str) -> Sequence[Example]:
+        if texts == "both":
+            return with_texts_of_the_original(self.people, self.written)
+        return self.people if texts == "people" else self.written
+
+    def arguments(self, run: Run, steps: int, folder: Path) -> Any:
+        given = {
+            "output_dir": str(folder), "max_steps": steps, "learning_rate": self.recipe.kit.learning_rate,
+            "warmup_steps": min(100, steps // 10), "lr_scheduler_type": "linear", "seed": run.seed, "report_to": "none",
+            "save_steps": max(200, steps // 10), "save_total_limit": 1, "logging_steps": 50, "disable_tqdm": True,
+            "use_cpu": not torch.cuda.is_available(), "bf16": fast_bf16(), "dataloader_pin_memory": False,
+            **WHOLE_BATCHES,
+        }  # fmt: skip
+        if run.method == "LayerDrop":
+            return transformers.Seq2SeqTrainingArguments(**given)
+        options = dict(METHODS[run.method].options)
+        if run.size and run.method != "Theseus":
+            options["assembly"] = str(self.sizes[run.size])
+        return modtf.ModularTrainingArguments(**given, **options)
+
+    def operations(self, run: Run, batch_size: int) -> float:
+        """Floating-point operations of a step, the mean over some."""
+        examples = self.examples(METHODS[run.method].texts)
+        batches = TaskBatches(self.task, examples[:20_000], self.tokenizer, COUNTED, batch_size, run.seed)
+        args = self.arguments(run, COUNTED, ROOT / "build" / "versus" / "counted")
+        if run.method == "LayerDrop":
+            model: Any = drop_layers(self.original().train().requires_grad_(True))
+        else:
+            model = self.modular(run)
+            trainer = modtf.ModularTrainer(model, args, train_dataset=batches)
+            model.train()
+        with FlopCounterMode(display=False) as counter:
+            for step in range(COUNTED):
+                batch = {name: value for name, value in batches[step].items() if name != "source_index"}
+                batch |= {name: batch[name][batches[step]["source_index"]] for name in ("input_ids", "attention_mask")}
+                if run.method == "LayerDrop":
+                    loss = model(**batch).loss
+                else:
+                    trainer.state.global_step = step
+                    loss = trainer.compute_loss(model, batch)
+                loss.backward()
+        return counter.get_total_flops() / COUNTED
+
+    def steps(self, run: Run, batch_size: int) -> int:
+        """As many as the run's cost pays for."""
+        if self._kit_step is None:
+            self._kit_step = self.operations(Run("kit", "", 1, 0), batch_size)
+        if run.method == "kit":
+            return round(run.cost)
+        return max(1, round(run.cost * self._kit_step / self.operations(run, batch_size)))
+
+    def train(self, run: Run, folder: Path) -> dict[str, Any]:
+        """Train it, or go on with it, and write its texts for dev and test."""
+        settings, examples = self.recipe.kit, self.examples(METHODS[run.method].texts)
+        transformers.set_seed(run.seed)
+        steps = self.steps(run, settings.batch_size)
+        args = self.arguments(run, steps, folder)
+        started = time.monotonic()
+        if run.method == "LayerDrop":
+            model = drop_layers(self.original().requires_grad_(True))
+            train_original(model, self.tokenizer, self.task, examples, args, settings.batch_size, settings.adamw_learning_rate)  # fmt: skip
+            kept = self.original()
+            kept.load_state_dict(model.state_dict())
+            modular = modtf.modularize(
+                kept, self.mapping.encoder.granularities, decoder_granularities=self.mapping.decoder.granularities,
+                tokenizer=self.tokenizer, task=self.task.name,
+            )  # fmt: skip
+        else:
+            modular = self.modular(run)
+            train_kit(modular, self.task, examples, args, settings.batch_size, settings.adamw_learning_rate)
+        seconds = time.monotonic() - started
+        modular.eval()
+        texts = {}
+        for size, assembly in self.sizes.items():
+            if size == run.size or not run.size:
+                texts[size] = {
+                    split: write_texts(modular, assembly, [example.source for example in of_split])
+                    for split, of_split in (("dev", self.dev), ("test", self.test))
+                }
+        return {**asdict(run), "steps": steps, "seconds": round(seconds), "texts": texts}
+
+
+def take_alternating_layers(modular: ModularModel, assembly: Assembly) -> None:
+    """Begin with layers as far apart as possible, the first and the last among them (DistilBART's 0, 2, 5 of 6)."""
+    for stack, path in zip(modular.stacks, assembly.paths, strict=True):
+        layers = list(stack.layers(path))
+        originals = list(stack.layers((1,) * sum(path)))
+        for layer, taken in zip(layers, alternating(path), strict=True):
+            if layer is not originals[taken]:
+                layer.load_state_dict(originals[taken].state_dict())
+
+
+def alternating(path: LayerPath) -> list[int]:
+    """The original layers, as many as the path has."""
+    last = sum(path) - 1
+    return [round(last * i / (len(path) - 1)) if len(path) > 1 else 0 for i in range(len(path))]
+
+
+class Dropping(nn.ModuleList):
+    """Skips each layer but the first at random while it trains: LayerDrop (Fan, Grave, Joulin, 2020).
+
+    T5's first layer makes the position biases of all.
+    """
+
+    def __iter__(self) -> Any:
+        for number, layer in enumerate(super().__iter__()):
+            if not self.training or number == 0 or torch.rand(()) >= LAYER_DROP:
+                yield layer
+
+
+def drop_layers(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
+    architecture = architecture_of(model)
+    for stack in stacks_of(model):
+        setattr(stack, architecture.layers, Dropping(getattr(stack, architecture.layers)))
+    return model
+
+
+# -- results -----------------------------------------------------------------------------------------------------------
+
+
+def scored(comparison: Comparison, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each training and size, with its scores, and the difference from the kit at equal total and each.
+
+    A difference has its 95 % interval: a paired bootstrap over the inputs of the test set.
+    """
+    task, test, rows = comparison.task, comparison.test, []
+    counts = {
+        (Run.of(result), size): np.array(
+            [bleu_counts(text, example.references) for text, example in zip(texts["test"], test, strict=True)]
+        )
+        for result in results
+        for size, texts in result["texts"].items()
+    }
+    draws = draws_of(len(test))
+    for result in results:
+        run = Run.of(result)
+        for size, texts in result["texts"].items():
+            row = {**asdict(run), "size": size, "steps": result["steps"], "seconds": result["seconds"]}
+            for split, examples in (("dev", comparison.dev), ("test", test)):
+                row[split] = {name: round(value, 2) for name, value in task.score(examples, texts[split]).items()}
+            shares = {"equal_each": 1} | ({} if METHODS[run.method].for_all else {"equal_total": len(comparison.sizes)})
+            for name, share in shares.items():
+                kit = Run("kit", "", run.cost * share, run.seed), size
+                if kit in counts and run.method != "kit":
+                    row[name] = difference(counts[run, size], counts[kit], draws)
+            rows.append(row)
+    return rows
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray, draws: np.ndarray) -> dict[str, Any]:
+    """BLEU minus the kit's, and its 95 % interval."""
+    drawn = bleu_of(ours[draws].sum(1)) - bleu_of(theirs[draws].sum(1))
+    whole = bleu_of(ours.sum(0, keepdims=True)) - bleu_of(theirs.sum(0, keepdims=True))
+    return {"bleu": round(float(whole[0]), 2), "interval": np.percentile(drawn, [2.5, 97.5]).round(2).tolist()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=BUNDLED_MODELS)
+    parser.add_argument("--data", help="(default: the folder that the task's environment variable names)")
+    parser.add_argument("--pairs", type=Path, help="the original's texts (default: the bundled ones, which are few)")
+    parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="in steps of a kit")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=(0, 1, 2), help="the largest budget has the first alone"
+    )
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--part", default="1/1", help="which of several scripts that share the work this one is")
+    parser.add_argument("--report", action="store_true", help="write data/<model>/versus.json from what is done")
+    options = parser.parse_args()
+    use_cpu_well(1)
+    transformers.logging.disable_progress_bar()
+    comparison = Comparison(options.model, options.data, options.pairs)
+    folder = ROOT / "build" / "versus" / options.model
+    wanted = plan(list(comparison.sizes), options.budgets, options.seeds)
+    if options.report:
+        report(comparison, [folder / run.name / "result.json" for run in wanted])
+        return
+    part, parts = map(int, options.part.split("/"))
+    for number, run in enumerate(run for run in wanted if run.method in options.methods):
+        result = folder / run.name / "result.json"
+        if number % parts == part - 1 and not result.exists():
+            made = comparison.train(run, folder / run.name)
+            result.write_text(json.dumps(made, ensure_ascii=False) + "\n", encoding="utf-8")
+            print(f"{run.name}: {made['steps']} steps in {made['seconds']} s", flush=True)
+
+
+def report(comparison: Comparison, paths: Sequence[Path]) -> None:
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+    made = {
+        "made_by": "benchmarks/versus.py",
+        "of": len(paths), "done": len(results), "examples": len(comparison.test), "draws": DRAWS,
+        "kit_step_operations": comparison.operations(Run("kit", "", 1, 0), comparison.recipe.kit.batch_size),
+        "sizes": {name: assembly.to_json() for name, assembly in comparison.sizes.items()},
+        "rows": scored(comparison, results),
+    }  # fmt: skip
+    (ROOT / "data" / comparison.model / "versus.json").write_text(json.dumps(made, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ModtfError as error:
+        sys.exit(str(error))

@@ -1,0 +1,140 @@
+"""The comparison of a kit with students: what is trained, at what cost, and what is written down."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from test_table import load_script
+
+import modtf
+from modtf.recipes.recipe import Recipe
+from modtf.tasks.examples import write_pairs
+from modtf.training.options import Settings
+
+ROOT = Path(__file__).parents[1]
+LINES = [
+    ("I have been waiting for you all day.", "Ich habe den ganzen Tag auf dich gewartet."),
+    ("Tom is reading a book in the garden.", "Tom liest im Garten ein Buch."),
+    ("Who is the man at the door?", "Wer ist der Mann an der Tür?"),
+]
+
+
+def write_less(modular: modtf.ModularModel, assembly: modtf.Assembly, sources: list[str]) -> list[str]:
+    """People's texts, without the last words where few layers are left."""
+    texts = {german: english for english, german in LINES}
+    return [" ".join(texts[source].split()[: len(assembly.encoder) + 4]) for source in sources]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        return load_script("versus")
+
+
+@pytest.fixture
+def arguments(
+    script: ModuleType, make_model: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    kit = modtf.modularize(
+        make_model("bart", vocabulary=len(tokenizer)), (2, 3, 6), tokenizer=tokenizer, task="translation"
+    )
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}.tsv").write_text("".join(f"{english}\t{german}\n" for english, german in LINES))
+    write_pairs([("Mir ist kalt.", "I'm cold.")], tmp_path / "pairs.jsonl")
+    (tmp_path / "data" / "translator").mkdir(parents=True)
+    recipe = Recipe(kit=Settings(steps=1, batch_size=2, learning_rate=1e-2, adamw_learning_rate=1e-2))
+    monkeypatch.setattr(modtf, "load", lambda name: copy.deepcopy(kit))
+    for name, value in {
+        "ROOT": tmp_path,
+        "BUNDLED_MODELS": ("translator",),
+        "COUNTED": 2,
+        "write_texts": write_less,
+    }.items():
+        monkeypatch.setattr(script, name, value)
+    monkeypatch.setattr(script, "recipe_for", lambda task: recipe)
+    return ["versus.py", "translator", "--data", str(tmp_path), "--pairs", str(tmp_path / "pairs.jsonl"),
+            "--budgets", "4", "--seeds", "0"]  # fmt: skip
+
+
+def test_every_method_is_trained_and_compared_with_the_kit(
+    script: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for more in (["--part", "1/2"], ["--part", "2/2"], ["--report"]):
+        monkeypatch.setattr(sys, "argv", [*arguments, *more])
+        script.main()
+    made = json.loads((tmp_path / "data" / "translator" / "versus.json").read_text())
+    assert made["done"] == made["of"] == 2 + 2 * 4 * 5
+    rows = {(row["method"], row["size"], row["cost"]): row for row in made["rows"]}
+    assert {method for method, _, _ in rows} == set(script.METHODS)
+    for (method, size, cost), row in rows.items():
+        assert row["dev"].keys() == row["test"].keys() == {"bleu", "chrf"}
+        if method not in ("kit", "LayerDrop"):
+            of_kit = rows["kit", size, 4]["test"]["bleu"]
+            name = "equal_each" if cost == 4 else "equal_total"
+            assert row[name]["bleu"] == pytest.approx(row["test"]["bleu"] - of_kit, abs=0.02)
+            low, high = row[name]["interval"]
+            assert low <= row[name]["bleu"] <= high
+    assert rows["KD", "6x", 4]["steps"] > rows["KD", "2x", 4]["steps"] > rows["kit", "2x", 4]["steps"] == 4
+
+
+def test_what_is_done_is_not_done_again(
+    script: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [*arguments, "--methods", "kit"])
+    script.main()
+    result = tmp_path / "build" / "versus" / "translator" / "kit-all-4-0" / "result.json"
+    before = result.stat().st_mtime_ns
+    script.main()
+    assert result.stat().st_mtime_ns == before
+
+
+def test_cost_shares(script: ModuleType) -> None:
+    plan = script.plan(["2x", "6x"], [10, 20], [0, 1])
+    assert [run.cost for run in plan] == sorted(run.cost for run in plan)
+    assert len(set(plan)) == len(plan) and len({run.name for run in plan}) == len(plan)
+    assert {run.cost for run in plan if run.method == "KD"} == {5, 10, 20}, "equal each at 10 is equal total at 20"
+    assert {run.seed for run in plan if run.method == "kit" and run.cost == 20} == {0}
+
+
+def test_alternating_layers(script: ModuleType, make_model: Any) -> None:
+    assert [script.alternating((1,) * 6 if n == 6 else (6 // n,) * n) for n in (1, 2, 3, 6)] == [
+        [0], [0, 5], [0, 2, 5], [0, 1, 2, 3, 4, 5],
+    ]  # fmt: skip
+    model = make_model("bart")
+    modular = modtf.modularize(model, (2, 3, 6))
+    assembly = modtf.Assembly((3, 3), (1,) * 6)
+    script.take_alternating_layers(modular, assembly)
+    encoder = modular.stacks[0]
+    taken, last = list(encoder.layers((3, 3)))[1].state_dict(), list(encoder.layers((1,) * 6))[5].state_dict()
+    assert all(torch.equal(taken[name], last[name]) for name in last)
+
+
+def test_dropped_layers_are_the_others_of_training_only(script: ModuleType, make_model: Any) -> None:
+    model = script.drop_layers(make_model("t5", dropout_rate=0.0))
+    ids = torch.tensor([[5, 6, 1]])
+    torch.manual_seed(0)
+    model.train()
+    assert len({len(list(model.encoder.block)) for _ in range(30)}) > 2
+    assert all(layer is model.encoder.block[0] for layer in [next(iter(model.encoder.block)) for _ in range(9)])
+    model.eval()
+    assert len(list(model.encoder.block)) == 6
+    assert torch.isfinite(model(input_ids=ids, labels=ids).loss)
+
+
+def test_bootstrap_counts_give_bleu(script: ModuleType) -> None:
+    from modtf.tasks.scores import bleu
+
+    texts, references = (
+        ["a cat sat on the mat", "hello there you all"],
+        [["a cat sat on a mat"], ["hello there you", "hi"]],
+    )
+    counts = script.np.array([script.bleu_counts(*pair) for pair in zip(texts, references, strict=True)])
+    assert script.bleu_of(counts.sum(0, keepdims=True))[0] == pytest.approx(bleu(texts, references))
