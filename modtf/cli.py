@@ -1,4 +1,4 @@
-"""The shell commands: demo, generate, evaluate, train, export."""
+"""The shell commands: demo, generate, evaluate, profile, train, export."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 from modtf.bundled import BUNDLED_MODELS
 from modtf.errors import ModtfError
-from modtf.strategies import STRATEGIES
+from modtf.strategies import QUALITY_FIRST, STRATEGIES
 
 if TYPE_CHECKING:
+    from modtf.mapping import Assembly
     from modtf.modular import ModularModel
     from modtf.tasks import Task
 
 _DATA_HELP = "folder of the task's data, for E2E also hub (default: MODTF_E2E_DIR or MODTF_TATOEBA_DIR)"
+
+_LIMITS = {
+    "max_parameters": "parameters, embeddings included",
+    "max_megabytes": "size on disk",
+    "max_latency_ms": "time of one text of 32 tokens on the profile's machine",
+    "min_quality": "percent of the full model's main score on dev: the fewest layers that keep it",
+}
 
 # `modtf --help` answers at once: whatever needs torch is imported by the command that needs it.
 
@@ -71,10 +79,23 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", help=_DATA_HELP)
     evaluate.add_argument("--split", help="a file's name without extension, such as dev (default: the test split)")
     evaluate.add_argument("--ratios", type=float, nargs="+", default=[1, 2, 3, 4, 6])
-    evaluate.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES)
+    evaluate.add_argument(
+        "--strategies", nargs="+", default=list(STRATEGIES), choices=(*STRATEGIES, QUALITY_FIRST), metavar="STRATEGY",
+        help=f"of {', '.join(STRATEGIES)}, {QUALITY_FIRST} (default: the first two)",
+    )  # fmt: skip
     evaluate.add_argument("--beams", type=int, default=1, help="beams of the search (default %(default)s: greedy)")
     evaluate.add_argument("--json", type=Path, help="file to which the scores are written as well")
     evaluate.set_defaults(run=_evaluate)
+
+    profile = commands.add_parser(
+        "profile", help=f"measure what each module of a kit costs, for the strategy {QUALITY_FIRST}"
+    )
+    _add_model(profile)
+    profile.add_argument("--data", help=_DATA_HELP)
+    profile.add_argument("--split", default="dev", help="a file's name without extension (default %(default)s)")
+    profile.add_argument("--inputs", type=int, default=200, help="number of its inputs (default %(default)s)")
+    profile.add_argument("--seed", type=int, default=0, help="of the random assemblies (default %(default)s)")
+    profile.set_defaults(run=_profile)
 
     export = commands.add_parser("export", help="save an assembled model for plain transformers")
     export.add_argument("output", type=Path, help="a new folder")
@@ -102,8 +123,13 @@ def _add_assembly(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ratio", type=float, help="original layers / assembled layers, from 1 to the kit's maximum (default 1)"
     )
-    parser.add_argument("--strategy", default="size_first", choices=STRATEGIES, help="(default %(default)s)")
+    parser.add_argument(
+        "--strategy", default="size_first", choices=(*STRATEGIES, QUALITY_FIRST), help="(default %(default)s)"
+    )
     parser.add_argument("--assembly", help="instead of a ratio: an assembly such as 'encoder 6·6 | decoder 4·4·4'")
+    limits = parser.add_argument_group(f"instead of a ratio, with --strategy {QUALITY_FIRST}")
+    for name, words in _LIMITS.items():
+        limits.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="N", help=words)
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -120,7 +146,7 @@ def _generate(options: argparse.Namespace) -> None:
     table, _ = measured_table(modular)
     controller = Controller(modular, table)
     try:
-        assembly = modular.choose(options.ratio, options.strategy, options.assembly)
+        assembly = _chosen(modular, options)
         controller.request(source=options.text, assembly=assembly)
         state = controller.wait(timeout=600, timed_in_turns=True)
     finally:
@@ -196,9 +222,67 @@ def _evaluate(options: argparse.Namespace) -> None:
         options.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
+def _profile(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from modtf.profile import measure
+    from modtf.quality import FILE
+    from modtf.saving import fingerprint_of
+    from modtf.tasks import task_named
+    from modtf.tasks.examples import spread
+
+    if options.inputs < 1:
+        raise ModtfError(f"--inputs is {options.inputs}; give 1 or more")
+    modular = _load(options).to(_device())
+    folder, task = modular.folder, task_named(modular.task)
+    examples = spread(task.read_data(options.data or data_folder(task), options.split), options.inputs)
+    about = {
+        "banks": fingerprint_of(modular.bank_weights()), "split": options.split, "inputs": len(examples),
+        "seed": options.seed,
+    }  # fmt: skip
+    unfinished = folder / f"{FILE}.part"  # its first line says what the others were measured on
+    try:
+        known = _read_measured(unfinished, about)
+        with unfinished.open("a", encoding="utf-8") as file, tqdm(initial=len(known), unit=" assemblies") as bar:
+
+            def measured(assembly: Assembly, value: float) -> None:
+                file.write(json.dumps([str(assembly), value], ensure_ascii=False) + "\n")
+                file.flush()
+                bar.update()
+
+            profile = measure(modular, examples, seed=options.seed, known=known, progress=measured)
+        new = folder / f"{FILE}.new"
+        new.write_text(json.dumps(profile.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        new.replace(folder / FILE)
+        unfinished.unlink()
+    except OSError as error:
+        raise ModtfError(
+            f"the profile cannot be written to {folder}: {error}; copy the kit to another folder"
+        ) from error
+    for assembly, kept in sorted(profile.kept.items(), key=lambda item: -item[0].layers):
+        print(
+            f"{assembly.ratio:5.2f}x  {profile.divergence(assembly):.4f} nats a token, {kept:5.1f} % of the score, "
+            f"{profile.latency_ms(assembly):5.1f} ms  {assembly}"
+        )
+    print(f"{folder / FILE}; unseen assemblies: rank correlation {profile.held_out['rank_correlation']}")
+
+
+def _read_measured(path: Path, about: dict[str, Any]) -> dict[Assembly, float]:
+    """The divergences that an interrupted run with the same settings measured; begins a new file otherwise."""
+    from modtf.mapping import Assembly
+
+    first, *lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else [""]
+    if first != json.dumps(about):
+        path.write_text(json.dumps(about) + "\n", encoding="utf-8")
+        return {}
+    complete = [line for line in lines if line.endswith("]")]  # the last one may be cut off
+    path.write_text("".join(f"{line}\n" for line in (first, *complete)), encoding="utf-8")
+    return {Assembly.parse(text): value for text, value in map(json.loads, complete)}
+
+
 def _export(options: argparse.Namespace) -> None:
     modular = _load(options)
-    assembly = modular.choose(options.ratio, options.strategy, options.assembly)
+    assembly = _chosen(modular, options)
     modular.export(options.output, assembly)
     print(f"{assembly} (ratio {assembly.ratio:.2f}) is in {options.output}. Load it with plain transformers:")
     print(f'  AutoModelForSeq2SeqLM.from_pretrained("{options.output}")')
@@ -350,6 +434,12 @@ def _texts_of_the_original(modular: ModularModel, examples: Sequence[Any], count
     while not path.is_file():
         time.sleep(1)
     return path
+
+
+def _chosen(modular: ModularModel, options: argparse.Namespace) -> Assembly:
+    """The assembly that the options ask for."""
+    limits = {name: getattr(options, name) for name in _LIMITS if getattr(options, name) is not None}
+    return modular.choose(options.ratio, options.strategy, options.assembly, **limits)
 
 
 def _moving(bar: Any) -> Callable[[int], Any]:

@@ -25,7 +25,8 @@ from modtf.decoding import LOOP, Watch, check_engine, decode
 from modtf.errors import ModtfError
 from modtf.layers import ModularStack, Recording, clone_module, new_bank, record
 from modtf.mapping import STACKS, Assembly, Mapping, StackMapping, default_granularities
-from modtf.strategies import choose
+from modtf.quality import Profile, quality_first, read_profile
+from modtf.strategies import QUALITY_FIRST, choose
 
 #: The task of a model for which none is named.
 _ANY_TEXT = "text"
@@ -167,6 +168,21 @@ class ModularModel(nn.Module):
         return self._tokenizer
 
     @property
+    def folder(self) -> Path:
+        """Where the kit lies; raises :class:`ModtfError` for one that was made in memory or comes from the hub."""
+        name = self.source
+        if name in BUNDLED_MODELS:
+            return bundled(name)
+        if name is None or not Path(name).is_dir():
+            raise ModtfError("this model lies in no folder of this machine; save it and load it from there first")
+        return Path(name)
+
+    @property
+    def profile(self) -> Profile:
+        """What was measured of this kit's modules; raises :class:`ModtfError` where that is missing, or of others."""
+        return read_profile(self.folder, saving.fingerprint_of(self.bank_weights(), torch.float16))
+
+    @property
     def longest(self) -> int:
         """Default limit of new tokens: 128, or the number of the decoder's positions if there are fewer."""
         return min(128, getattr(self.config, "max_position_embeddings", 128))
@@ -283,13 +299,22 @@ class ModularModel(nn.Module):
     # -- assembling ----------------------------------------------------------------------------------------------------
 
     def choose(
-        self, ratio: float | None = None, strategy: str = "size_first", assembly: Assembly | str | None = None
+        self,
+        ratio: float | None = None,
+        strategy: str = "size_first",
+        assembly: Assembly | str | None = None,
+        **limits: float | None,
     ) -> Assembly:
         """The checked assembly for a ratio and strategy, or the one given; the original's by default.
 
-        ``assembly`` is an :class:`Assembly` or its text. Raises :class:`ModtfError` for anything else, and for what
-        this model cannot be assembled to.
+        ``assembly`` is an :class:`Assembly` or its text. The strategy ``quality_first`` needs a profile
+        (:mod:`modtf.profile`), and takes other limits, too: see :func:`modtf.quality.quality_first`. Raises
+        :class:`ModtfError` for anything else, and for what this model cannot be assembled to.
         """
+        if assembly is None and strategy == QUALITY_FIRST:
+            return quality_first(self.mapping, self.profile, ratio, **limits)
+        if limits:
+            raise ModtfError(f"{', '.join(limits)} needs the strategy {QUALITY_FIRST!r}, without an assembly")
         if assembly is None:
             return choose(self.mapping, ratio, strategy)
         if ratio is not None:
@@ -305,15 +330,20 @@ class ModularModel(nn.Module):
         return self.mapping.check(assembly)
 
     def assemble(
-        self, ratio: float | None = None, strategy: str = "size_first", assembly: Assembly | str | None = None
+        self,
+        ratio: float | None = None,
+        strategy: str = "size_first",
+        assembly: Assembly | str | None = None,
+        **limits: float | None,
     ) -> PreTrainedModel:
         """An ordinary ``T5ForConditionalGeneration`` / ``BartForConditionalGeneration`` of the chosen layers.
 
+        The arguments are those of :meth:`choose`.
         It shares every weight with this model (no bytes are copied), has its own modules and configuration, and is
         independent of other assemblies. ``.assembly`` says what it is made of. ``save_pretrained`` writes a
         checkpoint that plain transformers loads.
         """
-        assembly = self.choose(ratio, strategy, assembly)
+        assembly = self.choose(ratio, strategy, assembly, **limits)
         replaced: dict[int, Any] = {}
         for owner in (self.model, *stacks_of(self.model)):
             if id(owner.config) not in replaced:

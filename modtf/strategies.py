@@ -43,10 +43,14 @@ def speed_first(mapping: Mapping, ratio: float) -> Assembly:
 
 
 STRATEGIES: dict[str, Strategy] = {"size_first": size_first, "speed_first": speed_first}
+#: The strategy that needs a measured profile of the kit: :func:`modtf.quality.quality_first`.
+QUALITY_FIRST = "quality_first"
 
 
 def choose(mapping: Mapping, ratio: float | None, strategy: str) -> Assembly:
     """The assembly that the named strategy gives for a ratio; None means ratio 1, the original."""
+    if strategy == QUALITY_FIRST:
+        raise ModtfError(f"{QUALITY_FIRST} needs the profile of a kit: use ModularModel.choose")
     if not isinstance(strategy, str) or strategy not in STRATEGIES:
         raise ModtfError(f"strategy {strategy!r} is unknown; choose from {', '.join(STRATEGIES)}")
     return STRATEGIES[strategy](mapping, 1.0 if ratio is None else ratio)

@@ -16,12 +16,12 @@ PACKAGE = Path(__file__).parents[1] / "modtf"
 
 # A room is a module or a sub-package; it may import itself and the rooms that stand before it.
 ROOMS = (
-    "errors", "bundled", "mapping", "strategies", "architectures", "layers", "decoding", "saving", "modular",
-    "replacing", "distillation", "tasks", "training", "evaluation", "recipes", "views", "cli",
+    "errors", "bundled", "mapping", "strategies", "quality", "architectures", "layers", "decoding", "saving", "modular",
+    "replacing", "distillation", "tasks", "training", "evaluation", "profile", "recipes", "views", "cli",
 )  # fmt: skip
 # A task depends on less than its place allows: it knows nothing of models.
 ONLY = {"tasks": {"errors", "bundled"}}
-STANDARD_LIBRARY_ONLY = ("errors", "mapping", "strategies")
+STANDARD_LIBRARY_ONLY = ("errors", "mapping", "strategies", "quality")
 # Above all rooms: the public names, and `python -m modtf`.
 ROOF = ("__init__", "__main__")
 

@@ -1,0 +1,202 @@
+"""Measuring what the layers of one kit cost: the profile for the strategy ``quality_first`` (:mod:`modtf.quality`)."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from random import Random
+from typing import Any
+
+import torch
+
+from modtf.decoding import decode
+from modtf.distillation import logits_loss
+from modtf.evaluation import in_turns, measure_quality, size_of_assembly
+from modtf.mapping import STACKS, Assembly, Mapping
+from modtf.modular import ModularModel
+from modtf.quality import Fit, Profile, cheapest_paths, features
+from modtf.saving import fingerprint_of
+from modtf.strategies import STRATEGIES, assemblies, even_path
+from modtf.tasks import Example, task_named
+
+#: Random assemblies that are measured, beside each module alone, to fit the costs.
+RANDOM = 150
+#: Length of every timed text.
+TOKENS = 32
+#: Weight of the squared costs against the squared errors (ridge regression), and parts of the cross-validation.
+_RIDGE, _PARTS = 1.0, 6
+
+
+class Divergences:
+    """Measures how far assemblies diverge from the original: KL(original ‖ assembly) in nats a token, on ``examples``.
+
+    Each example's first text is read, not written, so that all assemblies are compared at the same tokens.
+    """
+
+    def __init__(self, modular: ModularModel, examples: Sequence[Example], batch_size: int = 32) -> None:
+        self.modular = modular
+        self.batches = []
+        for start in range(0, len(examples), batch_size):
+            rows = examples[start : start + batch_size]
+            inputs = modular.encode([example.source for example in rows])
+            labels = modular.tokenizer(
+                text_target=[example.references[0] for example in rows], padding=True, return_tensors="pt"
+            )
+            keep = labels["attention_mask"].bool().to(modular.device)
+            ids = labels["input_ids"].to(modular.device)
+            inputs["decoder_input_ids"] = modular.model.prepare_decoder_input_ids_from_labels(
+                ids.masked_fill(~keep, -100)
+            )
+            self.batches.append((inputs, keep, self._logits(modular.mapping.original, inputs)))
+
+    @torch.inference_mode()
+    def _logits(self, assembly: Assembly, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.modular(assembly, **inputs).logits
+
+    @torch.inference_mode()
+    def of(self, assembly: Assembly) -> float:
+        total = tokens = 0.0
+        for inputs, keep, original in self.batches:
+            count = keep.sum().item()
+            total += logits_loss(self._logits(assembly, inputs), original, keep).item() * count
+            tokens += count
+        return total / tokens
+
+
+def measure(
+    modular: ModularModel,
+    examples: Sequence[Example],
+    *,
+    seed: int = 0,
+    known: dict[Assembly, float] | None = None,
+    progress: Callable[[Assembly, float], None] = lambda assembly, value: None,
+) -> Profile:
+    """Measure a kit's profile on examples of its task that no training saw.
+
+    First each module alone and :data:`RANDOM` random assemblies, to which costs are fitted; then the strategies'
+    assemblies and, for each pair of lengths, the one that should be best. ``known`` are divergences measured before,
+    with the same examples and seed; ``progress`` is called with each new one.
+    """
+    mapping, divergences = modular.mapping, dict(known or {})
+    measured = Divergences(modular, examples)
+
+    def measure_all(wanted: Iterable[Assembly]) -> dict[Assembly, float]:
+        chosen = list(dict.fromkeys(wanted))
+        for assembly in chosen:
+            if assembly not in divergences:
+                divergences[assembly] = measured.of(assembly)
+                progress(assembly, divergences[assembly])
+        return {assembly: divergences[assembly] for assembly in chosen}
+
+    rng = Random(seed)
+    drawn = measure_all(random_assembly(rng, mapping) for _ in range(RANDOM))
+    held_out = cross_validated(drawn)
+    fitted = fit(drawn | measure_all([mapping.original, *modules_alone(mapping)]))
+    measure_all(assembly for name in STRATEGIES for assembly in assemblies(mapping, name))
+    encoders, decoders = (cheapest_paths(stack, fitted.costs) for stack in mapping.stacks)
+    measure_all(Assembly(e, d) for e, d in product(encoders.values(), decoders.values()))
+    best = {a.layers: a for a in sorted(divergences, key=divergences.__getitem__, reverse=True)}
+    metric = task_named(modular.task).metrics[0]
+    scores = {assembly: measure_quality(modular, assembly, examples)[metric.key] for assembly in best.values()}
+    full = scores[mapping.original]
+    return Profile(
+        banks=fingerprint_of(modular.bank_weights(), torch.float16),
+        divergences=divergences,
+        fit=fitted,
+        held_out=held_out,
+        kept={assembly: 100 * score / full for assembly, score in scores.items()},
+        parameters=count_parameters(modular),
+        milliseconds=time_layers(modular, [example.source for example in examples[:3]]),
+        machine=f"{platform.machine()}, torch {torch.__version__}, threads: {torch.get_num_threads()}",
+        examples=len(examples),
+    )
+
+
+def fit(divergences: dict[Assembly, float]) -> Fit:
+    """Ridge regression of measured divergences on :func:`features`."""
+    counts = [features(assembly) for assembly in divergences]
+    names = sorted(set().union(*counts))
+    x = torch.tensor([[float(count[name]) for name in names] for count in counts], dtype=torch.float64)
+    y = torch.tensor(list(divergences.values()), dtype=torch.float64)
+    x, y = torch.cat([x, _RIDGE**0.5 * torch.eye(len(names))]), torch.cat([y - y.mean(), torch.zeros(len(names))])
+    costs = torch.linalg.lstsq(x.double(), y.double()[:, None]).solution[:, 0]
+    return Fit(sum(divergences.values()) / len(divergences), dict(zip(names, costs.tolist(), strict=True)))
+
+
+def random_assembly(rng: Random, mapping: Mapping) -> Assembly:
+    """Two paths, each with its own random preference for some granularities, so that all lengths occur."""
+    paths = []
+    for stack in mapping.stacks:
+        liked = {g: rng.expovariate(1.0) for g in (1, *stack.granularities)}
+        path: list[int] = []
+        while (start := sum(path)) < stack.depth:
+            fitting = [g for g in liked if start % g == 0]
+            path += rng.choices(fitting, weights=[liked[g] for g in fitting])
+        paths.append(tuple(path))
+    return Assembly(*paths)
+
+
+def modules_alone(mapping: Mapping) -> list[Assembly]:
+    """For each module the assembly in which all other layers are originals."""
+    found = []
+    for name, stack in zip(STACKS, mapping.stacks, strict=True):
+        for g in stack.granularities:
+            for start in range(0, stack.depth, g):
+                path = (1,) * start + (g,) + (1,) * (stack.depth - start - g)
+                found.append(replace(Assembly(mapping.encoder.original, mapping.decoder.original), **{name: path}))
+    return found
+
+
+def cross_validated(divergences: dict[Assembly, float]) -> dict[str, float]:
+    """How well fits to a part of the assemblies predict the others."""
+    every = list(divergences)
+    predicted: dict[Assembly, float] = {}
+    for part in range(_PARTS):
+        seen = fit({assembly: divergences[assembly] for i, assembly in enumerate(every) if i % _PARTS != part})
+        predicted |= {assembly: seen.predicted(assembly) for assembly in every[part::_PARTS]}
+    values = torch.tensor([[predicted[assembly], divergences[assembly]] for assembly in every], dtype=torch.float64)
+    ranks = values.argsort(0).argsort(0).double()
+    errors = ((values[:, 0] - values[:, 1]).abs() / values[:, 1].clamp(min=1e-9)).median()
+    return {
+        "rank_correlation": round(torch.corrcoef(ranks.T)[0, 1].item(), 3),
+        "relative_error": round(errors.item(), 3),
+    }
+
+
+def time_layers(modular: ModularModel, sources: Sequence[str], repeats: int = 7) -> dict[str, float]:
+    """Milliseconds of one text of 32 tokens: a constant and a share for each layer, by least squares."""
+    encoded = [modular.encode([source]) for source in sources]
+    runs: dict[Any, Callable[[], Any]] = {
+        (assembly, number): partial(
+            decode, modular.assembled(assembly), *inputs.values(), max_new_tokens=TOKENS, exactly=True
+        )
+        for assembly in _corners(modular.mapping)
+        for number, inputs in enumerate(encoded)
+    }
+    times = {key: statistics.median(of_key) for key, of_key in in_turns(runs, repeats).items()}
+    return _per_layer({a: statistics.mean(times[a, n] for n in range(len(encoded))) for a in _corners(modular.mapping)})
+
+
+def count_parameters(modular: ModularModel) -> dict[str, int]:
+    """Parameters of a model: a constant and a share for each layer."""
+    counted = {a: float(size_of_assembly(modular, a).parameters) for a in _corners(modular.mapping)}
+    return {name: round(value) for name, value in _per_layer(counted).items()}
+
+
+def _corners(mapping: Mapping) -> list[Assembly]:
+    """The assemblies whose stacks have all layers, or the fewest."""
+    lengths = ((stack.lengths[0], stack.lengths[-1]) for stack in mapping.stacks)
+    shapes = dict.fromkeys(product(*lengths))
+    return [Assembly(even_path(mapping.encoder, e), even_path(mapping.decoder, d)) for e, d in shapes]
+
+
+def _per_layer(values: dict[Assembly, float]) -> dict[str, float]:
+    """The constant and the share of each layer that explain the values best."""
+    x = torch.tensor([[1.0, len(a.encoder), len(a.decoder)] for a in values], dtype=torch.float64)
+    y = torch.tensor(list(values.values()), dtype=torch.float64)
+    solved = torch.linalg.lstsq(x, y[:, None], driver="gelsd").solution[:, 0].clamp(min=0).tolist()
+    return {name: round(value, 3) for name, value in zip(("constant", *STACKS), solved, strict=True)}

@@ -1,0 +1,254 @@
+"""What a kit's layers cost, and the choice of the best assembly from it."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import modtf
+from modtf import cli, profile
+from modtf.distillation import logits_loss
+from modtf.errors import ModtfError
+from modtf.evaluation import size_of_assembly
+from modtf.mapping import Assembly, Mapping, StackMapping
+from modtf.profile import Divergences, fit, random_assembly
+from modtf.quality import Fit, Profile, cheapest_paths, features, quality_first
+from modtf.tasks import Example
+
+MAPPING = Mapping(StackMapping(6, (2, 3, 6)), StackMapping(6, (2, 3)))
+DEEP = Mapping(StackMapping(12, (2, 3, 4, 6)), StackMapping(12, (2, 3, 4, 6)))
+EXAMPLES = [
+    Example("Mir ist kalt.", ("I am cold.",)),
+    Example("Tom liest ein Buch.", ("Tom is reading a book.",)),
+    Example("Wer ist da?", ("Who is there?",)),
+]
+
+
+def random_costs(seed: int, mapping: Mapping = MAPPING) -> Fit:
+    rng = Random(seed)
+    names = {
+        name for e in mapping.encoder.paths() for d in [mapping.decoder.original] for name in features(Assembly(e, d))
+    }
+    names |= {name for d in mapping.decoder.paths() for name in features(Assembly(mapping.encoder.original, d))}
+    return Fit(rng.random(), {name: rng.uniform(-0.1, 1) for name in sorted(names)})
+
+
+# -- costs and paths ---------------------------------------------------------------------------------------------------
+
+
+def test_features_are_modules_and_neighbours() -> None:
+    assert features(Assembly((1, 1, 2, 2), (3, 3))) == {
+        "encoder m(2, 1)": 1, "encoder m(2, 2)": 1, "encoder 1·1": 1, "encoder 1·2": 1, "encoder 2·2": 1,
+        "decoder m(3, 0)": 1, "decoder m(3, 1)": 1, "decoder 3·3": 1,
+    }  # fmt: skip
+
+
+@given(st.integers(0, 50))
+def test_the_cheapest_paths_are_those_of_a_full_search(seed: int) -> None:
+    costs = random_costs(seed).costs
+    for stack in MAPPING.stacks:
+        found = cheapest_paths(stack, costs)
+        assert tuple(found) == stack.lengths
+
+        def cost(path: tuple[int, ...], stack: StackMapping = stack) -> float:
+            paths = {"encoder": MAPPING.encoder.original, "decoder": MAPPING.decoder.original, stack.name: path}
+            return sum(costs[n] * k for n, k in features(Assembly(**paths)).items() if n.startswith(stack.name))
+
+        for length, path in found.items():
+            stack.check(path)
+            assert cost(path) == pytest.approx(min(cost(p) for p in stack.paths() if len(p) == length))
+
+
+@given(st.integers(0, 20))
+def test_a_fit_predicts_what_is_a_sum(seed: int) -> None:
+    """Up to what ridge regression gives away."""
+    truth = random_costs(seed)
+    every = [Assembly(e, d) for e, d in product(MAPPING.encoder.paths(), MAPPING.decoder.paths())]
+    values = {assembly: truth.predicted(assembly) for assembly in every}
+    fitted = fit(values)
+    assert all(fitted.predicted(a) == pytest.approx(values[a], abs=0.05 * max(values.values())) for a in every)
+
+
+@given(st.integers(0, 1000))
+def test_random_assemblies_are_possible(seed: int) -> None:
+    DEEP.check(random_assembly(Random(seed), DEEP))
+
+
+def test_random_assemblies_have_all_lengths() -> None:
+    rng = Random(0)
+    drawn = [random_assembly(rng, DEEP) for _ in range(400)]
+    assert {len(assembly.encoder) for assembly in drawn} >= set(range(2, 12))
+    assert len(set(drawn)) > 350
+
+
+def test_cross_validation_tells_sums_from_noise() -> None:
+    truth, rng = random_costs(3), Random(1)
+    drawn = [random_assembly(rng, MAPPING) for _ in range(120)]
+    sums = profile.cross_validated({assembly: truth.predicted(assembly) for assembly in drawn})
+    noise = profile.cross_validated({assembly: rng.random() for assembly in drawn})
+    assert sums["rank_correlation"] > 0.95 > 0.5 > noise["rank_correlation"]
+    assert sums["relative_error"] < 0.1 < noise["relative_error"]
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def modular(make_model: Any, tokenizer: Any) -> modtf.ModularModel:
+    return modtf.modularize(
+        make_model("bart", vocabulary=len(tokenizer)), (2, 3, 6), tokenizer=tokenizer, task="translation"
+    )
+
+
+def test_divergences(modular: modtf.ModularModel) -> None:
+    measured = Divergences(modular, EXAMPLES, batch_size=2)
+    assert measured.of(modular.mapping.original) == pytest.approx(0, abs=1e-6)
+    coarsest = modular.mapping.coarsest
+    one_by_one = [Divergences(modular, [example]) for example in EXAMPLES]
+    tokens = [one.batches[0][1].sum().item() for one in one_by_one]
+    mean = sum(one.of(coarsest) * n for one, n in zip(one_by_one, tokens, strict=True)) / sum(tokens)
+    assert measured.of(coarsest) == pytest.approx(mean, rel=1e-4) and mean > 0.01
+    ids, labels = (
+        modular.tokenizer(text, return_tensors="pt")["input_ids"] for text in ("Wer ist da?", "Who is there?")
+    )
+    with torch.no_grad():
+        student, teacher = (
+            modular(a, input_ids=ids, labels=labels).logits for a in (coarsest, modular.mapping.original)
+        )
+    assert one_by_one[2].of(coarsest) == pytest.approx(logits_loss(student, teacher, labels > 0).item(), rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def kit(modular: modtf.ModularModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A kit with its profile, and the data beside it; made by the command."""
+    folder = tmp_path_factory.mktemp("kit")
+    modular.save_pretrained(folder, copy_original=True)
+    (folder / "dev.tsv").write_text("".join(f"{e.references[0]}\t{e.source}\n" for e in EXAMPLES))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profile, "RANDOM", 12)
+        patch.setattr(profile, "measure_quality", lambda modular, assembly, examples: {"bleu": 5.0 * assembly.layers})
+        assert cli.main(["profile", "--model", str(folder), "--data", str(folder), "--inputs", "3"]) == 0
+    return folder
+
+
+def test_a_profile_chooses_the_least_divergent_of_a_size(kit: Path) -> None:
+    modular = modtf.load(kit)
+    measured = modular.profile
+    assert measured.examples == 3 and not (kit / "profile.json.part").exists()
+    assert Profile.from_json(json.loads(json.dumps(measured.to_json()))).to_json() == measured.to_json()
+    for ratio in (1, 1.5, 2, 3, 6):
+        best = modular.choose(ratio, "quality_first")
+        assert best.layers == modular.choose(ratio).layers and best in measured.divergences
+        for strategy in ("size_first", "speed_first"):
+            other = modular.choose(ratio, strategy)
+            assert other.layers != best.layers or measured.divergence(best) <= measured.divergence(other)
+    small = modular.assemble(2, "quality_first")
+    assert small.config.encoder_layers + small.config.decoder_layers == 6
+    assert isinstance(modular.generate("Wer ist da?", 3, "quality_first", max_new_tokens=3), str)
+
+
+def test_limits(kit: Path) -> None:
+    modular = modtf.load(kit)
+    measured = modular.profile
+    size = size_of_assembly(modular, modular.choose(3))
+    for name, limit in (
+        ("max_parameters", size.parameters), ("max_megabytes", size.megabytes),
+        ("max_latency_ms", measured.latency_ms(modular.choose(3))),
+    ):  # fmt: skip
+        chosen = quality_first(modular.mapping, measured, **{name: limit})
+        costs = {
+            "max_parameters": size_of_assembly(modular, chosen).parameters,
+            "max_megabytes": size_of_assembly(modular, chosen).megabytes,
+            "max_latency_ms": measured.latency_ms(chosen),
+        }
+        assert costs[name] <= limit
+        assert measured.divergence(chosen) <= measured.divergence(modular.choose(3))
+    assert modular.choose(strategy="quality_first", min_quality=50).layers == 6, "the score was made 5 for each layer"
+    assert modular.choose(strategy="quality_first", max_parameters=1e12) == modular.mapping.original
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "no limit given; give one of ratio, max_parameters"),
+        ({"ratio": 2, "min_quality": 90}, "ratio, min_quality given; give one of"),
+        ({"max_parameters": 10}, "no assembly has 10 parameters or less; the smallest one has"),
+        ({"max_megabytes": 1e-9}, "no assembly has 1e-09 megabytes or less"),
+        ({"max_latency_ms": 1e-9}, "no assembly has 1e-09 ms or less"),
+        ({"min_quality": 101}, "no assembly keeps 101 % of the full model's score; 100.0 % is possible"),
+        ({"max_megabytes": True}, "max_megabytes is True; give a number above 0"),
+        ({"min_quality": float("nan")}, "min_quality is nan; give a number above 0"),
+        ({"ratio": 7}, "ratio 7.0 is out of reach"),
+    ],
+)
+def test_words_for_limits(kit: Path, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ModtfError) as raised:
+        modtf.load(kit).choose(strategy="quality_first", **given)
+    assert words in str(raised.value)
+
+
+def test_words_for_a_missing_profile(modular: modtf.ModularModel, kit: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModtfError, match="lies in no folder"):
+        modular.choose(2, "quality_first")
+    modular.save_pretrained(tmp_path / "bare", copy_original=True)
+    with pytest.raises(ModtfError, match="make one with `modtf profile`"):
+        modtf.load(tmp_path / "bare").choose(2, "quality_first")
+    (tmp_path / "bare" / "profile.json").write_text("{")
+    with pytest.raises(ModtfError, match="could not be read"):
+        modtf.load(tmp_path / "bare").choose(2, "quality_first")
+    trained = modtf.load(kit)
+    with torch.no_grad():
+        next(iter(trained.bank_weights().values())).add_(1)
+    with pytest.raises(ModtfError, match="is of other weights"):
+        trained.choose(2, "quality_first")
+    with pytest.raises(ModtfError, match="max_parameters needs the strategy 'quality_first'"):
+        modular.choose(max_parameters=10)
+    with pytest.raises(ModtfError, match="needs the profile of a kit"):
+        modtf.strategies.choose(modular.mapping, 2, "quality_first")
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_profile_goes_on(kit: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(profile, "RANDOM", 12)
+    monkeypatch.setattr(profile, "measure_quality", lambda modular, assembly, examples: {"bleu": 5.0 * assembly.layers})
+    measured: list[Assembly] = []
+    of = Divergences.of
+
+    def interrupted(self: Divergences, assembly: Assembly) -> float:
+        measured.append(assembly)
+        if len(measured) == 9:
+            raise KeyboardInterrupt
+        return of(self, assembly)
+
+    monkeypatch.setattr(Divergences, "of", interrupted)
+    before = json.loads((kit / "profile.json").read_text())["divergences"]
+    command = ["profile", "--model", str(kit), "--data", str(kit), "--inputs", "3"]
+    assert cli.main(command) == 130
+    unfinished = kit / "profile.json.part"
+    assert len(unfinished.read_text().splitlines()) == 1 + 8
+    with unfinished.open("a") as file:
+        file.write('["encoder 1·1')  # cut off
+    assert cli.main(command) == 0
+    assert len(measured) == len(set(measured)) + 1, "only the one that was interrupted came twice"
+    after = json.loads((kit / "profile.json").read_text())["divergences"]
+    assert after == pytest.approx(before) and not unfinished.exists()
+    assert "rank correlation" in capsys.readouterr().out
+
+
+def test_limits_in_the_shell(kit: Path, tmp_path: Path, capsys: Any) -> None:
+    arguments = ["export", "--model", str(kit), "--strategy", "quality_first"]
+    assert cli.main([*arguments, "--min-quality", "50", str(tmp_path / "small")]) == 0
+    assert "ratio 2.00" in capsys.readouterr().out
+    assert cli.main([*arguments, str(tmp_path / "none")]) == 2
+    assert "no limit given" in capsys.readouterr().err
+    assert cli.main(["profile", "--model", str(kit), "--inputs", "0"]) == 2
