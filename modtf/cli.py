@@ -18,7 +18,8 @@ from modtf.strategies import QUALITY_FIRST, STRATEGIES
 if TYPE_CHECKING:
     from modtf.mapping import Assembly
     from modtf.modular import ModularModel
-    from modtf.tasks import Task
+    from modtf.quality import Profile
+    from modtf.tasks import Example, Task
 
 _DATA_HELP = "folder of the task's data, for E2E also hub (default: MODTF_E2E_DIR or MODTF_TATOEBA_DIR)"
 
@@ -95,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     profile.add_argument("--split", default="dev", help="a file's name without extension (default %(default)s)")
     profile.add_argument("--inputs", type=int, default=200, help="number of its inputs (default %(default)s)")
     profile.add_argument("--seed", type=int, default=0, help="of the random assemblies (default %(default)s)")
+    profile.add_argument("--times", action="store_true", help="keep the qualities of the kit's profile; time it here")
     profile.set_defaults(run=_profile)
 
     export = commands.add_parser("export", help="save an assembled model for plain transformers")
@@ -223,11 +225,10 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _profile(options: argparse.Namespace) -> None:
-    from tqdm import tqdm
+    from dataclasses import replace
 
-    from modtf.profile import measure
+    from modtf.profile import machine, time_layers
     from modtf.quality import FILE
-    from modtf.saving import fingerprint_of
     from modtf.tasks import task_named
     from modtf.tasks.examples import spread
 
@@ -236,35 +237,45 @@ def _profile(options: argparse.Namespace) -> None:
     modular = _load(options).to(_device())
     folder, task = modular.folder, task_named(modular.task)
     examples = spread(task.read_data(options.data or data_folder(task), options.split), options.inputs)
-    about = {
-        "banks": fingerprint_of(modular.bank_weights()), "split": options.split, "inputs": len(examples),
-        "seed": options.seed,
-    }  # fmt: skip
-    unfinished = folder / f"{FILE}.part"  # its first line says what the others were measured on
     try:
-        known = _read_measured(unfinished, about)
-        with unfinished.open("a", encoding="utf-8") as file, tqdm(initial=len(known), unit=" assemblies") as bar:
-
-            def measured(assembly: Assembly, value: float) -> None:
-                file.write(json.dumps([str(assembly), value], ensure_ascii=False) + "\n")
-                file.flush()
-                bar.update()
-
-            profile = measure(modular, examples, seed=options.seed, known=known, progress=measured)
-        new = folder / f"{FILE}.new"
-        new.write_text(json.dumps(profile.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        new.replace(folder / FILE)
-        unfinished.unlink()
+        if options.times:
+            profile = replace(modular.profile, milliseconds=time_layers(modular, examples), machine=machine())
+        else:
+            profile = _measured_profile(modular, examples, options, folder / f"{FILE}.part")
+        profile.save(folder)
+        (folder / f"{FILE}.part").unlink(missing_ok=True)
     except OSError as error:
-        raise ModtfError(
-            f"the profile cannot be written to {folder}: {error}; copy the kit to another folder"
-        ) from error
+        raise ModtfError(f"no profile can be written to {folder}: {error}; copy the kit to another folder") from error
     for assembly, kept in sorted(profile.kept.items(), key=lambda item: -item[0].layers):
         print(
             f"{assembly.ratio:5.2f}x  {profile.divergence(assembly):.4f} nats a token, {kept:5.1f} % of the score, "
             f"{profile.latency_ms(assembly):5.1f} ms  {assembly}"
         )
     print(f"{folder / FILE}; unseen assemblies: rank correlation {profile.held_out['rank_correlation']}")
+
+
+def _measured_profile(
+    modular: ModularModel, examples: Sequence[Example], options: argparse.Namespace, unfinished: Path
+) -> Profile:
+    """Goes on with what an interrupted run left in the file ``unfinished``."""
+    from tqdm import tqdm
+
+    from modtf.profile import measure
+    from modtf.saving import fingerprint_of
+
+    about = {
+        "banks": fingerprint_of(modular.bank_weights()), "split": options.split, "inputs": len(examples),
+        "seed": options.seed,
+    }  # fmt: skip
+    known = _read_measured(unfinished, about)
+    with unfinished.open("a", encoding="utf-8") as file, tqdm(initial=len(known), unit=" assemblies") as bar:
+
+        def measured(assembly: Assembly, value: float) -> None:
+            file.write(json.dumps([str(assembly), value], ensure_ascii=False) + "\n")
+            file.flush()
+            bar.update()
+
+        return measure(modular, examples, seed=options.seed, known=known, progress=measured)
 
 
 def _read_measured(path: Path, about: dict[str, Any]) -> dict[Assembly, float]:

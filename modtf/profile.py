@@ -110,8 +110,8 @@ def measure(
         held_out=held_out,
         kept={assembly: 100 * score / full for assembly, score in scores.items()},
         parameters=count_parameters(modular),
-        milliseconds=time_layers(modular, [example.source for example in examples[:3]]),
-        machine=f"{platform.machine()}, torch {torch.__version__}, threads: {torch.get_num_threads()}",
+        milliseconds=time_layers(modular, examples),
+        machine=machine(),
         examples=len(examples),
     )
 
@@ -167,9 +167,17 @@ def cross_validated(divergences: dict[Assembly, float]) -> dict[str, float]:
     }
 
 
-def time_layers(modular: ModularModel, sources: Sequence[str], repeats: int = 7) -> dict[str, float]:
-    """Milliseconds of one text of 32 tokens: a constant and a share for each layer, by least squares."""
-    encoded = [modular.encode([source]) for source in sources]
+def machine() -> str:
+    """On which the times hold."""
+    return f"{platform.machine()}, torch {torch.__version__}, threads: {torch.get_num_threads()}"
+
+
+def time_layers(modular: ModularModel, examples: Sequence[Example], repeats: int = 7) -> dict[str, float]:
+    """Milliseconds of one text of 32 tokens: a constant and a share for each layer, by least squares.
+
+    The sources are those of the first three examples.
+    """
+    encoded = [modular.encode([example.source]) for example in examples[:3]]
     runs: dict[Any, Callable[[], Any]] = {
         (assembly, number): partial(
             decode, modular.assembled(assembly), *inputs.values(), max_new_tokens=TOKENS, exactly=True

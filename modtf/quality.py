@@ -115,6 +115,12 @@ class Profile:
         }
         return {**vars(self), **by_assembly, "fit": asdict(self.fit)}
 
+    def save(self, folder: Path) -> None:
+        """Write it into the folder of its kit, whole or not at all."""
+        new = folder / f"{FILE}.new"
+        new.write_text(json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        new.replace(folder / FILE)
+
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Profile:
         by_assembly = {name: {Assembly.parse(a): value for a, value in data[name].items()} for name in _BY_ASSEMBLY}

@@ -245,6 +245,17 @@ def test_an_interrupted_profile_goes_on(kit: Path, monkeypatch: pytest.MonkeyPat
     assert "rank correlation" in capsys.readouterr().out
 
 
+def test_times_alone(kit: Path) -> None:
+    before = json.loads((kit / "profile.json").read_text())
+    (kit / "profile.json").write_text(
+        json.dumps(before | {"milliseconds": {"constant": 0, "encoder": 0, "decoder": 0}})
+    )
+    assert cli.main(["profile", "--model", str(kit), "--data", str(kit), "--times"]) == 0
+    after = json.loads((kit / "profile.json").read_text())
+    assert after["milliseconds"]["decoder"] > 0
+    assert {name for name in before if before[name] != after[name]} <= {"milliseconds"}
+
+
 def test_limits_in_the_shell(kit: Path, tmp_path: Path, capsys: Any) -> None:
     arguments = ["export", "--model", str(kit), "--strategy", "quality_first"]
     assert cli.main([*arguments, "--min-quality", "50", str(tmp_path / "small")]) == 0
