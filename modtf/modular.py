@@ -6,7 +6,7 @@ import copy
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,12 @@ from transformers.utils import logging
 from modtf import saving
 from modtf.architectures import Architecture, architecture_of, set_depths, stacks_of
 from modtf.bundled import BUNDLED_MODELS, bundled
-from modtf.decoding import LOOP, Watch, check_engine, decode
+from modtf.decoding import LOOP, Watch, check_engine, decode, weights_stamp
 from modtf.errors import ModtfError
 from modtf.layers import ModularStack, Recording, clone_module, new_bank, record
 from modtf.mapping import STACKS, Assembly, Mapping, StackMapping, default_granularities
 from modtf.quality import Profile, quality_first, read_profile
-from modtf.strategies import QUALITY_FIRST, choose
+from modtf.strategies import QUALITY_FIRST, STRATEGIES, choose
 
 #: The task of a model for which none is named.
 _ANY_TEXT = "text"
@@ -136,6 +136,7 @@ class ModularModel(nn.Module):
         #: what :func:`load` was given, and can be given again; None for a model that was made in memory
         self.source: str | None = None
         self._assembled: OrderedDict[Assembly, tuple[PreTrainedModel, list[_Part]]] = OrderedDict()
+        self._profile: tuple[Hashable, Profile] | None = None  # with the stamp of the weights that it is of
         self.train(False)
 
     # -- parts ---------------------------------------------------------------------------------------------------------
@@ -180,7 +181,19 @@ class ModularModel(nn.Module):
     @property
     def profile(self) -> Profile:
         """What was measured of this kit's modules; raises :class:`ModtfError` where that is missing, or of others."""
-        return read_profile(self.folder, saving.fingerprint_of(self.bank_weights(), torch.float16))
+        banks = self.bank_weights()
+        stamp = weights_stamp(banks.values())
+        if self._profile is None or self._profile[0] != stamp:
+            self._profile = stamp, read_profile(self.folder, saving.fingerprint_of(banks, torch.float16))
+        return self._profile[1]
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """The strategies that can choose an assembly of this model: ``quality_first`` needs a profile."""
+        with suppress(ModtfError):
+            self.profile  # noqa: B018
+            return (*STRATEGIES, QUALITY_FIRST)
+        return tuple(STRATEGIES)
 
     @property
     def longest(self) -> int:
@@ -328,6 +341,10 @@ class ModularModel(nn.Module):
                 f"Assembly({example.encoder}, {example.decoder}), or its text, such as {str(example)!r}"
             )
         return self.mapping.check(assembly)
+
+    def assemblies(self, strategy: str) -> tuple[Assembly, ...]:
+        """All assemblies that a strategy reaches, from the original to the smallest."""
+        return tuple(dict.fromkeys(self.choose(ratio, strategy) for ratio in self.mapping.ratios()))
 
     def assemble(
         self,

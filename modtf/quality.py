@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from itertools import pairwise
 from numbers import Real
 from pathlib import Path
@@ -104,6 +105,7 @@ class Profile:
     def parameters_of(self, assembly: Assembly) -> float:
         return _of_layers(self.parameters, assembly)
 
+    @cached_property
     def ranked(self) -> list[Assembly]:
         """All that were measured, the least divergent first; among equals the smallest."""
         return sorted(self.divergences, key=lambda a: (self.divergences[a], a.layers, str(a)))
@@ -113,7 +115,8 @@ class Profile:
             name: {str(assembly): round(value, 6) for assembly, value in getattr(self, name).items()}
             for name in _BY_ASSEMBLY
         }
-        return {**vars(self), **by_assembly, "fit": asdict(self.fit)}
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return own | by_assembly | {"fit": asdict(self.fit)}
 
     def save(self, folder: Path) -> None:
         """Write it into the folder of its kit, whole or not at all."""
@@ -160,7 +163,7 @@ def quality_first(
     name, limit = next(iter(given.items()))
     if isinstance(limit, bool) or not isinstance(limit, Real) or not limit > 0:
         raise ModtfError(f"{name} is {limit!r}; give a number above 0")
-    candidates = profile.ranked()
+    candidates = profile.ranked
     if name == "ratio":
         layers = choose(mapping, float(limit), "size_first").layers
         return next(assembly for assembly in candidates if assembly.layers == layers)

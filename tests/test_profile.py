@@ -22,6 +22,7 @@ from modtf.mapping import Assembly, Mapping, StackMapping
 from modtf.profile import Divergences, fit, random_assembly
 from modtf.quality import Fit, Profile, cheapest_paths, features, quality_first
 from modtf.tasks import Example
+from modtf.views.explorer import Explorer
 
 MAPPING = Mapping(StackMapping(6, (2, 3, 6)), StackMapping(6, (2, 3)))
 DEEP = Mapping(StackMapping(12, (2, 3, 4, 6)), StackMapping(12, (2, 3, 4, 6)))
@@ -213,6 +214,26 @@ def test_words_for_a_missing_profile(modular: modtf.ModularModel, kit: Path, tmp
         modular.choose(max_parameters=10)
     with pytest.raises(ModtfError, match="needs the profile of a kit"):
         modtf.strategies.choose(modular.mapping, 2, "quality_first")
+
+
+def test_the_explorer_offers_it(kit: Path) -> None:
+    modular = modtf.load(kit)
+    explorer = Explorer(modular)
+    try:
+        assert [name for _, name in explorer.strategy.options] == ["size_first", "speed_first", "quality_first"]
+        explorer.strategy.value = "quality_first"
+        reached = modular.assemblies("quality_first")
+        assert [value for _, value in explorer.ratio.options] == [assembly.ratio for assembly in reached]
+        for assembly in reached[1:4]:
+            explorer.ratio.value = assembly.ratio
+            assert explorer.controller.state.assembly == assembly == modular.choose(assembly.ratio, "quality_first")
+        assert explorer.controller.state.strategy == "quality_first" == explorer.strategy.value
+        with torch.no_grad():
+            next(iter(modular.bank_weights().values())).add_(1)
+        explorer.ratio.value = reached[2].ratio
+        assert "is of other weights" in explorer.problem.value + explorer.failure.value
+    finally:
+        explorer.controller.close()
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

@@ -213,7 +213,9 @@ class Controller:
         assembly, ratio, strategy = (self._wanted[name] for name in ("assembly", "ratio", "strategy"))
         chosen = self.modular.choose(ratio, strategy) if assembly is None else self.modular.mapping.check(assembly)
         # An assembly built by hand may equal what a strategy builds; the current strategy is tried first.
-        names = [name for name in (strategy, *STRATEGIES) if self.modular.choose(chosen.ratio, name) == chosen]
+        names = [
+            name for name in (strategy, *self.modular.strategies) if self.modular.choose(chosen.ratio, name) == chosen
+        ]
         return chosen, names[0] if names else None
 
     def _start(self, kind: str, work: jobs.Work) -> int:

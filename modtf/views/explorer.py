@@ -23,7 +23,7 @@ from modtf.errors import ModtfError
 from modtf.evaluation import measured_table
 from modtf.mapping import Assembly, StackMapping
 from modtf.modular import ModularModel, load
-from modtf.strategies import STRATEGIES, assemblies, even_path
+from modtf.strategies import even_path
 from modtf.tasks import TASKS
 from modtf.tasks.task import Field, Metric
 from modtf.views import markup
@@ -38,6 +38,7 @@ _TRY = "sentences to try"
 _STRATEGY_HINTS = {
     "size_first": "both stacks shrink evenly",
     "speed_first": "the decoder shrinks first, since it runs once per token",
+    "quality_first": "of each number of layers, the assembly that was measured to be nearest to the full model",
 }
 _EXAMPLES = (30, 100, 300)
 _JOB_LABELS = {"race": "race", "sweep": "sweep", "measure": "measure this assembly"}
@@ -155,11 +156,12 @@ class Explorer:
         return [widgets.GridBox(list(self.fields.values()), layout=layout), *parts]
 
     def _how_small(self) -> list[widgets.Widget]:
-        mapping = self.controller.modular.mapping
+        modular = self.controller.modular
+        mapping, strategies = modular.mapping, modular.strategies
         self.strategy = widgets.ToggleButtons(
-            options=[(name.replace("_", " "), name) for name in STRATEGIES],
-            tooltips=list(_STRATEGY_HINTS.values()),
-            style={"button_width": "96px"},
+            options=[(name.replace("_", " "), name) for name in strategies],
+            tooltips=[_STRATEGY_HINTS[name] for name in strategies],
+            style={"button_width": "auto"},
             layout={"width": "auto", "flex": "none"},
         )
         self.strategy.observe(self._guarded(self._strategy_changed), "value")
@@ -324,7 +326,7 @@ class Explorer:
             self.controller.measure(self.examples.value)
 
     def _ratios(self, strategy: str) -> list[tuple[str, float]]:
-        return [(f"{one.ratio:.2f}×", one.ratio) for one in assemblies(self.controller.modular.mapping, strategy)]
+        return [(f"{one.ratio:.2f}×", one.ratio) for one in self.controller.modular.assemblies(strategy)]
 
     def _show_fields(self) -> None:
         """Set the fields from the text. If it is not a valid input, leave them; the controller reports the problem."""

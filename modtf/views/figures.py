@@ -27,6 +27,7 @@ from modtf.tasks.task import Metric
 _LOOKS: dict[str, dict[str, Any]] = {
     "size_first": {"name": "size first", "color": "#3b8fd0", "symbol": "circle", "dash": "solid", "size": 7},
     "speed_first": {"name": "speed first", "color": "#e07b1a", "symbol": "diamond", "dash": "dash", "size": 7},
+    "quality_first": {"name": "quality first", "color": "#2a9d74", "symbol": "square", "dash": "dot", "size": 7},
 }
 _MINE: dict[str, Any] = {"name": "measured here", "color": "#8a8a8a", "symbol": "star", "dash": "solid", "size": 13}
 _HERE = "#cc4e94"

@@ -13,7 +13,6 @@ import torch
 
 from modtf.errors import ModtfError
 from modtf.mapping import Assembly
-from modtf.strategies import assemblies
 from modtf.tasks import Example
 from modtf.views.run import MACHINE, Run
 from modtf.views.state import Job, Race, Runner, Sweep, words_of
@@ -62,7 +61,7 @@ def sweep(strategy: str) -> Work:
     """Write a text for the current source with every assembly of a strategy."""
 
     def work(run: Run) -> None:
-        chosen = assemblies(run.modular.mapping, strategy)
+        chosen = run.modular.assemblies(strategy)
         so_far = Sweep(run.request.source, strategy, len(chosen))
         full = None
         for done, assembly in enumerate(chosen, start=1):
