@@ -44,7 +44,6 @@ from modtf.evaluation import Latency, Size, in_turns, measure_quality, size_of, 
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel, modularize
 from modtf.saving import fingerprint_of
-from modtf.strategies import STRATEGIES
 from modtf.tasks import Example, Task, task_named
 from modtf.tasks.examples import spread
 from modtf.tasks.task import Metric
@@ -111,7 +110,7 @@ def main() -> None:
     folder = ROOT / "data" / options.model
     modular = modtf.load(options.model)
     task = task_named(modular.task)
-    wanted = [(strategy, ratio, modular.choose(ratio, strategy)) for strategy in STRATEGIES for ratio in RATIOS]
+    wanted = [(strategy, ratio, modular.choose(ratio, strategy)) for strategy in modular.strategies for ratio in RATIOS]
     chosen = list(dict.fromkeys(assembly for _, _, assembly in wanted))
     known = None
     if options.speed_only:  # refused here, not after hours of measuring

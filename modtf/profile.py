@@ -99,10 +99,11 @@ def measure(
     measure_all(assembly for name in STRATEGIES for assembly in assemblies(mapping, name))
     encoders, decoders = (cheapest_paths(stack, fitted.costs) for stack in mapping.stacks)
     measure_all(Assembly(e, d) for e, d in product(encoders.values(), decoders.values()))
+    # Of each number of layers the least divergent one, which comes last.
     best = {a.layers: a for a in sorted(divergences, key=divergences.__getitem__, reverse=True)}
-    metric = task_named(modular.task).metrics[0]
+    metric = next(metric for metric in task_named(modular.task).metrics if not metric.errors)
     scores = {assembly: measure_quality(modular, assembly, examples)[metric.key] for assembly in best.values()}
-    full = scores[mapping.original]
+    full = scores[mapping.original] or float("inf")  # nothing is kept of nothing
     return Profile(
         banks=fingerprint_of(modular.bank_weights(), torch.float16),
         divergences=divergences,

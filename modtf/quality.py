@@ -150,8 +150,8 @@ def quality_first(
     """The assembly that diverges least from the original, of those that were measured and that one limit allows.
 
     The limit is a ratio (as many layers as the other strategies give it), a size in float32, a time (of one text of 32
-    tokens, on the profile's machine), or ``min_quality``, percent of the full model's main score: the fewest layers that keep it.
-    Raises :class:`ModtfError` unless exactly one limit is given, and for one that no assembly meets.
+    tokens, on the profile's machine), or ``min_quality``, percent of the full model's main score: the fewest layers
+    that keep it. Raises :class:`ModtfError` unless exactly one limit is given, and for one that no assembly meets.
     """
     limits = {
         "ratio": ratio, "max_parameters": max_parameters, "max_megabytes": max_megabytes,
