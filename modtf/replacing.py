@@ -89,14 +89,18 @@ class ReplacingSchedule:
         return tuple(sorted({g for stack in self.mapping.stacks for g in stack.granularities}))
 
     def draw_several(self, step: int, count: int) -> list[Assembly]:
-        """The ``count`` assemblies that one training step runs: from 2 on, the coarsest one and ``count`` - 1 draws.
+        """The ``count`` assemblies that one training step runs: some that are fixed, and draws for the rest.
 
-        The coarsest is furthest from the original, and so has the most to learn. Slimmable networks (Yu and Huang,
-        2019) train their smallest network at every step, too.
+        From 2 on the coarsest is one of them, since it has the most to learn (slimmable networks, Yu and Huang, 2019,
+        train their smallest at every step, too). From 3 on also the coarsest decoder beside the original's encoder:
+        one decoder has to work with every encoder, and these two are the ends.
         """
-        if count == 1 or self.only or len(self.allowed_granularities(step)) < len(self._granularities):
-            return [self.draw(step, number) for number in range(count)]
-        return [self.mapping.coarsest, *(self.draw(step, number) for number in range(count - 1))]
+        fixed: list[Assembly] = []
+        if not self.only and len(self.allowed_granularities(step)) == len(self._granularities):
+            coarsest = self.mapping.coarsest
+            ends = (coarsest, Assembly(self.mapping.encoder.original, coarsest.decoder))
+            fixed = [end for end in ends if end != self.mapping.original][: count - 1]
+        return [*fixed, *(self.draw(step, number) for number in range(count - len(fixed)))]
 
     def draw(self, step: int, number: int = 0) -> Assembly:
         """The assembly that training step ``step`` (0-based) runs; at least one layer of it is replaced.

@@ -69,6 +69,8 @@ def test_several_draws_hold_the_coarsest_once_it_is_allowed(
     assert schedule.draw(step) in drawn
     if count > 1 and allowed >= {*schedule.mapping.encoder.granularities, *schedule.mapping.decoder.granularities}:
         assert schedule.mapping.coarsest in drawn
+        decoder_alone = Assembly(schedule.mapping.encoder.original, schedule.mapping.coarsest.decoder)
+        assert count < 3 or decoder_alone in (*drawn, schedule.mapping.original)
 
 
 def test_several_draws_differ() -> None:

@@ -61,7 +61,7 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
         default=1,
         metadata={
             "help": "Number of assemblies that learn from one pass of the original at each step; from 2 on, the "
-            "coarsest is always one of them."
+            "coarsest is always one of them, from 3 on also the coarsest decoder beside the original's encoder."
         },
     )
     assembly: str | None = field(
