@@ -864,6 +864,22 @@ def test_without_a_model_there_is_a_switch_between_the_bundled_ones(monkeypatch:
     assert page.children == (first,) and loaded == ["pocket", "other"], "what was made once stays"
 
 
+def test_a_damaged_bundled_model_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str) -> modtf.ModularModel:
+        if name == "other":
+            raise modtf.ModtfError("the banks in <b>other</b> are damaged")
+        return make_modular("e2e")
+
+    monkeypatch.setattr("modtf.views.explorer.BUNDLED_MODELS", ("pocket", "other"))
+    monkeypatch.setattr("modtf.views.explorer.load", load)
+    bar, page = modtf.explore().children
+    (switch,), first = bar.children, page.children
+    switch.value = "other"
+    assert "the banks in &lt;b&gt;other&lt;/b&gt; are damaged" in page.children[0].value
+    switch.value = "pocket"
+    assert page.children == first
+
+
 def test_only_core_widgets_are_used(explorer: Explorer) -> None:
     """No FigureWidget, and nothing that ipywidgets 7.7 (Colab) lacks."""
     seen, waiting = set(), [explorer.widget]

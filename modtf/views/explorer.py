@@ -70,9 +70,12 @@ def _bundled_models(folder: str | Path) -> widgets.Widget:
     def show(change: Any) -> None:
         for explorer in explorers.values():
             explorer.controller.stop()
-        if switch.value not in explorers:
-            explorers[switch.value] = Explorer(load(switch.value), folder)
-        page.children = [explorers[switch.value].widget]
+        try:
+            if switch.value not in explorers:
+                explorers[switch.value] = Explorer(load(switch.value), folder)
+            page.children = [explorers[switch.value].widget]
+        except ModtfError as error:  # damaged files: the other model can still be chosen
+            page.children = [widgets.HTML(markup.problem_html(str(error)))]
 
     switch.observe(show, "value")
     show(None)
