@@ -62,9 +62,11 @@ pocket: $(VENV)/dev.stamp  ## train the bundled pocket anew, from the E2E data i
 
 translator: $(VENV)/dev.stamp  ## train the bundled translator anew, from the Tatoeba data in DATA=folder
 	$(TRAIN) original --task translation --data "$(DATA)" --output build/translator/plain
-	$(TRAIN) kit --task translation --data "$(DATA)" --original build/translator/plain --granularities 2 3 6 \
-		--assemblies-per-step 3 --output build/translator/kit
-	$(BIN)/python benchmarks/bundle.py translator build/translator/kit build/translator/plain --data "$(DATA)"
+	$(TRAIN) original --task translation --data "$(DATA)" --begin-with build/translator/plain --steps 1100 --learning-rate 1.4e-3 \
+		--adamw-learning-rate 7e-4 --seed 1 --output build/translator/original
+	$(TRAIN) kit --task translation --data "$(DATA)" --original build/translator/original --granularities 2 3 6 \
+		--assemblies-per-step 4 --dropout 0 --output build/translator/kit
+	$(BIN)/python benchmarks/bundle.py translator build/translator/kit build/translator/plain build/translator/original --data "$(DATA)"
 
 wheel: $(VENV)/dev.stamp  ## build the package into dist/
 	$(BIN)/python -m build --wheel --no-isolation

@@ -1,7 +1,7 @@
 """The *translator*: a BART of BART-base's depth that translates short sentences from German into English.
 
-Training, with what `make translator` says: the original from random weights, then the kit, on people's translations
-and the original's own.
+Training, with what `make translator` says: the original from random weights in two parts, then the kit, on people's
+translations and the original's own.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def new_translator(examples: Sequence[Example]) -> tuple[BartForConditionalGener
 
 TRANSLATOR = Recipe(
     new_original=new_translator,
-    original=Settings(steps=4_200, batch_size=256, learning_rate=2e-3, adamw_learning_rate=1e-3),
-    kit=Settings(steps=10_000, batch_size=256, learning_rate=2e-3, adamw_learning_rate=1e-3),
+    original=Settings(steps=2_600, batch_size=256, learning_rate=2e-3, adamw_learning_rate=1e-3),
+    kit=Settings(steps=4_000, batch_size=256, learning_rate=2e-3, adamw_learning_rate=1e-3),
     pairs=150_000,
 )
