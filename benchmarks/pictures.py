@@ -41,13 +41,15 @@ def ratios(model: str, text: str, wanted: list[float], strategy: str) -> None:
     modular = modtf.load(model)
     controller = Controller(modular)
     sides = []
-    for ratio in wanted:
-        controller.request(source=text, ratio=ratio, strategy=strategy)
-        state = controller.wait(SECONDS, timed_in_turns=True)
-        if state.problem or state.result is None:
-            raise ModtfError(state.problem)
-        sides.append(state.result.small)
-    controller.close()
+    try:
+        for ratio in wanted:
+            controller.request(source=text, ratio=ratio, strategy=strategy)
+            state = controller.wait(SECONDS, timed_in_turns=True)
+            if state.problem or state.result is None:
+                raise ModtfError(state.problem)
+            sides.append(state.result.small)
+    finally:
+        controller.close()
     style = Path(explorer.__file__).with_name("style.css").read_text(encoding="utf-8")
     shown = sweep_html(Sweep(text, strategy, len(sides), tuple(sides)), controller.task)
     with page(WIDTH, 400) as tab:
@@ -82,8 +84,10 @@ def page(width: int, height: int) -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         tab = browser.new_page(viewport={"width": width, "height": height})
         tab.set_default_timeout(SECONDS * 1000)
-        yield tab
-        browser.close()
+        try:
+            yield tab
+        finally:
+            browser.close()
 
 
 def main() -> None:

@@ -3,7 +3,10 @@
     python benchmarks/versus.py translator --data <folder> --pairs <pairs.jsonl of the kit's training>
     python benchmarks/versus.py translator --data <folder> --report
 
-Cost is counted in floating-point operations of forward and backward passes, the teacher's included. A budget is what a
+All methods train the same parameters, the layers that are no originals, with the kit's optimizer and without dropout;
+embeddings, head and the original's layers stay as they are. (LayerDrop trains all of them.) Cost is counted in
+floating-point operations of forward and backward passes, the teacher's included, but not the texts that it wrote
+beforehand for the kit and for both kinds of KD. A budget is what a
 kit needs for so many steps. Each method has it twice: *equal total*, the students of all sizes share the budget of one
 kit; and *equal each*, every student has it for itself. Methods that train once for all sizes have it once.
 
@@ -14,9 +17,9 @@ of them may work side by side (--part 1/2 and --part 2/2). --report writes data/
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,14 +38,15 @@ from modtf.bundled import BUNDLED_MODELS
 from modtf.cli import data_folder
 from modtf.errors import ModtfError
 from modtf.evaluation import write_texts
-from modtf.mapping import Assembly, LayerPath, Mapping
+from modtf.mapping import Assembly, LayerPath, Mapping, start_indices
 from modtf.modular import ModularModel
 from modtf.recipes import recipe_for
+from modtf.saving import fingerprint_of
 from modtf.strategies import choose
 from modtf.tasks import Example, task_named
 from modtf.tasks.batches import TaskBatches
 from modtf.tasks.examples import read_pairs, spread
-from modtf.training.batches import WHOLE_BATCHES
+from modtf.training.batches import WHOLE_BATCHES, encode_sources_once
 from modtf.training.machine import fast_bf16, use_cpu_well
 from modtf.training.runs import set_dropout, train_kit, train_original, with_texts_of_the_original
 
@@ -73,7 +77,7 @@ class Method:
 
 
 METHODS = {
-    "kit": Method(for_all=True, options={"assemblies_per_step": 3}),
+    "kit": Method(for_all=True, options={"assemblies_per_step": 4}),
     "KD": Method(),
     "sequence-level KD": Method("original", options=LABELS),
     "SFT": Method("people", options=LABELS),
@@ -109,7 +113,7 @@ def sizes_of(mapping: Mapping) -> dict[str, Assembly]:
     return sizes | {"fast": Assembly(mapping.encoder.original, mapping.coarsest.decoder)}
 
 
-def plan(sizes: Sequence[str], budgets: Sequence[float], seeds: Sequence[int]) -> list[Run]:
+def plan(sizes: dict[str, Assembly], budgets: Sequence[float], seeds: Sequence[int]) -> list[Run]:
     """All trainings, the cheapest first; more than one seed except at the largest budget."""
     runs: dict[Run, None] = {}
     for budget in budgets:
@@ -119,6 +123,8 @@ def plan(sizes: Sequence[str], budgets: Sequence[float], seeds: Sequence[int]) -
                     runs[Run(name, "", budget, seed)] = None
                 else:
                     for size in sizes:
+                        if method.alternating and not differs(sizes[size]):
+                            continue
                         runs[Run(name, size, budget / len(sizes), seed)] = None
                         runs[Run(name, size, budget, seed)] = None
     return sorted(runs, key=lambda run: (run.cost, run.seed))
@@ -141,11 +147,15 @@ class Comparison:
         self.written = read_pairs(pairs) if pairs else list(self.task.bundled_examples("pairs"))
         self.dev = spread(self.task.read_data(folder, "dev"), DEV_INPUTS)
         self.test = self.task.read_data(folder, self.task.test_split)
+        self.original_fingerprint = fingerprint_of(kit.original_weights(), torch.float16)
+        written = [[example.source, *example.references] for example in self.written]
+        self.texts_fingerprint = hashlib.sha256(json.dumps(written).encode()).hexdigest()
         self._kit_step: float | None = None
 
     def original(self) -> transformers.PreTrainedModel:
         original = modtf.load(self.model).assemble()
         set_attention(original, "eager")
+        set_dropout(original, 0.0)
         return original
 
     def modular(self, run: Run) -> ModularModel:
@@ -159,8 +169,12 @@ class Comparison:
         )
         if METHODS[run.method].alternating:
             take_alternating_layers(modular, self.sizes[run.size])
-        set_dropout(modular.model, 0.0)
         return modular
+
+    def fingerprint(self, run: Run) -> str:
+        """Of what a training depends on, apart from the code."""
+        about = [self.original_fingerprint, self.texts_fingerprint, repr(METHODS[run.method]), repr(self.recipe.kit)]
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
     def examples(self, texts: str) -> Sequence[Example]:
         if texts == "both":
@@ -184,19 +198,21 @@ class Comparison:
 
     def operations(self, run: Run, batch_size: int) -> float:
         """Floating-point operations of a step, the mean over some."""
-        examples = self.examples(METHODS[run.method].texts)
-        batches = TaskBatches(self.task, examples[:20_000], self.tokenizer, COUNTED, batch_size, run.seed)
+        examples = spread(self.examples(METHODS[run.method].texts), 20_000)
+        batches = TaskBatches(self.task, examples, self.tokenizer, COUNTED, batch_size, run.seed)
         args = self.arguments(run, COUNTED, ROOT / "build" / "versus" / "counted")
         if run.method == "LayerDrop":
-            model: Any = drop_layers(self.original().train().requires_grad_(True))
+            model: Any = drop_layers(self.original().train().requires_grad_(True)).to(args.device)
+            encode_sources_once(model)
         else:
             model = self.modular(run)
             trainer = modtf.ModularTrainer(model, args, train_dataset=batches)
+            encode_sources_once(model.model)
             model.train()
+        torch.manual_seed(run.seed)  # the layers that LayerDrop skips; a resumed training must count the same
         with FlopCounterMode(display=False) as counter:
             for step in range(COUNTED):
-                batch = {name: value for name, value in batches[step].items() if name != "source_index"}
-                batch |= {name: batch[name][batches[step]["source_index"]] for name in ("input_ids", "attention_mask")}
+                batch = {name: value.to(args.device) for name, value in batches[step].items()}
                 if run.method == "LayerDrop":
                     loss = model(**batch).loss
                 else:
@@ -219,12 +235,11 @@ class Comparison:
         transformers.set_seed(run.seed)
         steps = self.steps(run, settings.batch_size)
         args = self.arguments(run, steps, folder)
-        started = time.monotonic()
         if run.method == "LayerDrop":
             model = drop_layers(self.original().requires_grad_(True))
             train_original(model, self.tokenizer, self.task, examples, args, settings.batch_size, settings.adamw_learning_rate)  # fmt: skip
             kept = self.original()
-            kept.load_state_dict(model.state_dict())
+            kept.load_state_dict({name: value.cpu() for name, value in model.state_dict().items()})
             modular = modtf.modularize(
                 kept, self.mapping.encoder.granularities, decoder_granularities=self.mapping.decoder.granularities,
                 tokenizer=self.tokenizer, task=self.task.name,
@@ -232,7 +247,7 @@ class Comparison:
         else:
             modular = self.modular(run)
             train_kit(modular, self.task, examples, args, settings.batch_size, settings.adamw_learning_rate)
-        seconds = time.monotonic() - started
+        seconds = json.loads((folder / "training.json").read_text())["seconds"]  # of all parts, if it was resumed
         modular.eval()
         texts = {}
         for size, assembly in self.sizes.items():
@@ -241,7 +256,7 @@ class Comparison:
                     split: write_texts(modular, assembly, [example.source for example in of_split])
                     for split, of_split in (("dev", self.dev), ("test", self.test))
                 }
-        return {**asdict(run), "steps": steps, "seconds": round(seconds), "texts": texts}
+        return {**asdict(run), "steps": steps, "seconds": seconds, "of": self.fingerprint(run), "texts": texts}
 
 
 def take_alternating_layers(modular: ModularModel, assembly: Assembly) -> None:
@@ -252,6 +267,11 @@ def take_alternating_layers(modular: ModularModel, assembly: Assembly) -> None:
         for layer, taken in zip(layers, alternating(path), strict=True):
             if layer is not originals[taken]:
                 layer.load_state_dict(originals[taken].state_dict())
+
+
+def differs(assembly: Assembly) -> bool:
+    """Whether alternating layers are others than the first ones of their groups."""
+    return any(set(path) != {1} and alternating(path) != list(start_indices(path)) for path in assembly.paths)
 
 
 def alternating(path: LayerPath) -> list[int]:
@@ -290,7 +310,10 @@ def scored(comparison: Comparison, results: Sequence[dict[str, Any]]) -> list[di
     task, test, rows = comparison.task, comparison.test, []
     counts = {
         (Run.of(result), size): np.array(
-            [bleu_counts(text, example.references) for text, example in zip(texts["test"], test, strict=True)]
+            [
+                bleu_counts(text, example.references, lowercase=task.name == "e2e")  # as the task's own scores
+                for text, example in zip(texts["test"], test, strict=True)
+            ]
         )
         for result in results
         for size, texts in result["texts"].items()
@@ -335,21 +358,30 @@ def main() -> None:
     transformers.logging.disable_progress_bar()
     comparison = Comparison(options.model, options.data, options.pairs)
     folder = ROOT / "build" / "versus" / options.model
-    wanted = plan(list(comparison.sizes), options.budgets, options.seeds)
+    wanted = plan(comparison.sizes, options.budgets, options.seeds)
     if options.report:
-        report(comparison, [folder / run.name / "result.json" for run in wanted])
+        report(comparison, {run: folder / run.name / "result.json" for run in wanted})
         return
     part, parts = map(int, options.part.split("/"))
-    for number, run in enumerate(run for run in wanted if run.method in options.methods):
+    if not 1 <= part <= parts:
+        raise ModtfError(f"--part is {options.part}; give 1/2 and 2/2 to two scripts, for example")
+    for number, run in enumerate(wanted):
         result = folder / run.name / "result.json"
-        if number % parts == part - 1 and not result.exists():
+        if number % parts == part - 1 and run.method in options.methods and not result.exists():
             made = comparison.train(run, folder / run.name)
-            result.write_text(json.dumps(made, ensure_ascii=False) + "\n", encoding="utf-8")
+            new = result.with_suffix(".new")
+            new.write_text(json.dumps(made, ensure_ascii=False) + "\n", encoding="utf-8")
+            new.replace(result)
             print(f"{run.name}: {made['steps']} steps in {made['seconds']} s", flush=True)
 
 
-def report(comparison: Comparison, paths: Sequence[Path]) -> None:
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+def report(comparison: Comparison, paths: dict[Run, Path]) -> None:
+    results = []
+    for run, path in paths.items():
+        if path.exists():
+            results.append(json.loads(path.read_text(encoding="utf-8")))
+            if results[-1]["of"] != comparison.fingerprint(run):
+                raise ModtfError(f"{path.parent} is of another original, other texts or other settings; remove it")
     made = {
         "made_by": "benchmarks/versus.py",
         "of": len(paths), "done": len(results), "examples": len(comparison.test), "draws": DRAWS,

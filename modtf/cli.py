@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -27,7 +28,7 @@ _LIMITS = {
     "max_parameters": "parameters, embeddings included",
     "max_megabytes": "size on disk",
     "max_latency_ms": "time of one text of 32 tokens on the profile's machine",
-    "min_quality": "percent of the full model's main score on dev: the fewest layers that keep it",
+    "min_quality": "percent of each of the full model's scores on dev: the fewest layers that keep it",
 }
 
 # `modtf --help` answers at once: whatever needs torch is imported by the command that needs it.
@@ -239,34 +240,32 @@ def _profile(options: argparse.Namespace) -> None:
     examples = spread(task.read_data(options.data or data_folder(task), options.split), options.inputs)
     try:
         if options.times:
-            profile = replace(modular.profile, milliseconds=time_layers(modular, examples), machine=machine())
+            times = time_layers(modular, examples)
+            profile = replace(modular.profile, milliseconds=times, machine=machine(modular))
+            profile.save(folder)
         else:
-            profile = _measured_profile(modular, examples, options, folder / f"{FILE}.part")
-        profile.save(folder)
-        (folder / f"{FILE}.part").unlink(missing_ok=True)
+            profile = _measured_profile(modular, examples, options.seed, folder / f"{FILE}.part")
+            profile.save(folder)
+            (folder / f"{FILE}.part").unlink()
     except OSError as error:
         raise ModtfError(f"no profile can be written to {folder}: {error}; copy the kit to another folder") from error
     for assembly, kept in sorted(profile.kept.items(), key=lambda item: -item[0].layers):
         print(
-            f"{assembly.ratio:5.2f}x  {profile.divergence(assembly):.4f} nats a token, {kept:5.1f} % of the score, "
+            f"{assembly.ratio:5.2f}x  {profile.divergence(assembly):.4f} nats a token, {kept:5.1f} % of the scores, "
             f"{profile.latency_ms(assembly):5.1f} ms  {assembly}"
         )
     print(f"{folder / FILE}; unseen assemblies: rank correlation {profile.held_out['rank_correlation']}")
 
 
-def _measured_profile(
-    modular: ModularModel, examples: Sequence[Example], options: argparse.Namespace, unfinished: Path
-) -> Profile:
+def _measured_profile(modular: ModularModel, examples: Sequence[Example], seed: int, unfinished: Path) -> Profile:
     """Goes on with what an interrupted run left in the file ``unfinished``."""
     from tqdm import tqdm
 
     from modtf.profile import measure
     from modtf.saving import fingerprint_of
 
-    about = {
-        "banks": fingerprint_of(modular.bank_weights()), "split": options.split, "inputs": len(examples),
-        "seed": options.seed,
-    }  # fmt: skip
+    inputs = hashlib.sha256(json.dumps([[e.source, *e.references] for e in examples]).encode()).hexdigest()
+    about = {"banks": fingerprint_of(modular.bank_weights()), "inputs": inputs, "seed": seed}
     known = _read_measured(unfinished, about)
     with unfinished.open("a", encoding="utf-8") as file, tqdm(initial=len(known), unit=" assemblies") as bar:
 
@@ -275,7 +274,7 @@ def _measured_profile(
             file.flush()
             bar.update()
 
-        return measure(modular, examples, seed=options.seed, known=known, progress=measured)
+        return measure(modular, examples, seed=seed, known=known, progress=measured)
 
 
 def _read_measured(path: Path, about: dict[str, Any]) -> dict[Assembly, float]:

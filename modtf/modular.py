@@ -25,7 +25,7 @@ from modtf.decoding import LOOP, Watch, check_engine, decode, weights_stamp
 from modtf.errors import ModtfError
 from modtf.layers import ModularStack, Recording, clone_module, new_bank, record
 from modtf.mapping import STACKS, Assembly, Mapping, StackMapping, default_granularities
-from modtf.quality import Profile, quality_first, read_profile
+from modtf.quality import LIMITS, Profile, quality_first, read_profile
 from modtf.strategies import QUALITY_FIRST, STRATEGIES, choose
 
 #: The task of a model for which none is named.
@@ -180,7 +180,7 @@ class ModularModel(nn.Module):
 
     @property
     def profile(self) -> Profile:
-        """What was measured of this kit's modules; raises :class:`ModtfError` where that is missing, or of others."""
+        """What was measured of this kit; raises :class:`ModtfError` if that is missing or belongs to other weights."""
         banks = self.bank_weights()
         stamp = weights_stamp(banks.values())
         if self._profile is None or self._profile[0] != stamp:
@@ -318,7 +318,7 @@ class ModularModel(nn.Module):
         assembly: Assembly | str | None = None,
         **limits: float | None,
     ) -> Assembly:
-        """The checked assembly for a ratio and strategy, or the one given; the original's by default.
+        """The checked assembly for a ratio and strategy, or the one given; the original's if nothing is.
 
         ``assembly`` is an :class:`Assembly` or its text. The strategy ``quality_first`` needs a profile
         (:mod:`modtf.profile`), and takes other limits, too: see :func:`modtf.quality.quality_first`. Raises
@@ -425,11 +425,12 @@ class ModularModel(nn.Module):
         """Text for a text, or texts for a list, by the assembly for ``ratio`` and ``strategy`` (or the one given).
 
         Greedy, at most :attr:`longest` new tokens, one batch, unless ``generate_options`` (those of transformers'
-        ``generate``) say otherwise. Greedy texts are written by the ``engine`` of :func:`modtf.decoding.decode`, all
+        ``generate``, and the limits of :meth:`choose`) say otherwise. Greedy texts are written by the ``engine`` of :func:`modtf.decoding.decode`, all
         others by ``generate``. Raises :class:`ModtfError` for empty or over-long texts.
         """
         batch: Any = [texts] if isinstance(texts, str) else texts
-        chosen = self.choose(ratio, strategy, assembly)
+        limits = {name: generate_options.pop(name) for name in LIMITS if name in generate_options}
+        chosen = self.choose(ratio, strategy, assembly, **limits)
         check_engine(engine)
         greedy = {"do_sample": False, "num_beams": 1}
         if generate_options.get("return_dict_in_generate"):

@@ -101,18 +101,15 @@ def measure(
     measure_all(Assembly(e, d) for e, d in product(encoders.values(), decoders.values()))
     # Of each number of layers the least divergent one, which comes last.
     best = {a.layers: a for a in sorted(divergences, key=divergences.__getitem__, reverse=True)}
-    metric = next(metric for metric in task_named(modular.task).metrics if not metric.errors)
-    scores = {assembly: measure_quality(modular, assembly, examples)[metric.key] for assembly in best.values()}
-    full = scores[mapping.original] or float("inf")  # nothing is kept of nothing
     return Profile(
         banks=fingerprint_of(modular.bank_weights(), torch.float16),
         divergences=divergences,
         fit=fitted,
         held_out=held_out,
-        kept={assembly: 100 * score / full for assembly, score in scores.items()},
+        kept=measure_kept(modular, list(best.values()), examples),
         parameters=count_parameters(modular),
         milliseconds=time_layers(modular, examples),
-        machine=machine(),
+        machine=machine(modular),
         examples=len(examples),
     )
 
@@ -168,9 +165,26 @@ def cross_validated(divergences: dict[Assembly, float]) -> dict[str, float]:
     }
 
 
-def machine() -> str:
+def measure_kept(
+    modular: ModularModel, chosen: Sequence[Assembly], examples: Sequence[Example]
+) -> dict[Assembly, float]:
+    """:attr:`Profile.kept` of some assemblies, the original among them."""
+    metrics = task_named(modular.task).metrics
+    scores = {}
+    for assembly in chosen:
+        of_assembly = measure_quality(modular, assembly, examples)
+        scores[assembly] = [100 - of_assembly[m.key] if m.errors else of_assembly[m.key] for m in metrics]
+    full = scores[modular.mapping.original]
+    return {
+        assembly: min(100 * own / of_full if of_full else 100.0 for own, of_full in zip(of_assembly, full, strict=True))
+        for assembly, of_assembly in scores.items()
+    }
+
+
+def machine(modular: ModularModel) -> str:
     """On which the times hold."""
-    return f"{platform.machine()}, torch {torch.__version__}, threads: {torch.get_num_threads()}"
+    device = torch.cuda.get_device_name(modular.device) if modular.device.type == "cuda" else platform.machine()
+    return f"{device}, torch {torch.__version__}, threads: {torch.get_num_threads()}"
 
 
 def time_layers(modular: ModularModel, examples: Sequence[Example], repeats: int = 7) -> dict[str, float]:

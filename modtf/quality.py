@@ -4,7 +4,7 @@ The paper's strategies, size-first and speed-first, see numbers of layers alone.
 what a kit has learned. Its profile (:mod:`modtf.profile` measures it) holds the divergence of many assemblies from the
 original, and a fit of these as a sum over the paths: a cost for each module, and one for each pair of neighbouring
 granularities, since layers work best beside those they were trained with. (A sum over modules alone ranks pocket's
-assemblies with a correlation of 0.72, with neighbours 0.94.) Of such a sum the cheapest path of each length is found
+assemblies with a correlation of 0.72, with neighbours 0.95.) Of such a sum the cheapest path of each length is found
 exactly, by dynamic programming.
 """
 
@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from modtf.strategies import choose
 
 #: The profile's name in a kit's folder.
 FILE = "profile.json"
+#: What may stand in place of a ratio; see :func:`quality_first`.
+LIMITS = ("max_parameters", "max_megabytes", "max_latency_ms", "min_quality")
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class Profile:
     fit: Fit
     #: of assemblies that the fit had not seen: rank correlation, and the median error relative to what was measured
     held_out: dict[str, float]
-    #: percent of the full model's main score that the best assembly of each number of layers keeps
+    #: percent of the full model's scores that the best assembly of each number of layers keeps, by the metric of which
+    #: it keeps least; of errors, what is free of them counts
     kept: dict[Assembly, float]
     #: of one text of 32 tokens: a constant, and for each encoder and decoder layer
     milliseconds: dict[str, float]
@@ -150,8 +153,8 @@ def quality_first(
     """The assembly that diverges least from the original, of those that were measured and that one limit allows.
 
     The limit is a ratio (as many layers as the other strategies give it), a size in float32, a time (of one text of 32
-    tokens, on the profile's machine), or ``min_quality``, percent of the full model's main score: the fewest layers
-    that keep it. Raises :class:`ModtfError` unless exactly one limit is given, and for one that no assembly meets.
+    tokens, on the profile's machine), or ``min_quality``, percent of each of the full model's scores: the fewest layers
+    that keep it, if all with more layers do. Raises :class:`ModtfError` unless exactly one limit is given, and for one that no assembly meets.
     """
     limits = {
         "ratio": ratio, "max_parameters": max_parameters, "max_megabytes": max_megabytes,
@@ -168,11 +171,10 @@ def quality_first(
         layers = choose(mapping, float(limit), "size_first").layers
         return next(assembly for assembly in candidates if assembly.layers == layers)
     if name == "min_quality":
-        enough = [assembly for assembly, kept in profile.kept.items() if kept >= limit]
-        if not enough:
-            best = max(profile.kept.values())
-            raise ModtfError(f"no assembly keeps {limit:g} % of the full model's score; {best:.1f} % is possible")
-        return min(enough, key=lambda assembly: assembly.layers)
+        if limit > 100:
+            raise ModtfError(f"min_quality is {limit:g}; give a percentage of the full model's scores, up to 100")
+        largest_first = sorted(profile.kept, key=lambda assembly: -assembly.layers)
+        return list(takewhile(lambda assembly: profile.kept[assembly] >= limit, largest_first))[-1]
 
     cost_of = {
         "max_parameters": profile.parameters_of,

@@ -99,7 +99,7 @@ class ReplacingSchedule:
         if not self.only and len(self.allowed_granularities(step)) == len(self._granularities):
             coarsest = self.mapping.coarsest
             ends = (coarsest, Assembly(self.mapping.encoder.original, coarsest.decoder))
-            fixed = [end for end in ends if end != self.mapping.original][: count - 1]
+            fixed = [end for end in dict.fromkeys(ends) if end != self.mapping.original][: count - 1]
         return [*fixed, *(self.draw(step, number) for number in range(count - len(fixed)))]
 
     def draw(self, step: int, number: int = 0) -> Assembly:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -21,7 +22,8 @@ from modtf.evaluation import size_of_assembly
 from modtf.mapping import Assembly, Mapping, StackMapping
 from modtf.profile import Divergences, fit, random_assembly
 from modtf.quality import Fit, Profile, cheapest_paths, features, quality_first
-from modtf.tasks import Example
+from modtf.tasks import TRANSLATION, Example
+from modtf.tasks.task import Metric
 from modtf.views.explorer import Explorer
 
 MAPPING = Mapping(StackMapping(6, (2, 3, 6)), StackMapping(6, (2, 3)))
@@ -31,6 +33,10 @@ EXAMPLES = [
     Example("Tom liest ein Buch.", ("Tom is reading a book.",)),
     Example("Wer ist da?", ("Who is there?",)),
 ]
+
+
+def score_layers(modular: Any, assembly: Assembly, examples: Any) -> dict[str, float]:
+    return {"bleu": 5.0 * assembly.layers, "chrf": 6.0 * assembly.layers}
 
 
 def random_costs(seed: int, mapping: Mapping = MAPPING) -> Fit:
@@ -135,7 +141,7 @@ def kit(modular: modtf.ModularModel, tmp_path_factory: pytest.TempPathFactory) -
     (folder / "dev.tsv").write_text("".join(f"{e.references[0]}\t{e.source}\n" for e in EXAMPLES))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(profile, "RANDOM", 12)
-        patch.setattr(profile, "measure_quality", lambda modular, assembly, examples: {"bleu": 5.0 * assembly.layers})
+        patch.setattr(profile, "measure_quality", score_layers)
         assert cli.main(["profile", "--model", str(folder), "--data", str(folder), "--inputs", "3"]) == 0
     return folder
 
@@ -173,6 +179,9 @@ def test_limits(kit: Path) -> None:
         assert costs[name] <= limit
         assert measured.divergence(chosen) <= measured.divergence(modular.choose(3))
     assert modular.choose(strategy="quality_first", min_quality=50).layers == 6, "the score was made 5 for each layer"
+    small = modular.choose(strategy="quality_first", min_quality=30)
+    given = {"strategy": "quality_first", "min_quality": 30, "max_new_tokens": 4}
+    assert modular.generate("Wer ist da?", **given) == modular.generate("Wer ist da?", assembly=small, max_new_tokens=4)
     assert modular.choose(strategy="quality_first", max_parameters=1e12) == modular.mapping.original
 
 
@@ -184,7 +193,7 @@ def test_limits(kit: Path) -> None:
         ({"max_parameters": 10}, "no assembly has 10 parameters or less; the smallest one has"),
         ({"max_megabytes": 1e-9}, "no assembly has 1e-09 megabytes or less"),
         ({"max_latency_ms": 1e-9}, "no assembly has 1e-09 ms or less"),
-        ({"min_quality": 101}, "no assembly keeps 101 % of the full model's score; 100.0 % is possible"),
+        ({"min_quality": 101}, "min_quality is 101; give a percentage of the full model's scores, up to 100"),
         ({"max_megabytes": True}, "max_megabytes is True; give a number above 0"),
         ({"min_quality": float("nan")}, "min_quality is nan; give a number above 0"),
         ({"ratio": 7}, "ratio 7.0 is out of reach"),
@@ -236,12 +245,27 @@ def test_the_explorer_offers_it(kit: Path) -> None:
         explorer.controller.close()
 
 
+def test_what_is_kept_is_the_least_of_all_scores(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of errors what is free of them counts, and a lucky small assembly does not hide what larger ones lose."""
+    modular = modtf.load(kit)
+    original, two, three = (modular.choose(ratio) for ratio in (1, 2, 3))
+    errors = {original: 2.0, two: 51.0, three: 12.0}
+    metrics = (Metric("bleu", "BLEU", "BLEU"), Metric("ser", "slot errors", "SER", errors=True))
+    monkeypatch.setattr(profile, "task_named", lambda name: replace(TRANSLATION, metrics=metrics))
+    monkeypatch.setattr(profile, "measure_quality", lambda modular, a, examples: {"bleu": 60.0, "ser": errors[a]})
+    kept = profile.measure_kept(modular, list(errors), EXAMPLES)
+    assert kept == pytest.approx({original: 100, two: 50, three: 100 * 88 / 98})
+    measured = replace(modular.profile, kept=kept)
+    for limit, expected in ((100, original), (80, original), (50, three)):
+        assert quality_first(modular.mapping, measured, min_quality=limit) == expected
+
+
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
 def test_an_interrupted_profile_goes_on(kit: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(profile, "RANDOM", 12)
-    monkeypatch.setattr(profile, "measure_quality", lambda modular, assembly, examples: {"bleu": 5.0 * assembly.layers})
+    monkeypatch.setattr(profile, "measure_quality", score_layers)
     measured: list[Assembly] = []
     of = Divergences.of
 

@@ -73,6 +73,11 @@ def test_several_draws_hold_the_coarsest_once_it_is_allowed(
         assert count < 3 or decoder_alone in (*drawn, schedule.mapping.original)
 
 
+def test_no_assembly_is_fixed_twice() -> None:
+    schedule = ReplacingSchedule(Mapping(StackMapping(6), StackMapping(6, (2, 3))), 50, coarse_at=0)
+    assert schedule.draw_several(7, 3)[1:] == [schedule.draw(7, 0), schedule.draw(7, 1)]
+
+
 def test_several_draws_differ() -> None:
     schedule = ReplacingSchedule(DEEP, 200, coarse_at=0)
     assert sum(len(set(schedule.draw_several(step, 4))) == 4 for step in range(200)) > 100

@@ -71,7 +71,7 @@ def test_every_method_is_trained_and_compared_with_the_kit(
         monkeypatch.setattr(sys, "argv", [*arguments, *more])
         script.main()
     made = json.loads((tmp_path / "data" / "translator" / "versus.json").read_text())
-    assert made["done"] == made["of"] == 2 + 2 * 4 * 5
+    assert made["done"] == made["of"] == 2 + 2 * (4 * 4 + 2), "alternating layers differ at 2x and 3x only"
     rows = {(row["method"], row["size"], row["cost"]): row for row in made["rows"]}
     assert {method for method, _, _ in rows} == set(script.METHODS)
     for (method, size, cost), row in rows.items():
@@ -94,10 +94,15 @@ def test_what_is_done_is_not_done_again(
     before = result.stat().st_mtime_ns
     script.main()
     assert result.stat().st_mtime_ns == before
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"of": "another original"}))
+    monkeypatch.setattr(sys, "argv", [*arguments, "--report"])
+    with pytest.raises(modtf.ModtfError, match="is of another original"):
+        script.main()
 
 
 def test_cost_shares(script: ModuleType) -> None:
-    plan = script.plan(["2x", "6x"], [10, 20], [0, 1])
+    assemblies = {"2x": modtf.Assembly((2, 2, 2), (2, 2, 2)), "6x": modtf.Assembly((6,), (6,))}
+    plan = script.plan(assemblies, [10, 20], [0, 1])
     assert [run.cost for run in plan] == sorted(run.cost for run in plan)
     assert len(set(plan)) == len(plan) and len({run.name for run in plan}) == len(plan)
     assert {run.cost for run in plan if run.method == "KD"} == {5, 10, 20}, "equal each at 10 is equal total at 20"

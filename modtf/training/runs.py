@@ -40,12 +40,13 @@ def load_original(folder: str | Path) -> PreTrainedModel:
 
 
 def set_dropout(model: PreTrainedModel, probability: float) -> None:
-    """Let all layers that train drop out with this probability; the model's configuration keeps its own."""
+    """Set this dropout probability in all layers; the model's configuration keeps its own."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = probability
-        elif isinstance(getattr(module, "dropout", None), float):  # applied by the module itself
-            module.dropout = probability
+        for name in ("dropout", "activation_dropout"):  # applied by the module itself
+            if isinstance(getattr(module, name, None), int | float):
+                setattr(module, name, probability)
 
 
 def train_original(

@@ -102,7 +102,7 @@ class ModularTrainer(Seq2SeqTrainer):
 
     Each optimizer step draws one assembly (:class:`ReplacingSchedule`), or ``assemblies_per_step`` of them, the same
     for all batches that it accumulates, and lowers the weighted sum of the losses. It takes the datasets that
-    ``Seq2SeqTrainer`` takes. Evaluation runs the coarsest assembly. Checkpoints hold banks only, and a resumed training
+    ``Seq2SeqTrainer`` takes. Evaluation runs the coarsest assembly, or the one that trains alone. Checkpoints hold banks only, and a resumed training
     continues as if it had never stopped.
 
     Raises :class:`ModtfError` as :func:`check_training` does.
@@ -123,6 +123,12 @@ class ModularTrainer(Seq2SeqTrainer):
     def modular(self) -> ModularModel:
         return self.accelerator.unwrap_model(self.model)
 
+    @property
+    def _evaluated(self) -> Assembly:
+        """The assembly that trains alone, or the coarsest one, the hardest for the banks."""
+        alone = self.args.assembly
+        return self.modular.mapping.coarsest if alone is None else Assembly.parse(alone)
+
     def schedule(self) -> ReplacingSchedule:
         """The replacing schedule of this training; it needs ``max_steps``, unless the training has begun."""
         steps = self.state.max_steps if self.state.max_steps > 0 else self.args.max_steps
@@ -131,8 +137,8 @@ class ModularTrainer(Seq2SeqTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        if not model.training:  # evaluation: the coarsest assembly, the hardest for the banks
-            outputs = model(assembly=self.modular.mapping.coarsest, **inputs)
+        if not model.training:
+            outputs = model(assembly=self._evaluated, **inputs)
             return (outputs.loss, outputs) if return_outputs else outputs.loss
         step, count = self.state.global_step, self.args.assemblies_per_step
         losses, outputs = self.losses(model, self.schedule().draw_several(step, count), inputs)
@@ -197,11 +203,11 @@ class ModularTrainer(Seq2SeqTrainer):
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None, **more: Any
     ) -> Any:
-        """As in ``Seq2SeqTrainer``; with ``predict_with_generate`` the coarsest assembly generates the texts."""
+        """As in ``Seq2SeqTrainer``; with ``predict_with_generate`` the evaluated assembly generates the texts."""
         if prediction_loss_only or not self.args.predict_with_generate:
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys, **more)
         trained = self.model  # type: ignore[has-type]
-        self.model = self.modular.assembled(self.modular.mapping.coarsest)
+        self.model = self.modular.assembled(self._evaluated)
         try:
             return super().prediction_step(self.model, inputs, prediction_loss_only, ignore_keys, **more)
         finally:
