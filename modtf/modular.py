@@ -425,8 +425,8 @@ class ModularModel(nn.Module):
         """Text for a text, or texts for a list, by the assembly for ``ratio`` and ``strategy`` (or the one given).
 
         Greedy, at most :attr:`longest` new tokens, one batch, unless ``generate_options`` (those of transformers'
-        ``generate``, and the limits of :meth:`choose`) say otherwise. Greedy texts are written by the ``engine`` of :func:`modtf.decoding.decode`, all
-        others by ``generate``. Raises :class:`ModtfError` for empty or over-long texts.
+        ``generate``, and the limits of :meth:`choose`) say otherwise. Greedy texts are written by the ``engine`` of
+        :func:`modtf.decoding.decode`, all others by ``generate``. Raises :class:`ModtfError` for empty or over-long texts.
         """
         batch: Any = [texts] if isinstance(texts, str) else texts
         limits = {name: generate_options.pop(name) for name in LIMITS if name in generate_options}

@@ -11,9 +11,6 @@ from torch import nn
 
 from modtf.training.machine import fast_bf16
 
-#: The quintic of the Newton-Schulz iteration, and the number of its steps (Jordan et al., 2024).
-_NEWTON_SCHULZ, _STEPS = (3.4445, -4.7750, 2.0315), 5
-
 
 class Muon(torch.optim.Muon):
     """``torch.optim.Muon``, made fit for CPUs: there its products take a third of a training step of the translator.
@@ -27,7 +24,7 @@ class Muon(torch.optim.Muon):
         for group in self.param_groups:
             matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
             updates = [self._momentum(matrix, group["momentum"]) for matrix in matrices]
-            for matrix, update in zip(matrices, _orthogonalized(updates), strict=True):
+            for matrix, update in zip(matrices, _orthogonalized(updates, group), strict=True):
                 size = 0.2 * math.sqrt(max(matrix.shape))  # as large as AdamW's update (Liu et al., 2025)
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
                 matrix.add_(update, alpha=-group["lr"] * size)
@@ -41,13 +38,13 @@ class Muon(torch.optim.Muon):
         return gradient.lerp(buffer, momentum)
 
 
-def _orthogonalized(updates: list[torch.Tensor]) -> list[torch.Tensor]:
+def _orthogonalized(updates: list[torch.Tensor], group: dict[str, Any]) -> list[torch.Tensor]:
     """For each matrix about the orthogonal one next to it; each process computes its share."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return [_newton_schulz(update) for update in updates]
+    if not updates or not dist.is_initialized() or dist.get_world_size() == 1:
+        return [_newton_schulz(update, group) for update in updates]
     rank, count = dist.get_rank(), dist.get_world_size()
     shares = [
-        _newton_schulz(update) if number % count == rank else torch.zeros_like(update)
+        _newton_schulz(update, group) if number % count == rank else torch.zeros_like(update)
         for number, update in enumerate(updates)
     ]
     flat = torch.cat([share.flatten() for share in shares])
@@ -56,14 +53,14 @@ def _orthogonalized(updates: list[torch.Tensor]) -> list[torch.Tensor]:
     return [part.view_as(update) for part, update in zip(parts, updates, strict=True)]
 
 
-def _newton_schulz(update: torch.Tensor) -> torch.Tensor:
-    """The matrix with all its singular values near 1, of the update's type."""
+def _newton_schulz(update: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
+    """The matrix with all its singular values near 1 (Jordan et al., 2024), of the update's type."""
     if update.size(0) > update.size(1):
-        return _newton_schulz(update.mT).mT  # the smaller of the two Gram matrices
-    a, b, c = _NEWTON_SCHULZ
+        return _newton_schulz(update.mT, group).mT  # the smaller of the two Gram matrices
+    a, b, c = group["ns_coefficients"]
     x = update.to(torch.bfloat16 if fast_bf16() else torch.float32)
-    x = x / x.norm().clamp(min=1e-7)
-    for _ in range(_STEPS):
+    x = x / x.norm().clamp(min=group["eps"])
+    for _ in range(group["ns_steps"]):
         gram = x @ x.mT
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.to(update.dtype)

@@ -102,8 +102,8 @@ class ModularTrainer(Seq2SeqTrainer):
 
     Each optimizer step draws one assembly (:class:`ReplacingSchedule`), or ``assemblies_per_step`` of them, the same
     for all batches that it accumulates, and lowers the weighted sum of the losses. It takes the datasets that
-    ``Seq2SeqTrainer`` takes. Evaluation runs the coarsest assembly, or the one that trains alone. Checkpoints hold banks only, and a resumed training
-    continues as if it had never stopped.
+    ``Seq2SeqTrainer`` takes. Evaluation runs the coarsest assembly, or the one that trains alone. Checkpoints hold
+    banks only, and a resumed training continues as if it had never stopped.
 
     Raises :class:`ModtfError` as :func:`check_training` does.
     """
