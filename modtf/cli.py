@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -71,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     generate = commands.add_parser("generate", help="write a text with the full model and an assembled one")
-    generate.add_argument("text", help='for pocket an MR such as "name[The Vaults], eatType[pub], food[French]"')
+    generate.add_argument(
+        "text", help='for translator a German sentence; for pocket an MR such as "name[The Vaults], food[French]"'
+    )
     _add_model(generate)
     _add_assembly(generate)
     generate.set_defaults(run=_generate)
@@ -369,6 +372,12 @@ def _train_kit(arguments: Sequence[str]) -> None:
             nargs="+",
             help="(default: the divisors of each stack's depth, up to half of it)",
         )
+        parser.add_argument(
+            "--begin-with",
+            type=Path,
+            help="folder of a kit of the same original and granularities to train further; the texts that its original "
+            "wrote are used again (default: modules copied from the original)",
+        )
 
     args, options = parse_training(ModularTrainingArguments, recipe.kit, add, arguments, prog="modtf train kit")
     # Check everything before the original writes its texts, which takes minutes.
@@ -381,12 +390,16 @@ def _train_kit(arguments: Sequence[str]) -> None:
         raise ModtfError(f"without data there is nothing to train on: {reason}; leave out --without-data")
     tokenizer = AutoTokenizer.from_pretrained(options.original)
     modular = modularize(load_original(options.original), options.granularities, tokenizer=tokenizer, task=task.name)
+    if options.begin_with is not None:
+        modular.load_banks(options.begin_with)
     examples = [] if options.without_data else task.read_data(options.data or data_folder(task), task.train_split)
     check_training(modular, args)
     use_cpu_well(options.threads)
     started = time.monotonic()
     if options.pairs:
-        path = _texts_of_the_original(modular, examples, options.pairs, args.seed, Path(args.output_dir))
+        path = _texts_of_the_original(
+            modular, examples, options.pairs, args.seed, Path(args.output_dir), options.begin_with
+        )
         examples = with_texts_of_the_original(examples, read_pairs(path))
     if options.dropout is not None:
         set_dropout(modular.model, options.dropout)
@@ -408,10 +421,13 @@ def _task_of(arguments: Sequence[str]) -> Task:
     return task_named(first.parse_known_args(arguments)[0].task)
 
 
-def _texts_of_the_original(modular: ModularModel, examples: Sequence[Any], count: int, seed: int, output: Path) -> Path:
+def _texts_of_the_original(
+    modular: ModularModel, examples: Sequence[Any], count: int, seed: int, output: Path, earlier: Path | None
+) -> Path:
     """The file with the original's texts; if it is missing, the first process writes it and the others wait.
 
-    If the task can draw inputs, evaluation.jsonl beside it holds 300 more, for measuring without real data.
+    If the task can draw inputs, evaluation.jsonl beside it holds 300 more, for measuring without real data. Both are
+    copied from the folder of an ``earlier`` training, where it has them.
     """
     from random import Random
 
@@ -422,7 +438,14 @@ def _texts_of_the_original(modular: ModularModel, examples: Sequence[Any], count
     from modtf.tasks.examples import write_pairs
 
     path = output / "pairs.jsonl"
-    if os.environ.get("RANK", "0") == "0" and not path.is_file():
+    first = os.environ.get("RANK", "0") == "0"
+    if first and earlier is not None and not path.is_file() and (earlier / path.name).is_file():
+        output.mkdir(parents=True, exist_ok=True)
+        for name in ("evaluation", "pairs"):
+            if (earlier / f"{name}.jsonl").is_file():
+                shutil.copyfile(earlier / f"{name}.jsonl", output / f"{name}.part")
+                (output / f"{name}.part").replace(output / f"{name}.jsonl")
+    if first and not path.is_file():
         task, device = task_named(modular.task), modular.device
         modular.to(_device())
         output.mkdir(parents=True, exist_ok=True)

@@ -78,6 +78,28 @@ def test_an_original_can_begin_with_another(data: Path, original: Path, tmp_path
     )
 
 
+def test_a_kit_can_begin_with_another(data: Path, original: Path, tmp_path: Path) -> None:
+    few = ["--data", data, "--original", original, "--steps", "2", "--batch-size", "8", "--pairs", "10"]
+    run("train", "kit", *few, "--output", tmp_path / "first")
+    run("train", "kit", *few, "--output", tmp_path / "alone", "--seed", "1")
+    run("train", "kit", *few, "--output", tmp_path / "more", "--seed", "1", "--begin-with", tmp_path / "first",
+        "--learning-rate", "1e-9", "--adamw-learning-rate", "1e-9")  # fmt: skip
+    first, alone, more = (
+        load_file(next((tmp_path / name).glob("banks-*.safetensors"))) for name in ("first", "alone", "more")
+    )
+    assert all(torch.allclose(first[key], more[key], atol=1e-6) for key in first), "it began with the other's weights"
+    for name in ("pairs", "evaluation"):
+        texts = [(tmp_path / kit / f"{name}.jsonl").read_text() for kit in ("first", "alone", "more")]
+        assert texts[0] == texts[2] != texts[1], "the original does not write again"
+    assert any(not torch.allclose(first[key], alone[key], atol=1e-6) for key in first)
+
+    other = tmp_path / "more"  # a kit of other granularities
+    told = run(
+        "train", "kit", *few, "--granularities", "2", "--begin-with", other, "--output", tmp_path / "x", fails=True
+    )
+    assert "do not fit this model" in told and not (tmp_path / "x").exists()
+
+
 def test_a_killed_training_resumes_to_the_same_kit(data: Path, original: Path, tmp_path: Path) -> None:
     def arguments(output: str) -> list[str | Path]:
         return ["train", "kit", "--data", data, "--original", original,
