@@ -58,15 +58,20 @@ pocket: $(VENV)/dev.stamp  ## train the bundled pocket anew, from the E2E data i
 	$(TRAIN) original --data "$(DATA)" --output build/plain
 	$(TRAIN) original --data "$(DATA)" --begin-with build/plain --dropout 0.1 --steps 700 --learning-rate 4e-3 --seed 1 --output build/original
 	$(TRAIN) kit --data "$(DATA)" --original build/original --output build/kit
-	$(BIN)/python benchmarks/bundle.py pocket build/kit build/plain build/original
+	$(BIN)/python benchmarks/bundle.py pocket --original build/plain build/original --kit build/kit
 
 translator: $(VENV)/dev.stamp  ## train the bundled translator anew, from the Tatoeba data in DATA=folder
 	$(TRAIN) original --task translation --data "$(DATA)" --output build/translator/plain
 	$(TRAIN) original --task translation --data "$(DATA)" --begin-with build/translator/plain --steps 1100 --learning-rate 1.4e-3 \
 		--adamw-learning-rate 7e-4 --seed 1 --output build/translator/original
 	$(TRAIN) kit --task translation --data "$(DATA)" --original build/translator/original --granularities 2 3 6 \
-		--assemblies-per-step 4 --dropout 0 --output build/translator/kit
-	$(BIN)/python benchmarks/bundle.py translator build/translator/kit build/translator/plain build/translator/original --data "$(DATA)"
+		--assemblies-per-step 4 --dropout 0 --output build/translator/plain-kit
+	$(TRAIN) kit --task translation --data "$(DATA)" --original build/translator/original --granularities 2 3 6 \
+		--assemblies-per-step 4 --dropout 0 --begin-with build/translator/plain-kit --steps 1000 --learning-rate 1.2e-3 \
+		--adamw-learning-rate 6e-4 --seed 1 --coarse-at 0 --full-at 1 --replacing-probability 0.3 --mixtures 0.4 --whole 0.3 \
+		--output build/translator/kit
+	$(BIN)/python benchmarks/bundle.py translator --original build/translator/plain build/translator/original \
+		--kit build/translator/plain-kit build/translator/kit --data "$(DATA)"
 
 wheel: $(VENV)/dev.stamp  ## build the package into dist/
 	$(BIN)/python -m build --wheel --no-isolation

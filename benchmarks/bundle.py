@@ -1,9 +1,8 @@
 """Put a trained kit into data/<name>/: in half precision, with examples and with what its training took.
 
-    python benchmarks/bundle.py pocket build/kit build/plain build/original
-    python benchmarks/bundle.py translator build/translator/kit build/translator/plain --data <folder of the task's data>
+    python benchmarks/bundle.py pocket --original build/plain build/original --kit build/kit
 
-The folders after that of the kit are those of the training of its original, one for each part of that training.
+Each training is given by its folders, one for each of its parts; the last folder of --kit holds the kit.
 pairs.jsonl gets at most 4,000 of the original's texts. evaluation.jsonl is the kit's own; a kit whose task cannot draw
 inputs has none, and 400 sources of the test split take its place, with all their references.
 """
@@ -31,15 +30,16 @@ PAIRS, EVALUATION = 4_000, 400
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of the bundled model")
-    parser.add_argument("kit", type=Path)
-    parser.add_argument("originals", type=Path, nargs="+")
+    parser.add_argument("--original", type=Path, nargs="+", required=True)
+    parser.add_argument("--kit", type=Path, nargs="+", required=True)
     parser.add_argument("--data", help="(default: the folder that the task's environment variable names)")
     options = parser.parse_args()
-    bundle(ROOT / "data" / options.name, options.kit, options.originals, options.data)
+    bundle(ROOT / "data" / options.name, options.original, options.kit, options.data)
 
 
-def bundle(folder: Path, kit: Path, originals: Sequence[Path], data: str | None = None) -> None:
+def bundle(folder: Path, originals: Sequence[Path], kits: Sequence[Path], data: str | None = None) -> None:
     """Read and check everything first, then write ``folder``."""
+    kit = kits[-1]
     modular = modtf.load(kit)
     task = task_named(modular.task)
     pairs = spread((kit / "pairs.jsonl").read_text(encoding="utf-8").strip().split("\n"), PAIRS)
@@ -47,9 +47,11 @@ def bundle(folder: Path, kit: Path, originals: Sequence[Path], data: str | None 
         examples = read_pairs(kit / "evaluation.jsonl")
     else:
         examples = spread(task.read_data(data or data_folder(task), task.test_split), EVALUATION)
-    names = ["original"] if len(originals) == 1 else [f"original, part {i}" for i in range(1, len(originals) + 1)]
-    parts = {**dict(zip(names, originals, strict=True)), "kit": kit}
-    training = {name: json.loads((part / "training.json").read_text()) for name, part in parts.items()}
+    training = {
+        name if len(folders) == 1 else f"{name}, part {number}": json.loads((part / "training.json").read_text())
+        for name, folders in {"original": originals, "kit": kits}.items()
+        for number, part in enumerate(folders, 1)
+    }
 
     modular.save_pretrained(folder, copy_original=True, dtype=torch.float16)
     (folder / "pairs.jsonl").write_text("\n".join(pairs) + "\n", encoding="utf-8")

@@ -69,6 +69,7 @@ def opened() -> None:
                 tab.goto(address)
                 tab.locator(".modtf-ratio .noUi-handle").first.focus()
                 tab.keyboard.press("End")
+                tab.locator(".modtf-small header", has_text="6.00×").wait_for()
                 tab.get_by_text("median of 5 runs").first.wait_for()
                 tab.wait_for_timeout(3000)  # the curve follows the text
                 tab.screenshot(path=DOCS / "explorer.png")

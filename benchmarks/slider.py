@@ -18,6 +18,7 @@ import time
 import torch
 
 import modtf
+from modtf.tasks import E2E
 from modtf.tasks.e2e.mrs import draw_mr, write_mr
 from modtf.views.explorer import Explorer
 
@@ -96,6 +97,7 @@ def in_the_browser() -> None:
             page = browser.new_page(viewport={"width": 900, "height": 1400})
             page.goto(address[0])
             page.wait_for_selector(".modtf-card", timeout=120_000)
+            page.get_by_role("button", name=E2E.label).click()
             field = page.get_by_label("the same as text")
             field.fill(source)
             field.press("Enter")
@@ -138,7 +140,7 @@ def in_the_browser() -> None:
                                     }
                                 });
                                 const all = {subtree: true, childList: true, characterData: true};
-                                seen.observe(document.querySelector('.modtf'), all);
+                                seen.observe(document.querySelector('.modtf:has(.modtf-result)'), all);
                             }, {once: true, capture: true});
                         }"""
                     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from modtf.errors import ModtfError
 
 #: Names that :func:`modtf.load` knows; each is a folder of ``data/``.
-BUNDLED_MODELS = ("pocket",)
+BUNDLED_MODELS = ("translator", "pocket")
 
 
 def bundled(name: str) -> Path:

@@ -7,13 +7,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from modtf.bundled import BUNDLED_MODELS, bundled
+from modtf.errors import ModtfError
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
 from modtf.saving import fingerprint_of
@@ -132,23 +131,22 @@ def measure_quality(
 def measured_table(modular: ModularModel) -> tuple[dict[str, Any] | None, str]:
     """The table measured on exactly these weights; or None, and a sentence that says why there is none.
 
-    It is ``table.json`` in the folder of a bundled or loaded kit, with the fingerprint of the banks it was measured on.
+    It is ``table.json`` in the kit's folder, with the fingerprint of the banks it was measured on.
     """
-    folders = [bundled(name) for name in BUNDLED_MODELS]
-    if modular.source is not None and Path(modular.source).is_dir():
-        folders.append(Path(modular.source))
-    banks = fingerprint_of(modular.bank_weights(), torch.float16)
-    for path in (folder / "table.json" for folder in folders):
-        if not path.is_file():
-            continue
-        try:
-            table = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            return None, f"The measurements in {path} could not be read ({error}); copy the file again."
-        if not isinstance(table, dict) or table.get("banks") != banks:
-            continue
-        fields = {name for metric in task_named(modular.task).metrics[:2] for name in (metric.key, metric.field)}
-        if all(fields <= row.keys() for row in table["rows"]):
-            return table, ""
-        return None, f"The measurements in {path} are for another task than {modular.task!r}."
-    return None, "No measurements exist for this model."
+    nothing = None, "No measurements exist for this model."
+    try:
+        path = modular.folder / "table.json"
+    except ModtfError:  # made in memory, or from the hub
+        return nothing
+    if not path.is_file():
+        return nothing
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return None, f"The measurements in {path} could not be read ({error}); copy the file again."
+    if not isinstance(table, dict) or table.get("banks") != fingerprint_of(modular.bank_weights(), torch.float16):
+        return nothing
+    fields = {name for metric in task_named(modular.task).metrics[:2] for name in (metric.key, metric.field)}
+    if all(fields <= row.keys() for row in table["rows"]):
+        return table, ""
+    return None, f"The measurements in {path} are for another task than {modular.task!r}."

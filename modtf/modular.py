@@ -629,7 +629,7 @@ class ModularModel(nn.Module):
 
 
 def load(name: str | Path, task: str | None = None) -> ModularModel:
-    """Load a modular model: ``"pocket"`` (bundled, needs no network), a folder, or a hub id.
+    """Load a modular model: ``"translator"`` or ``"pocket"`` (bundled, need no network), a folder, or a hub id.
 
     ``task`` takes the place of the task that the model was saved with.
     """

@@ -393,7 +393,7 @@ def load_original(folder: Path, index: dict[str, Any]) -> tuple[PreTrainedModel,
     if not index["original"]:
         raise ModtfError(
             f"{folder} holds banks without their original (a checkpoint of a training); "
-            "give it: original=..., or load_banks"
+            "give it, ModularModel.from_pretrained(folder, original=...), or put the banks into a kit, load_banks(folder)"
         )
     copied = index["original"].get("copy")
     source = str(folder / copied) if copied else index["original"]["pointer"]
@@ -402,7 +402,7 @@ def load_original(folder: Path, index: dict[str, Any]) -> tuple[PreTrainedModel,
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise ModtfError(
             f"the original of {folder} could not be loaded from {source}: {error}. "
-            "Put it back there, or give it: original=..."
+            "Put it back there, or give it: ModularModel.from_pretrained(folder, original=...)"
         ) from error
     for name in _weights_of_copy(folder, copied):
         _check_content(folder, index, name)

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 0 · Quickstart
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/0_quickstart.ipynb) · runs in 0.5 minute on two CPU cores · about 15 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/0_quickstart.ipynb) · runs in 0.5 minute on two CPU cores · about 20 minutes to work through
 #
 # [index](README.md) · [glossary](README.md#glossary) · [1 · Layer mapping →](1_layer_mapping.ipynb)
 # <!-- end of header -->
@@ -11,7 +11,7 @@
 # **You will be able to**
 # - open the explorer and slide a model from 1x to 6x;
 # - let any size write, in one line of Python;
-# - say what a small model forgets first, and in which number one sees it.
+# - say what a small model loses first, and in which number one sees it.
 #
 # **You need** nothing but curiosity. (It helps to have heard that a transformer consists of layers.)
 
@@ -26,36 +26,95 @@ if importlib.util.find_spec("modtf") is None:  # on Colab; nothing that is there
 # %% [markdown]
 # ## Three cells to the explorer
 #
-# `pocket` is a small T5 that comes with the package: 12 encoder and 12 decoder layers, which turn facts about a restaurant into a description. Beside its original layers it has
-# **modularized layers**, each of which has learned to do the work of 2, 3, 4 or 6 originals.
+# `translator` is a BART that comes with the package: 6 encoder and 6 decoder layers, which translate short German sentences into English. (You need no German: the full model's translation always stands beside the small one's.) Beside its original layers it has
+# **modularized layers**, each of which has learned to do the work of 2, 3 or all 6 originals.
 
 # %%
 import modtf
 
-modular = modtf.load("pocket")
-
-# %%
-modtf.explore(modular)
+translator = modtf.load("translator")
 
 # %% [markdown]
-# ![The explorer: sliders for the ratio, both stacks as blocks, the full model's text beside the small one's with differing words marked, speed, and the measured curve](../docs/explorer.png)
+# Before you slide: **BLEU** counts the words and word groups that a text shares with people's texts, 0 to 100, high is good. **What percentage of the full model's BLEU will be left with half of the layers (2x)? And with a sixth (6x)?** Write your guesses into
+# the cell and run it.
+
+# %%
+guess_two = None  # percent of the full model's BLEU that 2x keeps
+guess_six = None  # percent that 6x keeps
+
+# %%
+modtf.explore(translator)
+
+# %% [markdown]
+# ![The explorer: a German sentence, sliders for the ratio, both stacks as blocks, the full model's translation beside the small one's with differing words marked, speed, and the measured curve](../docs/explorer.png)
 #
 # *What the cell above shows when you run it.* Try this first:
 #
-# 1. **Slide the ratio** to 6x and back. Both texts change in your hand. Watch the chips below them: each is a fact, said or missed.
-# 2. Press **sweep**: one input, written at every ratio. Where is the first fact lost?
+# 1. **Slide the ratio** to 6x and back. Both texts change in your hand; marked words differ from the full model's.
+# 2. Press **sweep**: one sentence, translated at every ratio. Where does it begin to break?
 # 3. Change the strategy to **speed first**. Which stack shrinks now?
 # 4. **Click a block** to split it, or between two blocks to merge them: you just built a model by hand.
-# 5. Choose other facts. (`pocket` is small and knows names like those that it was trained with, such as The Plough, The Golden Fox or Chez Marie. Give it Luigi, and even the full model stumbles.)
+# 5. Choose another sentence from the menu, or type one. (The translator learned from short everyday sentences. Give it a line from a newspaper, and even the full model stumbles.)
 #
 # ## The same in Python
 #
-# The ratio counts layers: 24 layers in place of 24 are 1x, 4 in place of 24 are 6x.
+# The ratio counts layers: 12 layers in place of 12 are 1x, 2 in place of 12 are 6x.
 
 # %% tags=["nbval-check-output"]
+sentence = "Obwohl sie müde war, arbeitete sie bis Mitternacht."  # Although she was tired, she worked until midnight.
+for ratio in (1, 2, 3, 6):
+    print(f"{ratio}x  {translator.choose(ratio)}\n    {translator.generate(sentence, ratio=ratio)}\n")
+
+# %% [markdown]
+# 2x writes what the full model writes, and 3x begins with other words that say the same. 6x is still English, but one fact is gone: nobody is tired any more.
+#
+# ## How much is kept?
+#
+# One sentence is an anecdote. The bundled table holds the scores of each size on the 2,343 sentences of a test set, against what people wrote for them: BLEU, and chrF2, which counts groups of letters in place of words.
+
+# %% tags=["nbval-check-output"]
+import json
+
+from modtf.bundled import bundled
+from modtf.tasks import TRANSLATION
+from modtf.views import notebook
+
+
+def measured(model: str) -> list[dict]:
+    return [row for row in json.loads(bundled(f"{model}/table.json").read_text())["rows"] if row["trained"]]
+
+
+def at(rows: list[dict], ratio: float) -> dict:
+    return next(row for row in rows if row["strategy"] == "size_first" and row["wanted_ratio"] == ratio)
+
+
+of_translator = measured("translator")
+notebook.reveal("BLEU that 2x of translator keeps (%)", guess_two, at(of_translator, 2)["bleu_kept"])
+notebook.reveal("BLEU that 6x of translator keeps (%)", guess_six, at(of_translator, 6)["bleu_kept"])
+
+# %%
+from modtf.views.figures import described, quality_curve
+
+look = {"template": "plotly_white", "height": 360, "margin": {"l": 50, "r": 20, "t": 50, "b": 100}}
+kept = ", ".join(f"{at(of_translator, ratio)['bleu_kept']} percent at {ratio}x" for ratio in (1.5, 2, 3, 4, 6))
+described(
+    quality_curve(of_translator, TRANSLATION.metrics, against="ratio"),
+    f"Two panels over the compression ratio from 1 to 6, a line for each strategy: BLEU kept and chrF2 kept. Both fall. Size first keeps of the BLEU {kept}.",
+    **look,
+)
+
+# %% [markdown]
+# **This is the figure to remember**: one training, one set of weights, and a price for each size. Half of the layers can go for 3 % of the BLEU; four more cost another 6 %. (The lines are not smooth: below a difference of about one percent, read noise.) (A high share of BLEU does not prove that each sentence is right. Look at your own.)
+#
+# ## What a number hides
+#
+# The package has a second model. `pocket` is a small T5 of 12 + 12 layers that turns facts about a restaurant into a description, from 1x to 6x as well:
+
+# %% tags=["nbval-check-output"]
+pocket = modtf.load("pocket")
 facts = "name[The Plough], eatType[pub], food[Chinese], priceRange[cheap], customer rating[5 out of 5], area[city centre], near[Café Rouge]"
 for ratio in (1, 2, 3, 6):
-    print(f"{ratio}x  {modular.choose(ratio)}\n    {modular.generate(facts, ratio=ratio)}\n")
+    print(f"{ratio}x  {pocket.choose(ratio)}\n    {pocket.generate(facts, ratio=ratio)}\n")
 
 # %% [markdown]
 # Read the last one again: it is fluent, and it is not true to the facts. **The price is gone.** A *slot* is one kind of fact (name, food, price …), and a slot matcher finds which of them a text says:
@@ -64,7 +123,7 @@ for ratio in (1, 2, 3, 6):
 from modtf.tasks.e2e import check, parse_mr
 
 for ratio in (1, 2, 3, 6):
-    report = check(parse_mr(facts), modular.generate(facts, ratio=ratio))
+    report = check(parse_mr(facts), pocket.generate(facts, ratio=ratio))
     print(f"{ratio}x  said {len(report.said)} of 7 facts, missed: {', '.join(report.missed) or 'none'}")
 
 # %% [markdown]
@@ -78,56 +137,42 @@ from modtf.tasks import E2E
 
 sources = [example.source for example in E2E.bundled_examples("evaluation")[:100]]
 for ratio in (1, 6):
-    texts = write_texts(modular, modular.choose(ratio), sources)
+    texts = write_texts(pocket, pocket.choose(ratio), sources)
     missed = Counter(slot for source, text in zip(sources, texts, strict=True) for slot in check(parse_mr(source), text).missed)
     print(f"{ratio}x misses:", ", ".join(f"{slot} {count} times" for slot, count in missed.most_common()))
 
 # %% [markdown]
 # The price is the weak spot of the full model already, and it is what a small one loses first. (These are random inputs, half of them long, and harder than those of the public test set below.)
 #
-# ## How much is kept?
+# The table of `pocket` was measured on the 630 inputs of a public test set (E2E NLG, 2017). **SER**, the slot error rate, is the share of facts that a text misses, gets wrong, repeats or adds: low is good.
 #
-# The bundled table holds the scores of each size on the 630 inputs of a public test set (E2E NLG, 2017), against what people wrote for them:
-#
-# - **BLEU** counts the words and word groups that a text shares with people's texts: 0 to 100, high is good;
-# - **SER**, the slot error rate, is the share of facts that a text misses, gets wrong, repeats or adds: low is good.
-#
-# Before you look: **of the full model's BLEU, how many percent does 6x keep?** Write your guess into the cell and run it. And the slot errors: how many times as many?
+# **What percentage of the full model's BLEU does 6x keep here?** And the slot errors: how many times as many?
 
 # %%
 guess_bleu = None  # percent of the full model's BLEU that 6x keeps
 guess_errors = None  # 6x has how many times as many slot errors as the full model
 
 # %% tags=["nbval-check-output"]
-import json
-
-from modtf.bundled import bundled
-from modtf.views import notebook
-
-rows = [row for row in json.loads(bundled("pocket/table.json").read_text())["rows"] if row["trained"]]
-full, small = (next(row for row in rows if row["strategy"] == "size_first" and row["wanted_ratio"] == ratio) for ratio in (1, 6))
-notebook.reveal("BLEU that 6x keeps (%)", guess_bleu, 100 * small["bleu"] / full["bleu"])
-notebook.reveal("slot errors of 6x, times those of 1x", guess_errors, small["ser"] / full["ser"])
+of_pocket = measured("pocket")
+full, small = at(of_pocket, 1), at(of_pocket, 6)
+notebook.reveal("BLEU that 6x of pocket keeps (%)", guess_bleu, 100 * small["bleu"] / full["bleu"])
+notebook.reveal("slot errors of 6x of pocket, times those of 1x", guess_errors, small["ser"] / full["ser"])
 
 # %%
-from modtf.views.figures import described, quality_curve
-
 described(
-    quality_curve(rows, E2E.metrics, against="ratio"),
+    quality_curve(of_pocket, E2E.metrics, against="ratio"),
     "Two panels over the compression ratio from 1 to 6, a line for each strategy. Left: the BLEU kept stays at about 100 percent everywhere. Right: the slot error rate is "
     f"{full['ser']} percent at 1x and stays near it while the decoder has three layers or more; with two, as at 6x, it is {small['ser']} percent.",
-    template="plotly_white",
-    height=360,
-    margin={"l": 50, "r": 20, "t": 50, "b": 100},
+    **look,
 )
 
 # %% [markdown]
-# **This is the figure to remember.** Both panels show the same models on the same texts. By BLEU nothing is lost at all: a sixth of the layers shares as many words with people's texts as the full model. The slot
+# Both panels show the same models on the same texts. By BLEU nothing is lost at all: this task is so narrow that a model with a sixth of the layers shares as many words with people's texts as the full one. The slot
 # errors tell the other half of the story: they rise where the decoder has two layers left. (Size first shrinks both stacks alike and gets there at 6x; speed first takes layers from the decoder first, and is there before 2x.) Whoever looks at one number
 # sees one half.
 #
 # ### Exercise 0.1
-# Describe a restaurant of your own, with at least six facts. (Take name and place nearby from those above; the explorer shows what the other slots can say.) The goal: 6x says
+# Describe a restaurant of your own, with at least six facts. (Names that `pocket` was trained with are The Plough, The Golden Fox or Chez Marie; places nearby, Café Rouge or The Bakers. Give it Luigi, and even the full model stumbles. `modtf.explore(pocket)` shows what the other slots can say.) The goal: 6x says
 # **everything**, once.
 
 # %% tags=["exercise"]
@@ -151,7 +196,7 @@ with notebook.check("0.1"):
     assert my_facts is not None, "my_facts is still None; write a text such as name[The Golden Fox], eatType[pub], food[Thai]"
     assert isinstance(my_facts, str), f"my_facts should be a text in quotes, not {my_facts!r}"
     assert len(parse_mr(my_facts)) >= 6, f"you gave {len(parse_mr(my_facts))} facts; at least six are wanted"
-    text = modular.generate(my_facts, ratio=6)
+    text = pocket.generate(my_facts, ratio=6)
     report = check(parse_mr(my_facts), text)
     faults = [f"{slot} is {kind}" for kind in ("missed", "wrong", "repeated", "added") for slot in getattr(report, kind)]
     assert not faults, f"6x wrote {text!r}: {', '.join(faults)}"
@@ -159,7 +204,7 @@ with notebook.check("0.1"):
 # %% [markdown]
 # ### Exercise 0.2
 # Find the **highest** ratio at which the `facts` of above are written without a slot error (nothing missed, nothing made up), with the strategy `speed_first`. All ratios are in
-# `modular.mapping.ratios()`; use a loop, or the explorer's sweep.
+# `pocket.mapping.ratios()`; use a loop, or the sweep of `modtf.explore(pocket)` with *speed first*.
 
 # %% tags=["exercise"]
 highest = None
@@ -167,7 +212,7 @@ highest = None
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# `check(parse_mr(facts), text).errors` counts what a text misses, gets wrong, repeats and adds. `modular.generate(facts, ratio=…, strategy="speed_first")` writes the text.
+# `check(parse_mr(facts), text).errors` counts what a text misses, gets wrong, repeats and adds. `pocket.generate(facts, ratio=…, strategy="speed_first")` writes the text.
 # </details>
 #
 # <details><summary>Solution</summary>
@@ -175,8 +220,8 @@ highest = None
 # ```python
 # highest = max(
 #     ratio
-#     for ratio in modular.mapping.ratios()
-#     if check(parse_mr(facts), modular.generate(facts, ratio=ratio, strategy="speed_first")).errors == 0
+#     for ratio in pocket.mapping.ratios()
+#     if check(parse_mr(facts), pocket.generate(facts, ratio=ratio, strategy="speed_first")).errors == 0
 # )
 # ```
 # </details>
@@ -184,11 +229,11 @@ highest = None
 # %% tags=["check", "nbval-check-output"]
 with notebook.check("0.2"):
     assert highest is not None, "highest is still None"
-    written = {ratio: modular.generate(facts, ratio=ratio, strategy="speed_first") for ratio in {highest, *modular.mapping.ratios()}}
+    written = {ratio: pocket.generate(facts, ratio=ratio, strategy="speed_first") for ratio in {highest, *pocket.mapping.ratios()}}
     reports = {ratio: check(parse_mr(facts), text) for ratio, text in written.items()}
     faults = [f"{slot} is {kind}" for kind in ("missed", "wrong", "repeated", "added") for slot in getattr(reports[highest], kind)]
     assert not faults, f"at {highest:.2f}x it writes {written[highest]!r}: {', '.join(faults)}"
-    layers = {ratio: modular.choose(ratio, "speed_first").layers for ratio in reports if not reports[ratio].errors}
+    layers = {ratio: pocket.choose(ratio, "speed_first").layers for ratio in reports if not reports[ratio].errors}
     assert layers[highest] == min(layers.values()), f"at {highest:.2f}x there is no error, but neither is there at a higher ratio"
 
 # %% [markdown]
@@ -197,10 +242,10 @@ with notebook.check("0.2"):
 # An assembly is an ordinary Hugging Face model. Saved, it loads without modtf:
 #
 # ```python
-# modular.export("pocket-3x", modular.choose(ratio=3))   # with its tokenizer
+# translator.export("translator-3x", translator.choose(ratio=3))   # with its tokenizer
 #
 # from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-# small = AutoModelForSeq2SeqLM.from_pretrained("pocket-3x")
+# small = AutoModelForSeq2SeqLM.from_pretrained("translator-3x")
 # ```
 #
 # ## Where to go from here
@@ -211,15 +256,15 @@ with notebook.check("0.2"):
 # - *I have a model of my own.* [6](6_your_own_model.ipynb).
 #
 # > **In the paper** (Zhou, Le Bras, Choi, Findings of ACL 2023): models of any ratio from 1.1x to 6x after one training phase, for T5-base and T5-large. Its results are on other
-# > tasks and models than ours; what is shown here was measured on `pocket`.
+# > tasks and models than ours; what is shown here was measured on `translator` and `pocket`.
 #
 # ## In five lines
 #
-# 1. `modtf.load("pocket")` and `modtf.explore(modular)`: a model with a slider.
-# 2. The ratio counts layers, 4 in place of 24 at 6x; each size shares its weights with the full model.
-# 3. `modular.generate(facts, ratio=6)` writes, `modular.export` saves a plain Hugging Face model.
-# 4. Small models stay fluent; what they lose are facts, here most often the price.
-# 5. BLEU does not show that, the slot error rate does.
+# 1. `modtf.load("translator")` and `modtf.explore(translator)`: a model with a slider.
+# 2. The ratio counts layers, 2 in place of 12 at 6x; each size shares its weights with the full model.
+# 3. `translator.generate(sentence, ratio=6)` writes, `translator.export` saves a plain Hugging Face model.
+# 4. How much a ratio costs depends on the task: translation loses BLEU step by step, descriptions of restaurants none.
+# 5. Small models stay fluent. What `pocket` loses are facts, and the slot error rate shows it where BLEU does not.
 #
 # <!-- footer -->
 # [index](README.md) · [glossary](README.md#glossary) · [1 · Layer mapping →](1_layer_mapping.ipynb)

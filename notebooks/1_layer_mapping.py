@@ -47,7 +47,7 @@ mapping = modular.mapping
 # %% [markdown]
 # ## A stack and its banks
 #
-# An encoder-decoder transformer has two *stacks* of layers that all look alike: the encoder's and the decoder's. Our bundled model `pocket` has 12 of each, as
+# An encoder-decoder transformer has two *stacks* of layers that all look alike: the encoder's and the decoder's. The bundled model `pocket` has 12 of each, as
 # T5-base has. In the beginning every layer is an *original* one.
 #
 # A **modularized layer** is a layer of the very same architecture that has learned to do the work of *several consecutive* originals. How many is its **granularity**

@@ -42,7 +42,7 @@ from modtf.bundled import bundled
 from modtf.decoding import decode
 from modtf.evaluation import in_turns, size_of_assembly
 from modtf.strategies import assemblies, even_path
-from modtf.tasks import E2E
+from modtf.tasks import TRANSLATION
 from modtf.views import notebook
 from modtf.views.figures import described, paths_figure, quality_curve
 
@@ -371,27 +371,36 @@ with notebook.check("4.2"):
 #
 # ## And quality?
 #
-# Speed is half of the choice. Here is the other half, as measured on the 630 inputs of the test set:
+# Speed is half of the choice. For the other half we need a model that has something to lose, and `pocket`'s task is so narrow that hardly any of its BLEU is lost at any size. So take `translator`, the BART of 6 + 6 layers
+# from notebook 0, which translates from German. At 2x, size first gives 3-3 layers and speed first 5-1 (an encoder that is nearly full, and one layer that stands for the whole decoder). **Your guess: by how many percentage points do their shares of BLEU kept differ?** Positive: size
+# first keeps more.
 
 # %%
-measured = [row for row in json.loads(bundled("pocket/table.json").read_text())["rows"] if row["trained"]]
+guess_points = None  # points of BLEU kept at 2x, size first less speed first
+
+# %% tags=["nbval-check-output"]
+measured = [row for row in json.loads(bundled("translator/table.json").read_text())["rows"] if row["trained"]]
 at_two = {row["strategy"]: row for row in measured if row["wanted_ratio"] == 2}
+difference = at_two["size_first"]["bleu_kept"] - at_two["speed_first"]["bleu_kept"]
+notebook.reveal("BLEU kept at 2x, size first less speed first (points)", guess_points, difference)
+
+# %%
 described(
-    quality_curve(measured, E2E.metrics),
-    "BLEU kept and slot error rate against the measured speed-up, a line for each strategy. BLEU stays near 100 percent. Slot errors rise for both where the decoder has two layers: at 2x "
-    f"size first has {at_two['size_first']['ser']} percent at {at_two['size_first']['speed_up']:.1f} times the speed, speed first {at_two['speed_first']['ser']} percent at {at_two['speed_first']['speed_up']:.1f} times.",
+    quality_curve(measured, TRANSLATION.metrics),
+    "BLEU kept and chrF2 kept by the translator against the measured speed-up, a line for each strategy. At 2x size first keeps "
+    f"{at_two['size_first']['bleu_kept']} percent of the BLEU at {at_two['size_first']['speed_up']:.1f} times the speed, speed first {at_two['speed_first']['bleu_kept']} percent at {at_two['speed_first']['speed_up']:.1f} times.",
     template="plotly_white",
     height=360,
     margin={"l": 50, "r": 20, "t": 50, "b": 100},
 )
 
 # %% [markdown]
-# When do you want which? At the same *ratio*, speed first is faster and size first more faithful. So compare points of the same *speed*, above each other: up to three times the speed both are equally faithful; beyond that, speed
-# first has a decoder of two layers and twice the slot errors, and size first gets there with a smaller model, too. On `pocket`, two decoder layers are too few to keep the facts, whatever the encoder has. That is a property of this model and
-# task, not a law: look at the same figure for yours ([notebook 6](6_your_own_model.ipynb)).
+# At the same *number of layers*, size first keeps more and speed first is faster. At the same *speed* the two lines hardly differ: 3-3 and 6-3 write about twice as fast as the full model, and both keep 97 % of the BLEU. Then
+# size first is the better choice here, since 3-3 has fewer parameters. Speed first ends where one layer stands for the whole decoder, and no encoder makes up for that: 1-1, 2-1, 3-1 and 5-1 all keep 90 to 92 %. That is a property of this model and
+# task, not a law: look at the same figure for yours ([notebook 6](6_your_own_model.ipynb)). (The third line, *quality first*, is our own strategy. It chooses by a *profile*: how far this kit's assemblies were measured to diverge from the original. See [Use](../README.md#use).)
 #
 # ### Exercise 4.3
-# Pick from `measured` the row you would put on a phone: the **smallest** (`parameters`) whose slot error rate `ser` is at most 0.5 points above that of the full model.
+# Pick from `measured` the row you would put on a phone: the **smallest** (`parameters`) that keeps at least 94 % of the BLEU (`bleu_kept`).
 
 # %% tags=["exercise"]
 my_choice = None  # a row of `measured`
@@ -399,14 +408,13 @@ my_choice = None  # a row of `measured`
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# The full model's row has `ratio` 1. Filter the rows by `row["ser"]`, then take `min(..., key=lambda row: row["parameters"])`.
+# Filter the rows by `row["bleu_kept"]`, then take `min(..., key=lambda row: row["parameters"])`.
 # </details>
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# limit = next(row["ser"] for row in measured if row["ratio"] == 1) + 0.5
-# my_choice = min((row for row in measured if row["ser"] <= limit), key=lambda row: row["parameters"])
+# my_choice = min((row for row in measured if row["bleu_kept"] >= 94), key=lambda row: row["parameters"])
 # ```
 # </details>
 
@@ -414,11 +422,8 @@ my_choice = None  # a row of `measured`
 with notebook.check("4.3"):
     assert my_choice is not None, "my_choice is still None; it should be one of the rows in measured"
     assert my_choice in measured, f"my_choice should be a row of measured, a dict, not {my_choice!r}"
-    full = next(row for row in measured if row["ratio"] == 1)
-    assert my_choice["ser"] <= full["ser"] + 0.5, (
-        f"{my_choice['layers']} has {my_choice['ser']} % slot errors; at most {full['ser'] + 0.5:.2f} are allowed"
-    )
-    smaller = [row["layers"] for row in measured if row["ser"] <= full["ser"] + 0.5 and row["parameters"] < my_choice["parameters"]]
+    assert my_choice["bleu_kept"] >= 94, f"{my_choice['layers']} keeps {my_choice['bleu_kept']} % of the BLEU; at least 94 % are wanted"
+    smaller = [row["layers"] for row in measured if row["bleu_kept"] >= 94 and row["parameters"] < my_choice["parameters"]]
     assert not smaller, f"{my_choice['layers']} is good enough, but so is a smaller one"
 
 # %% [markdown]

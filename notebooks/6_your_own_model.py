@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 6 · Your own model
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/6_your_own_model.ipynb) · runs in 2 minutes on two CPU cores · about 40 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/6_your_own_model.ipynb) · runs in 1.5 minutes on two CPU cores · about 40 minutes to work through
 #
 # [← 5 · Quality and speed](5_quality_and_speed.ipynb) · [index](README.md) · [glossary](README.md#glossary)
 # <!-- end of header -->
@@ -141,7 +141,7 @@ settings = RECORDS[SOURCE]
 # ## A hub on this disk
 #
 # `from_pretrained` and `load_dataset` take a folder as well as a name on the hub. So we put into folders what the hub would give us: a T5 and a BART of 6 + 6 layers
-# (the depth of BART-base) with random weights, and a dataset with the splits `train` and `validation`. The dataset is the bundled one: a restaurant's attributes, and the
+# (the depth of BART-base) with random weights, and a dataset with the splits `train` and `validation`. The dataset is the one bundled with `pocket`: a restaurant's attributes, and the
 # text that `pocket` wrote for them. Only those of at most six attributes, so that half a minute is enough to learn from.
 
 # %%

@@ -26,6 +26,7 @@ import pytest
 import transformers
 
 import modtf
+from modtf.tasks import E2E, TRANSLATION
 
 pytestmark = pytest.mark.browser
 
@@ -177,18 +178,32 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
+#: The bundled models as the switch calls them, and the labels of their inputs.
+LABELS = {task.label: task.input_label for task in (TRANSLATION, E2E)}
+
+
 class Page:
     """An explorer on a page: the ``index``-th."""
 
     def __init__(self, page: Any, where: str, index: int = 0) -> None:
         self.page, self.where, self.index = page, where, index
-        self.root = page.locator(".modtf").nth(index)
+        self.root = page.locator(".modtf:has(.modtf-result)").nth(index)
+
+    def choose(self, model: str) -> None:
+        """Switch to a bundled model, by what the switch calls it."""
+        explorers = self.page.locator(".modtf-result").count()
+        self.page.get_by_role("button", name=model).nth(self.index).click()
+        self.page.wait_for_function(
+            "explorers => document.querySelectorAll('.modtf-result').length === explorers", arg=explorers
+        )
+        self.root.get_by_label(LABELS[model], exact=True).wait_for()
+        self.settled()
 
     def settled(self, generation: int = -1) -> int:
         """Wait until the texts on the page belong to a request after ``generation``; return that request's number."""
         self.page.wait_for_function(
             """([before, index]) => {
-                const result = document.querySelectorAll('.modtf')[index]?.querySelector('.modtf-result');
+                const result = document.querySelectorAll('.modtf-result')[index];
                 return result && result.ariaBusy === 'false' && +result.dataset.generation > before
                     && !/modtf-(waiting|stale)/.test(result.className);
             }""",
@@ -200,7 +215,7 @@ class Page:
         """Wait until the assembled text has this title; others may come and go until then."""
         self.page.wait_for_function(
             """([words, index]) => {
-                const result = document.querySelectorAll('.modtf')[index].querySelector('.modtf-result');
+                const result = document.querySelectorAll('.modtf-result')[index];
                 return result.ariaBusy === 'false' && !/modtf-(waiting|stale)/.test(result.className)
                     && result.querySelector('.modtf-small header').innerText.includes(words);
             }""",
@@ -217,7 +232,6 @@ class Page:
                 "speed": ".modtf-speed b",
                 "table": ".modtf-table",
                 "quality": ".modtf-quality",
-                "chips": ".modtf-full .modtf-chips",
                 "shape": ".modtf-shape",
             }.items()
         }
@@ -243,7 +257,7 @@ class Page:
 
 
 @pytest.fixture(scope="module", params=["voila", "lab"])
-def page(request: pytest.FixtureRequest, browser: Any) -> Iterator[Page]:
+def opened(request: pytest.FixtureRequest, browser: Any) -> Iterator[Page]:
     """The explorer on its own page and in a notebook; the tests below run on both."""
     tab = browser.new_page(
         viewport={"width": 900, "height": 1240} if request.param == "voila" else {"width": 1300, "height": 1240}
@@ -262,6 +276,19 @@ def page(request: pytest.FixtureRequest, browser: Any) -> Iterator[Page]:
     yield page
     tab.goto("about:blank")  # leaving the page shuts its kernel down
     tab.close()
+
+
+@pytest.fixture
+def translator(opened: Page) -> Page:
+    opened.choose(TRANSLATION.label)
+    return opened
+
+
+@pytest.fixture
+def page(opened: Page) -> Page:
+    """Shows pocket."""
+    opened.choose(E2E.label)
+    return opened
 
 
 def refused(url: str, **headers: str) -> bool:
@@ -284,10 +311,80 @@ def test_requests_without_the_token_are_refused(address: str) -> None:
     assert refused(address, Host="evil.example"), "a foreign host name that resolves to this machine is refused"
 
 
+# -- the translator ----------------------------------------------------------------------------------------------------
+
+
+def test_the_page_opens_with_the_translator(opened: Page) -> None:
+    opened.settled()
+    assert opened.root.get_by_label("a German sentence").input_value() == TRANSLATION.first
+    texts = opened.read()
+    assert texts["small"] != texts["full"], "something is lost"
+    assert opened.root.locator(".modtf-result mark").count() > 0, "and one can see what"
+    assert "never from long or technical text" in opened.root.inner_text()
+    assert "BLEU" in texts["quality"] and "chrF2" in texts["quality"]
+
+
+def test_any_sentence_can_be_typed(translator: Page) -> None:
+    field = translator.root.get_by_label("a German sentence")
+    modular = modtf.load("translator")
+    for typed in ("Der Zug nach Berlin fährt um acht Uhr ab.", "<img src=x onerror=alert(1)> 寒い 🥶"):
+        before = translator.settled()
+        field.fill(typed)
+        field.press("Enter")
+        translator.settled(before)
+        texts = translator.read()
+        assert texts["full"] == " ".join(modular.generate(typed, ratio=1).split())
+        assert re.fullmatch(r"\d+ %", translator.root.locator(".modtf-fidelity").inner_text())
+        assert translator.root.locator("img").count() == 0
+    for typed, words in (
+        ("viel " * 10_000, "translate a longer text one sentence at a time"),
+        ("   ", "write one in German"),
+    ):
+        field.fill(typed)
+        field.press("Enter")
+        translator.root.locator(".modtf-problem", has_text=words).wait_for()
+    before = int(translator.root.locator(".modtf-result").get_attribute("data-generation"))
+    field.fill("Mir ist kalt.")
+    field.press("Enter")
+    translator.settled(before)
+    assert translator.root.locator(".modtf-problem").count() == 0
+
+
+def test_sentences_for_those_who_know_no_german(translator: Page) -> None:
+    field = translator.root.get_by_label("a German sentence")
+    before = translator.settled()
+    translator.root.locator("select").first.select_option(TRANSLATION.suggestions[0])
+    translator.settled(before)
+    assert field.input_value() == TRANSLATION.suggestions[0]
+    before = translator.settled()
+    translator.button("another sentence").click()
+    translator.settled(before)
+    references = {example.source: example.references for example in TRANSLATION.bundled_examples("evaluation")}
+    people = translator.root.locator(".modtf-references").inner_text()
+    assert all(f"“{reference}”" in people for reference in references[field.input_value()])
+    assert "against people's translations" in translator.read()["table"]
+
+
+def test_a_sweep_of_a_sentence(translator: Page) -> None:
+    before = translator.settled()
+    field = translator.root.get_by_label("a German sentence")
+    field.fill(TRANSLATION.suggestions[4])
+    field.press("Enter")
+    translator.settled(before)
+    translator.button("sweep").click()
+    ratios = len(modtf.load("translator").mapping.ratios())
+    translator.page.wait_for_function(f"() => document.querySelectorAll('.modtf-sweep tbody tr').length === {ratios}")
+    translator.root.locator(".modtf-swept", has_text="differs from the full model's: at").wait_for()
+
+
+# -- pocket ------------------------------------------------------------------------------------------------------------
+
+
 def test_the_slider_updates_text_quality_and_speed(page: Page) -> None:
     page.settled()
     first = page.read()
-    assert "The Plough" in first["full"] and "✓ name" in first["chips"]
+    assert "The Plough" in first["full"]
+    assert "✓ name" in page.root.locator(".modtf-full .modtf-chips").first.inner_text()
     assert "2.00×" in first["title"] and re.fullmatch(r"\d+\.\d\d×", first["speed"]) and "23.1 MB" in first["table"]
     source = page.root.get_by_label("the same as text").input_value()
     modular = modtf.load("pocket")
@@ -517,7 +614,8 @@ def test_several_explorers_do_not_interfere(page: Page, browser: Any, address: s
         tab.set_default_timeout(SECONDS * 1000)
         tab.goto(address)
         other = Page(tab, "voila")
-    other.settled()
+        other.settled()
+    other.choose(E2E.label)
     assert "The Plough" in other.read()["full"] and "2.00×" in other.read()["title"]
     other.slide("ratio", 2)
     page.button("measure this assembly").click()
@@ -581,8 +679,8 @@ def test_quickstart_runs_and_slides(run_all: Any) -> None:
     page.slide("ratio", 30)  # to the right end
     page.settled(before)
     page.shows("6.00×")
-    assert page.read()["full"] == full and "cheap" in small
-    assert page.read()["shape"] == "2-2" and "cheap" not in page.read()["small"]  # what 6x forgets
+    last = page.read()
+    assert last["full"] == full and last["shape"] == "1-1" and last["small"] not in (small, full)
     assert run_all.get_by_text("✗ Exercise 0.1, not yet").count() == 1
     assert run_all.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count() == 0
 

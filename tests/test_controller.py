@@ -23,7 +23,7 @@ from modtf.evaluation import measured_table, size_of, size_of_assembly
 from modtf.mapping import Assembly
 from modtf.recipes.pocket import train_tokenizer
 from modtf.saving import fingerprint_of
-from modtf.tasks import E2E
+from modtf.tasks import E2E, TRANSLATION
 from modtf.tasks.e2e import parse_mr
 from modtf.views import markup
 from modtf.views.controller import Controller
@@ -648,6 +648,25 @@ def test_the_first_lost_slot_is_named(controller: Controller) -> None:
     assert "lost so far" in sweep_html(Sweep("", "size_first", 2, (side(texts[0], paths[0]),)), E2E)
 
 
+def test_without_parts_the_first_change_is_named(controller: Controller) -> None:
+    full = controller.state.result.full
+
+    def swept(*texts: str) -> str:
+        paths = [Assembly((1, 1, 1, 1), (1, 1, 1, 1)), Assembly((2, 2), (2, 2)), Assembly((4,), (4,))]
+        sides = tuple(
+            replace(full, text=text, assembly=path, judgement=TRANSLATION.judge("Mir ist kalt.", text, texts[0]))
+            for text, path in zip(texts, paths, strict=False)
+        )
+        return sweep_html(Sweep("Mir ist kalt.", "size_first", 3, sides), TRANSLATION)
+
+    html = swept("I'm cold.", "I am cold.", "Three.")
+    assert "at <b>2.00×</b> (2-2)." in html
+    assert html.count("modtf-first-loss") == 1
+    assert "at <b>4.00×</b> (1-1)" in swept("I'm cold.", "I'm cold.", "I am cold.")
+    assert "Every assembly writes the full model's text." in swept("I'm cold.", "I'm cold.", "I'm cold.")
+    assert "Every assembly" not in swept("I'm cold.", "I'm cold."), "the last one is still to come"
+
+
 # -- the widgets, without a browser ------------------------------------------------------------------------------------
 
 
@@ -862,6 +881,13 @@ def test_without_a_model_there_is_a_switch_between_the_bundled_ones(monkeypatch:
     assert page.children != (first,) and loaded == ["pocket", "other"]
     switch.value = "pocket"
     assert page.children == (first,) and loaded == ["pocket", "other"], "what was made once stays"
+    result = first.children[2].children[0]
+    for _ in range(600):  # the text and its times, which the switch interrupted
+        if "median of" in result.value and 'aria-busy="false"' in result.value:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail(result.value)
 
 
 def test_a_damaged_bundled_model_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

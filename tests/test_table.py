@@ -17,7 +17,6 @@ import modtf
 from modtf.bundled import BUNDLED_MODELS, bundled
 from modtf.decoding import decode
 from modtf.errors import ModtfError
-from modtf.recipes.translator import new_translator
 from modtf.tasks import E2E, TRANSLATION, Example, Task, task_named
 from modtf.tasks.e2e import write_mr
 from modtf.tasks.examples import read_pairs, spread, write_pairs
@@ -243,10 +242,11 @@ def test_quality_of_other_assemblies_is_refused(
 
 
 def test_the_page_reads_what_the_script_writes(task: Task, table: dict[str, Any], modular: modtf.ModularModel) -> None:
-    stored = [json.loads(bundled(f"{task.model}/table.json").read_text())] if task.model else []
-    for measured in table, *stored:
+    for measured in table, json.loads(bundled(f"{task.model}/table.json").read_text()):
         here = next(row for row in measured["rows"] if row["trained"] and row["ratio"] > 1)
-        assert len(quality_curve(measured["rows"], task.metrics, here).data) == 6
+        assert len(quality_curve(measured["rows"], task.metrics, here).data) == 2 * (
+            1 + len({row["strategy"] for row in measured["rows"]})
+        )
         assert f"<b>{here['speed_up']:.2f}×</b>" in quality_html(here, True, measured, task.metrics[:2])
         controller = Controller(modular, measured)
         assert controller.measured(modtf.Assembly.from_json(here["assembly"]), here["strategy"]) == (here, True)
@@ -264,11 +264,7 @@ def test_a_missing_ctranslate2_is_said_at_once(
 
 def test_ctranslate2_runs_the_same_model(script: ModuleType, task: Task, sources: list[str]) -> None:
     pytest.importorskip("ctranslate2", reason="only the table's script needs it: pip install ctranslate2")
-    if task.model:
-        modular = modtf.load(task.model)
-    else:
-        model, tokenizer = new_translator(EXAMPLES[task])
-        modular = modtf.modularize(model, tokenizer=tokenizer, task=task.name)
+    modular = modtf.load(task.model)
     assembly, original = modular.choose(3), modular.mapping.original
     translators = script.compile_assembly(modular, assembly, threads=1)
     assert script.same_texts(modular, assembly, translators, sources)["float32"] == 1
@@ -279,7 +275,7 @@ def test_ctranslate2_runs_the_same_model(script: ModuleType, task: Task, sources
 # -- bundle.py ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("parts", [1, 2], ids=["one part", "two parts"])
 def test_a_bundle(task: Task, modular: modtf.ModularModel, data: Path, tmp_path: Path, parts: int) -> None:
     kit, folder = tmp_path / "kit", tmp_path / "bundle"
     modular.save_pretrained(kit, copy_original=True)
@@ -288,11 +284,12 @@ def test_a_bundle(task: Task, modular: modtf.ModularModel, data: Path, tmp_path:
     if task.draw:  # then the kit's training has drawn and written these
         write_pairs([("a", "b")], kit / "evaluation.jsonl")
     originals = [tmp_path / f"original-{i}" for i in range(parts)]
-    for steps, made in enumerate((kit, *originals)):
+    kits = [*(tmp_path / f"kit-{i}" for i in range(parts - 1)), kit]
+    for made in (*originals, *kits):
         made.mkdir(exist_ok=True)
-        (made / "training.json").write_text(json.dumps({"steps": steps}))
+        (made / "training.json").write_text(json.dumps({"of": made.name}))
     script = load_script("bundle")
-    script.bundle(folder, kit, originals, str(data))
+    script.bundle(folder, originals, kits, str(data))
 
     loaded = modtf.load(folder)
     source = EXAMPLES[task][0].source
@@ -303,10 +300,14 @@ def test_a_bundle(task: Task, modular: modtf.ModularModel, data: Path, tmp_path:
     assert read_pairs(folder / "pairs.jsonl") == [Example(source, (text,)) for source, text in pairs[::2]]
     expected = [Example("a", ("b",))] if task.draw else EXAMPLES[task]
     assert read_pairs(folder / "evaluation.jsonl") == expected
-    names = ["original"] if parts == 1 else ["original, part 1", "original, part 2"]
-    assert json.loads((folder / "training.json").read_text()) == {
-        "kit": {"steps": 0}, **{name: {"steps": i} for i, name in enumerate(names, 1)},
-    }  # fmt: skip
+    training = json.loads((folder / "training.json").read_text())
+    if parts == 1:
+        assert training == {"original": {"of": "original-0"}, "kit": {"of": "kit"}}
+    else:
+        assert training == {
+            "original, part 1": {"of": "original-0"}, "original, part 2": {"of": "original-1"},
+            "kit, part 1": {"of": "kit-0"}, "kit, part 2": {"of": "kit"},
+        }  # fmt: skip
 
 
 def test_nothing_is_bundled_without_the_data(
@@ -316,7 +317,7 @@ def test_nothing_is_bundled_without_the_data(
     modular.save_pretrained(kit, copy_original=True)
     write_pairs([("a", "b")], kit / "pairs.jsonl")
     with pytest.raises(ModtfError):
-        load_script("bundle").bundle(tmp_path / "bundle", kit, [kit], str(tmp_path))
+        load_script("bundle").bundle(tmp_path / "bundle", [kit], [kit], str(tmp_path))
     assert not (tmp_path / "bundle").exists()
 
 

@@ -192,7 +192,7 @@ def test_the_page(modular: modtf.ModularModel) -> None:
     assert any("It never saw the words &lt;big&gt; &amp; dog." in text for text in shown)
     explorer.sweep_button.click()
     assert len(explorer.controller.wait().sweep.sides) == explorer.controller.state.sweep.total > 2
-    assert "words in place" in explorer.sweep.value and "modtf-first-loss" not in explorer.sweep.value
+    assert "words in place" in explorer.sweep.value and "The first text that differs" in explorer.sweep.value
     assert "words in place is shown beside the texts" in explorer.quality.value
     explorer.controller.measure(30)
     assert "no examples of the task 'reverse' are bundled" in explorer.controller.wait().job.problem

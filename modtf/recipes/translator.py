@@ -65,6 +65,6 @@ def new_translator(examples: Sequence[Example]) -> tuple[BartForConditionalGener
 TRANSLATOR = Recipe(
     new_original=new_translator,
     original=Settings(steps=2_600, batch_size=256, learning_rate=2e-3, adamw_learning_rate=1e-3),
-    kit=Settings(steps=4_000, batch_size=256, learning_rate=2e-3, adamw_learning_rate=1e-3),
+    kit=Settings(steps=2_700, batch_size=256, learning_rate=2e-3, adamw_learning_rate=1e-3),
     pairs=150_000,
 )

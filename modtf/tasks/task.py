@@ -118,6 +118,7 @@ class Task:
     label: str = ""
 
     # How an input is made.
+    input_label: str = "text"
     placeholder: str = "any text that the model was trained to work on"
     #: the input that the explorer opens with
     first: str = ""

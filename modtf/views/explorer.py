@@ -71,9 +71,12 @@ def _bundled_models(folder: str | Path) -> widgets.Widget:
         for explorer in explorers.values():
             explorer.controller.stop()
         try:
-            if switch.value not in explorers:
-                explorers[switch.value] = Explorer(load(switch.value), folder)
-            page.children = [explorers[switch.value].widget]
+            name = switch.value
+            if name in explorers:
+                explorers[name].controller.cancel()  # goes on with the text and times that the switch interrupted
+            else:
+                explorers[name] = Explorer(load(name), folder)
+            page.children = [explorers[name].widget]
         except ModtfError as error:  # damaged files: the other model can still be chosen
             page.children = [widgets.HTML(markup.problem_html(str(error)))]
 
@@ -128,7 +131,7 @@ class Explorer:
         self.source = widgets.Text(
             value=self.task.first,
             continuous_update=False,
-            description="text" if form is None else "the same as text",
+            description=self.task.input_label,
             placeholder=self.task.placeholder,
         )
         self.source.add_class("modtf-field")
@@ -426,7 +429,7 @@ class Explorer:
         rows, mine, titles = self.controller.rows, [], None
         metrics = self.task.metrics[:2]
         if self.against.value == _MODEL:
-            # The bundled inputs are harder than the table's, so these errors differ from those in the sentence above.
+            # The bundled inputs are others than the table's, so these errors differ from those in the sentence above.
             titles = [
                 f"{metric.title}, bundled inputs" if metric.errors else f"{metric.name} against the full model's texts"
                 for metric in metrics

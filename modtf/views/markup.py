@@ -239,13 +239,15 @@ def race_html(race: Race | None) -> str:
 
 
 def sweep_html(sweep: Sweep | None, task: Task) -> str:
-    """The texts for one source at every ratio, with the first loss highlighted."""
+    """The texts for one source at every ratio; highlighted is the first loss or, without marks, the first change."""
     if sweep is None or not sweep.sides:
         return ""
     full = sweep.sides[0]
     first_loss = next((side for side in sweep.sides if _lost(side, full)), None)
+    first_change = next((side for side in sweep.sides if side.text != full.text), None)
+    found = first_loss or (None if full.judgement.marks else first_change)
     rows = "".join(
-        f'<tr class="{"modtf-first-loss" if side is first_loss else ""}">'
+        f'<tr class="{"modtf-first-loss" if side is found else ""}">'
         f'<th scope="row">{side.assembly.ratio:.2f}×</th><td>{side.assembly.shape}</td>'
         f"<td>{side.latency.median_ms:,.0f}</td><td>{value_text(side.judgement, task)}</td>"
         f"<td>{marked_html(side.text, full.text)}{chips_html(side.judgement, faults_only=True)}</td></tr>"
@@ -261,6 +263,11 @@ def sweep_html(sweep: Sweep | None, task: Task) -> str:
     elif full.judgement.marks:
         end = "is lost at any ratio" if len(sweep.sides) == sweep.total else "has been lost so far"
         finding = f"No {task.part} that the full model gets right {end}."
+    elif first_change is not None:
+        at = first_change.assembly
+        finding = f"The first text that differs from the full model's: at <b>{at.ratio:.2f}×</b> ({at.shape})."
+    elif len(sweep.sides) == sweep.total:
+        finding = "Every assembly writes the full model's text."
     headers = "".join(f'<th scope="col">{name}</th>' for name in ("ratio", "layers", "ms", escape(task.measure)))
     return (
         f'<div class="modtf-swept"><p aria-live="polite">{finding}</p><table class="modtf-table modtf-sweep">'

@@ -56,6 +56,7 @@ def _score(examples: Sequence[Example], texts: Sequence[str]) -> dict[str, float
 E2E = Task(
     "e2e",
     label="restaurant descriptions",
+    input_label="the same as text",
     placeholder="name[The Vaults], food[French]",
     # Complete down to 3x; the smallest assemblies forget the price.
     first=(
