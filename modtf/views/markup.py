@@ -161,10 +161,12 @@ def quality_html(here: Row, exact: bool, table: dict[str, Any], metrics: Sequenc
     ]
     engine = f", engine: {_ENGINES[table['engine']]}" if table.get("engine") in _ENGINES else ""
     machine, threads = escape(str(table.get("machine", ""))), escape(str(table.get("threads", "?")))
+    count = table.get("examples")
+    inputs = f"{count:,}" if isinstance(count, int) else "?"
     return (
         f'<div class="modtf-quality" aria-live="polite">{subject}: {", ".join(scores)}, '
         f"<b>{here['speed_up']:.2f}×</b> the full model's speed."
-        f'<p class="modtf-note">Measured earlier: {table.get("examples", "?")} test inputs, greedy; {machine}, '
+        f'<p class="modtf-note">Measured earlier: {inputs} test inputs, greedy; {machine}, '
         f"threads: {threads}{engine}</p></div>"
     )
 
