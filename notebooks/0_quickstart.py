@@ -50,7 +50,7 @@ modtf.explore(translator)
 #
 # *What the cell above shows when you run it.* Try this first:
 #
-# 1. **Slide the ratio** to 6x and back. Both texts change in your hand; marked words differ from the full model's.
+# 1. **Slide the ratio** to 6x and back. The small model's text changes in your hand; marked words differ from the full model's. One small word turns this sentence into its opposite: at which ratios is it lost?
 # 2. Press **sweep**: one sentence, translated at every ratio. Where does it begin to break?
 # 3. Change the strategy to **speed first**. Which stack shrinks now?
 # 4. **Click a block** to split it, or between two blocks to merge them: you just built a model by hand.
