@@ -20,7 +20,7 @@ from modtf.mapping import STACKS, Assembly, Mapping
 from modtf.modular import ModularModel
 from modtf.quality import Fit, Profile, cheapest_paths, features
 from modtf.saving import fingerprint_of
-from modtf.strategies import STRATEGIES, assemblies, even_path
+from modtf.strategies import STRATEGIES, assemblies, even_assembly
 from modtf.tasks import Example, task_named
 
 #: Random assemblies that are measured, beside each module alone, to fit the costs.
@@ -214,7 +214,7 @@ def _corners(mapping: Mapping) -> list[Assembly]:
     """The assemblies whose stacks have all layers, or the fewest."""
     lengths = ((stack.lengths[0], stack.lengths[-1]) for stack in mapping.stacks)
     shapes = dict.fromkeys(product(*lengths))
-    return [Assembly(even_path(mapping.encoder, e), even_path(mapping.decoder, d)) for e, d in shapes]
+    return [even_assembly(mapping, *shape) for shape in shapes]
 
 
 def _per_layer(values: dict[Assembly, float]) -> dict[str, float]:

@@ -61,6 +61,17 @@ def assemblies(mapping: Mapping, strategy: str) -> tuple[Assembly, ...]:
     return tuple(dict.fromkeys(choose(mapping, ratio, strategy) for ratio in mapping.ratios()))
 
 
+def even_assembly(mapping: Mapping, encoder: int, decoder: int) -> Assembly:
+    """The assembly of so many layers in each stack, by :func:`even_path`; the encoder's path is turned round.
+
+    So the encoder keeps its last layers fine and the decoder its first: of the four ways to place them, the one that
+    kept most of the quality on the development inputs of the bundled models (benchmarks/LOG.md). Raises
+    :class:`ModtfError` like :func:`even_path`.
+    """
+    # A path stays one when it is turned round: granularities divide the depth.
+    return Assembly(even_path(mapping.encoder, encoder)[::-1], even_path(mapping.decoder, decoder))
+
+
 def even_path(stack: StackMapping, layers: int) -> LayerPath:
     """The path of ``layers`` layers whose granularities differ least, finer ones first.
 
@@ -118,4 +129,4 @@ def _nearest(mapping: Mapping, ratio: float, descent: Descent) -> Assembly:
         )
     wanted = mapping.layers / float(ratio)
     encoder, decoder = min(descent, key=lambda lengths: (abs(sum(lengths) - wanted), -sum(lengths)))
-    return Assembly(even_path(mapping.encoder, encoder), even_path(mapping.decoder, decoder))
+    return even_assembly(mapping, encoder, decoder)

@@ -41,7 +41,7 @@ import modtf
 from modtf.bundled import bundled
 from modtf.decoding import decode
 from modtf.evaluation import in_turns, size_of_assembly
-from modtf.strategies import assemblies, even_path
+from modtf.strategies import assemblies, even_assembly
 from modtf.tasks import TRANSLATION
 from modtf.views import notebook
 from modtf.views.figures import described, paths_figure, quality_curve
@@ -232,13 +232,9 @@ def profile(model) -> dict[str, float]:
 SHAPES = [(12, 12), (12, 2), (2, 12), (2, 2)]
 
 
-def of_shape(encoder: int, decoder: int) -> modtf.Assembly:
-    return modtf.Assembly(even_path(mapping.encoder, encoder), even_path(mapping.decoder, decoder))
-
-
 profiles = {}
 for shape in SHAPES:
-    runs = [profile(modular.assemble(assembly=of_shape(*shape))) for _ in range(4)][1:]  # the first one warms up
+    runs = [profile(modular.assemble(assembly=even_assembly(mapping, *shape))) for _ in range(4)][1:]  # the first one warms up
     profiles["{}-{}".format(*shape)] = min(runs, key=lambda run: sum(run.values()))
 profile_table = pd.DataFrame(profiles).T.round(1)
 share = (100 * profile_table["everything else"] / profile_table.sum(axis=1)).round()
@@ -280,7 +276,7 @@ notebook.reveal("encoder's share of the time at 1x (%)", guess_encoder, 100 * at
 # ([loop.py](../modtf/decoding/loop.py)), which gives the same tokens:
 
 # %%
-models = {"{}-{}".format(*shape): modular.assembled(of_shape(*shape)) for shape in SHAPES}
+models = {"{}-{}".format(*shape): modular.assembled(even_assembly(mapping, *shape)) for shape in SHAPES}
 engines = {
     (name, engine): lambda model=model, engine=engine: decode(model, **encoded, max_new_tokens=TOKENS, exactly=True, engine=engine)
     for name, model in models.items()
@@ -295,7 +291,7 @@ print(medians.loc[list(models)].round(1).rename_axis("milliseconds").to_string()
 # %%
 lengths = (12, 9, 6, 4, 2)
 runs = {
-    (e, d): lambda e=e, d=d: decode(modular.assembled(of_shape(e, d)), **encoded, max_new_tokens=TOKENS, exactly=True)
+    (e, d): lambda e=e, d=d: decode(modular.assembled(even_assembly(mapping, e, d)), **encoded, max_new_tokens=TOKENS, exactly=True)
     for e in lengths
     for d in lengths
 }

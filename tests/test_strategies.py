@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from modtf.errors import ModtfError
 from modtf.mapping import Assembly, Mapping, StackMapping, default_granularities, divisors
-from modtf.strategies import STRATEGIES, assemblies, choose, even_path, size_first, speed_first
+from modtf.strategies import STRATEGIES, assemblies, choose, even_assembly, even_path, size_first, speed_first
 
 TWELVE = StackMapping(12, (2, 3, 4, 6))
 DEEP = Mapping(TWELVE, TWELVE)
@@ -113,6 +113,18 @@ def test_even_path_is_the_most_even_of_all(depth: int, data: st.DataObject) -> N
     rivals = [rival for rival in stack.paths() if len(rival) == length]
     assert len(path) == length
     assert (sum(g * g for g in path), path) == min((sum(g * g for g in rival), rival) for rival in rivals)
+
+
+@given(mappings(), st.data())
+def test_coarse_layers_stand_first_in_the_encoder_and_last_in_the_decoder(
+    mapping: Mapping, data: st.DataObject
+) -> None:
+    lengths = [data.draw(st.sampled_from(stack.lengths)) for stack in mapping.stacks]
+    assembly = even_assembly(mapping, *lengths)
+    assert mapping.check(assembly) == assembly
+    assert assembly.encoder == even_path(mapping.encoder, lengths[0])[::-1]
+    assert assembly.decoder == even_path(mapping.decoder, lengths[1])
+    assert even_assembly(DEEP, 9, 9) == Assembly((2, 2, 2, 1, 1, 1, 1, 1, 1), (1, 1, 1, 1, 1, 1, 2, 2, 2))
 
 
 @pytest.mark.parametrize("layers", [0, 1, 13, 2.5, "6", None])

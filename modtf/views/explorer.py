@@ -21,9 +21,9 @@ import ipywidgets as widgets
 from modtf.bundled import BUNDLED_MODELS
 from modtf.errors import ModtfError
 from modtf.evaluation import measured_table
-from modtf.mapping import Assembly, StackMapping
+from modtf.mapping import Assembly
 from modtf.modular import ModularModel, load
-from modtf.strategies import even_path
+from modtf.strategies import even_assembly
 from modtf.tasks import TASKS
 from modtf.tasks.task import Field, Metric
 from modtf.views import markup
@@ -179,7 +179,9 @@ class Explorer:
         for stack in mapping.stacks:
             lengths = [(f"{n} layers" if n > 1 else "1 layer", n) for n in reversed(stack.lengths)]
             self.lengths[stack.name] = _slider(stack.name, lengths, stack.depth)
-            self.lengths[stack.name].observe(self._guarded(functools.partial(self._length_changed, stack)), "value")
+            self.lengths[stack.name].observe(
+                self._guarded(functools.partial(self._length_changed, stack.name)), "value"
+            )
         self.picture = Picture(mapping, self._touched)
         self.structure, self.impossible = widgets.HTML(), widgets.HTML()
         controls, stacks = widgets.HBox([self.ratio, self.strategy]), widgets.HBox(list(self.lengths.values()))
@@ -302,9 +304,9 @@ class Explorer:
     def _ratio_changed(self) -> None:
         self._ask(ratio=self.ratio.value, strategy=self.controller.strategy)
 
-    def _length_changed(self, stack: StackMapping) -> None:
-        path = even_path(stack, self.lengths[stack.name].value)
-        self._ask(assembly=dataclasses.replace(self._current(), **{stack.name: path}))
+    def _length_changed(self, stack: str) -> None:
+        even = even_assembly(self.controller.modular.mapping, *(slider.value for slider in self.lengths.values()))
+        self._ask(assembly=dataclasses.replace(self._current(), **{stack: getattr(even, stack)}))
 
     def _touched(self, make: Callable[[], Assembly]) -> None:
         def apply() -> None:
