@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 2 · Module replacement
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/2_module_replacement.ipynb) · runs in 1.5 minutes on two CPU cores · about 35 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/2_module_replacement.ipynb) · runs in 2 minutes on two CPU cores · about 35 minutes to work through
 #
 # [← 1 · Layer mapping](1_layer_mapping.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [3 · Distillation →](3_distillation.ipynb)
 # <!-- end of header -->
@@ -488,7 +488,7 @@ print(shown.unstack().to_string())
 # ## A whole training
 #
 # The bundled kits were trained for longer, and with that teacher. What does such a training give back? `translator`, the BART of notebook 0, has a harder task than `pocket`, so it has more to lose. At 1.5x each of its stacks has four layers
-# in place of six, 1·1·2·2: two originals and two modules. The bundled table holds the BLEU of the same paths before any training, too. **Your guess: what percentage of the full model's BLEU does 1.5x keep before the training? And after it?**
+# in place of six, two modules and two originals (2·2·1·1 in the encoder, 1·1·2·2 in the decoder). The bundled table holds the BLEU of the same paths before any training, too. **Your guess: what percentage of the full model's BLEU does 1.5x keep before the training? And after it?**
 
 # %%
 guess_before = None  # percent of the full model's BLEU, 1.5x, modules as copies of the first layers

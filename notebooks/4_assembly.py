@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 4 · Assembly
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/4_assembly.ipynb) · runs in 1 minute on two CPU cores · about 30 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/4_assembly.ipynb) · runs in 0.5 minute on two CPU cores · about 30 minutes to work through
 #
 # [← 3 · Distillation](3_distillation.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [5 · Quality and speed →](5_quality_and_speed.ipynb)
 # <!-- end of header -->
@@ -134,7 +134,7 @@ print(pd.DataFrame(rows).to_string(index=False))
 
 # %% [markdown]
 # > **In the paper** (abstract): *deterministic* assembling strategies, *size-first* and *speed-first*. How they choose among the paths of one length is not published. Our choice: of all
-# > paths with so many layers, the one whose granularities differ least, with the fine ones first.
+# > paths with so many layers, those whose granularities differ least; among these, the encoder has its coarse layers first and the decoder last, since that kept most when all four ways were tried.
 #
 # Slide, and watch both stacks and the text:
 
@@ -391,7 +391,7 @@ described(
 )
 
 # %% [markdown]
-# At the same *number of layers*, size first keeps more and speed first is faster. At the same *speed* the two lines hardly differ: 3-3 and 6-3 write about twice as fast as the full model, and both keep 97 % of the BLEU. Then
+# At the same *number of layers*, size first keeps more and speed first is faster. At the same *speed* the two lines hardly differ: 3-3 and 6-3 write about 1.5 times as fast as the full model, and both keep 97 % of the BLEU. Then
 # size first is the better choice here, since 3-3 has fewer parameters. Speed first ends where one layer stands for the whole decoder, and no encoder makes up for that: 1-1, 2-1, 3-1 and 5-1 all keep 90 to 92 %. That is a property of this model and
 # task, not a law: look at the same figure for yours ([notebook 6](6_your_own_model.ipynb)). (The third line, *quality first*, is our own strategy. It chooses by a *profile*: how far this kit's assemblies were measured to diverge from the original. See [Use](../README.md#use).)
 #
