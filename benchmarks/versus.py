@@ -8,10 +8,12 @@ embeddings, head and the original's layers stay as they are. (LayerDrop trains a
 floating-point operations of forward and backward passes, the teacher's included, but not the texts that it wrote
 beforehand for the kit and for both kinds of KD. A budget is what a
 kit needs for so many steps. Each method has it twice: *equal total*, the students of all sizes share the budget of one
-kit; and *equal each*, every student has it for itself. Methods that train once for all sizes have it once.
+kit; and *equal each*, every student has it for itself (the largest budget only those of KD). Methods that train once
+for all sizes have it once.
 
 Each training has a folder in build/versus/<model>/; run again, the script resumes and leaves out what is done. Several
-of them may work side by side (--part 1/2 and --part 2/2). --report writes data/<model>/versus.json from what is done.
+of them may work side by side (--part 1/2 and --part 2/2). --report writes data/<model>/versus.json from what is done,
+and all texts into benchmarks/versus-<model>.jsonl.xz: what stands there is done, on any machine.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import lzma
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -53,6 +56,8 @@ from modtf.training.runs import set_dropout, train_kit, train_original, with_tex
 ROOT = Path(__file__).parents[1]
 #: Budgets in steps of a kit. Four sizes, and a factor of 4: what is equal each at one budget is equal total at the next.
 BUDGETS = (150, 600, 2400)
+#: The method whose students also have the largest budget each. For all methods it would cost more than all the rest.
+LARGEST_EACH = "KD"
 #: Steps whose operations are counted, spread over a training.
 COUNTED = 24
 #: Probability that LayerDrop skips a layer.
@@ -126,7 +131,8 @@ def plan(sizes: dict[str, Assembly], budgets: Sequence[float], seeds: Sequence[i
                         if method.alternating and not differs(sizes[size]):
                             continue
                         runs[Run(name, size, budget / len(sizes), seed)] = None
-                        runs[Run(name, size, budget, seed)] = None
+                        if budget < max(budgets) or name == LARGEST_EACH:
+                            runs[Run(name, size, budget, seed)] = None
     return sorted(runs, key=lambda run: (run.cost, run.seed))
 
 
@@ -148,8 +154,8 @@ class Comparison:
         self.dev = spread(self.task.read_data(folder, "dev"), DEV_INPUTS)
         self.test = self.task.read_data(folder, self.task.test_split)
         self.original_fingerprint = fingerprint_of(kit.original_weights(), torch.float16)
-        written = [[example.source, *example.references] for example in self.written]
-        self.texts_fingerprint = hashlib.sha256(json.dumps(written).encode()).hexdigest()
+        # Not the texts: another machine rounds otherwise, and so writes a few others.
+        self.pairs_fingerprint = hashlib.sha256(json.dumps([pair.source for pair in self.written]).encode()).hexdigest()
         self._kit_step: float | None = None
 
     def original(self) -> transformers.PreTrainedModel:
@@ -173,7 +179,7 @@ class Comparison:
 
     def fingerprint(self, run: Run) -> str:
         """Of what a training depends on, apart from the code."""
-        about = [self.original_fingerprint, self.texts_fingerprint, repr(METHODS[run.method]), repr(self.recipe.kit)]
+        about = [self.original_fingerprint, self.pairs_fingerprint, repr(METHODS[run.method]), repr(self.recipe.kit)]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
     def examples(self, texts: str) -> Sequence[Example]:
@@ -359,15 +365,21 @@ def main() -> None:
     comparison = Comparison(options.model, options.data, options.pairs)
     folder = ROOT / "build" / "versus" / options.model
     wanted = plan(comparison.sizes, options.budgets, options.seeds)
+    archive = ROOT / "benchmarks" / f"versus-{options.model}.jsonl.xz"
+    done = read_archive(archive)
     if options.report:
-        report(comparison, {run: folder / run.name / "result.json" for run in wanted})
+        for run in wanted:
+            if (path := folder / run.name / "result.json").exists():
+                done[run] = json.loads(path.read_text(encoding="utf-8"))
+        report(comparison, wanted, done)
+        write_archive(archive, done)
         return
     part, parts = map(int, options.part.split("/"))
     if not 1 <= part <= parts:
         raise ModtfError(f"--part is {options.part}; give 1/2 and 2/2 to two scripts, for example")
     for number, run in enumerate(wanted):
         result = folder / run.name / "result.json"
-        if number % parts == part - 1 and run.method in options.methods and not result.exists():
+        if number % parts == part - 1 and run.method in options.methods and run not in done and not result.exists():
             made = comparison.train(run, folder / run.name)
             new = result.with_suffix(".new")
             new.write_text(json.dumps(made, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -375,16 +387,32 @@ def main() -> None:
             print(f"{run.name}: {made['steps']} steps in {made['seconds']} s", flush=True)
 
 
-def report(comparison: Comparison, paths: dict[Run, Path]) -> None:
-    results = []
-    for run, path in paths.items():
-        if path.exists():
-            results.append(json.loads(path.read_text(encoding="utf-8")))
-            if results[-1]["of"] != comparison.fingerprint(run):
-                raise ModtfError(f"{path.parent} is of another original, other texts or other settings; remove it")
+def read_archive(path: Path) -> dict[Run, dict[str, Any]]:
+    """The results of trainings that were done before, perhaps elsewhere."""
+    if not path.exists():
+        return {}
+    with lzma.open(path, "rt", encoding="utf-8") as lines:
+        return {Run.of(result): result for result in map(json.loads, lines)}
+
+
+def write_archive(path: Path, results: dict[Run, dict[str, Any]]) -> None:
+    new = path.with_suffix(".new")
+    with lzma.open(new, "wt", encoding="utf-8", preset=9) as file:
+        file.writelines(json.dumps(result, ensure_ascii=False) + "\n" for result in results.values())
+    new.replace(path)
+
+
+def report(comparison: Comparison, wanted: Sequence[Run], done: dict[Run, dict[str, Any]]) -> None:
+    results = [done[run] for run in wanted if run in done]
+    for run, result in done.items():
+        if result["of"] != comparison.fingerprint(run):
+            raise ModtfError(
+                f"{run.name} is of another original, other texts or other settings; remove its folder in "
+                f"build/versus/{comparison.model}, and benchmarks/versus-{comparison.model}.jsonl.xz if it is there"
+            )
     made = {
         "made_by": "benchmarks/versus.py",
-        "of": len(paths), "done": len(results), "examples": len(comparison.test), "draws": DRAWS,
+        "of": len(wanted), "done": len(results), "examples": len(comparison.test), "draws": DRAWS,
         "kit_step_operations": comparison.operations(Run("kit", "", 1, 0), comparison.recipe.kit.batch_size),
         "sizes": {name: assembly.to_json() for name, assembly in comparison.sizes.items()},
         "rows": scored(comparison, results),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -50,6 +51,7 @@ def arguments(
         (tmp_path / f"{split}.tsv").write_text("".join(f"{english}\t{german}\n" for english, german in LINES))
     write_pairs([("Mir ist kalt.", "I'm cold.")], tmp_path / "pairs.jsonl")
     (tmp_path / "data" / "translator").mkdir(parents=True)
+    (tmp_path / "benchmarks").mkdir()
     recipe = Recipe(kit=Settings(steps=1, batch_size=2, learning_rate=1e-2, adamw_learning_rate=1e-2))
     monkeypatch.setattr(modtf, "load", lambda name: copy.deepcopy(kit))
     for name, value in {
@@ -71,7 +73,7 @@ def test_every_method_is_trained_and_compared_with_the_kit(
         monkeypatch.setattr(sys, "argv", [*arguments, *more])
         script.main()
     made = json.loads((tmp_path / "data" / "translator" / "versus.json").read_text())
-    assert made["done"] == made["of"] == 2 + 2 * (4 * 4 + 2), "alternating layers differ at 2x and 3x only"
+    assert made["done"] == made["of"] == 2 + (4 * 4 + 2) + 4, "alternating layers differ at 2x and 3x only; KD has all"
     rows = {(row["method"], row["size"], row["cost"]): row for row in made["rows"]}
     assert {method for method, _, _ in rows} == set(script.METHODS)
     for (method, size, cost), row in rows.items():
@@ -83,6 +85,14 @@ def test_every_method_is_trained_and_compared_with_the_kit(
             low, high = row[name]["interval"]
             assert low <= row[name]["bleu"] <= high
     assert rows["KD", "6x", 4]["steps"] > rows["KD", "2x", 4]["steps"] > rows["kit", "2x", 4]["steps"] == 4
+
+    # On another machine only the archive is there: nothing is trained again, and the report is the same.
+    shutil.rmtree(tmp_path / "build")
+    for more in ([], ["--report"]):
+        monkeypatch.setattr(sys, "argv", [*arguments, *more])
+        script.main()
+    assert not list((tmp_path / "build").rglob("result.json"))
+    assert json.loads((tmp_path / "data" / "translator" / "versus.json").read_text()) == made
 
 
 def test_what_is_done_is_not_done_again(
@@ -106,6 +116,7 @@ def test_cost_shares(script: ModuleType) -> None:
     assert [run.cost for run in plan] == sorted(run.cost for run in plan)
     assert len(set(plan)) == len(plan) and len({run.name for run in plan}) == len(plan)
     assert {run.cost for run in plan if run.method == "KD"} == {5, 10, 20}, "equal each at 10 is equal total at 20"
+    assert {run.cost for run in plan if run.method == "SFT"} == {5, 10}, "the largest budget each is for KD alone"
     assert {run.seed for run in plan if run.method == "kit" and run.cost == 20} == {0}
 
 
