@@ -1,7 +1,8 @@
 """One kit against what people would use instead: trainings from one original, on the same data, at equal cost.
 
     python benchmarks/versus.py translator --data <folder> --pairs <pairs.jsonl of the kit's training>
-    python benchmarks/versus.py translator --data <folder> --report
+    python benchmarks/versus.py translator --data <folder> --pairs <...> --sweep     # learning rates
+    python benchmarks/versus.py translator --data <folder> --pairs <...> --report
 
 All methods train the same parameters, the layers that are no originals, with the kit's optimizer and without dropout;
 embeddings, head and the original's layers stay as they are. (LayerDrop trains all of them.) Cost is counted in
@@ -10,6 +11,9 @@ beforehand for the kit and for both kinds of KD. A budget is what a
 kit needs for so many steps. Each method has it twice: *equal total*, the students of all sizes share the budget of one
 kit; and *equal each*, every student has it for itself (the largest budget only those of KD). Methods that train once
 for all sizes have it once.
+
+All methods may tune: each has the learning rates of the kit's recipe times a factor, the best of RATES on dev, for one
+size and the smallest budget (--sweep).
 
 Each training has a folder in build/versus/<model>/; run again, the script resumes and leaves out what is done. Several
 of them may work side by side (--part 1/2 and --part 2/2). --report writes data/<model>/versus.json from what is done,
@@ -24,7 +28,7 @@ import json
 import lzma
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +60,8 @@ from modtf.training.runs import set_dropout, train_kit, train_original, with_tex
 ROOT = Path(__file__).parents[1]
 #: Budgets in steps of a kit. Four sizes, and a factor of 4: what is equal each at one budget is equal total at the next.
 BUDGETS = (150, 600, 2400)
+#: Factors of the recipe's learning rates that --sweep tries.
+RATES = (0.5, 1, 2)
 #: The method whose students also have the largest budget each. For all methods it would cost more than all the rest.
 LARGEST_EACH = "KD"
 #: Steps whose operations are counted, spread over a training.
@@ -77,6 +83,8 @@ class Method:
     for_all: bool = False
     #: begin with the first layer of each group, as a kit does, or with alternating ones, as DistilBART
     alternating: bool = False
+    #: of the recipe's learning rates: the best of RATES on dev
+    rate: float = 1
     #: what differs from the defaults of ModularTrainingArguments
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -100,16 +108,18 @@ class Run:
     size: str
     cost: float
     seed: int
+    rate: float = 1
 
     @property
     def name(self) -> str:
         """Of its folder."""
         method = self.method.replace(",", "").replace(" ", "-")
-        return f"{method}-{self.size or 'all'}-{self.cost:g}-{self.seed}"
+        rate = f"-rate-{self.rate:g}" if self.rate != 1 else ""
+        return f"{method}-{self.size or 'all'}-{self.cost:g}-{self.seed}{rate}"
 
     @classmethod
     def of(cls, result: dict[str, Any]) -> Run:
-        return cls(*(result[name] for name in ("method", "size", "cost", "seed")))
+        return cls(*(result[name] for name in ("method", "size", "cost", "seed", "rate")))
 
 
 def sizes_of(mapping: Mapping) -> dict[str, Assembly]:
@@ -125,15 +135,24 @@ def plan(sizes: dict[str, Assembly], budgets: Sequence[float], seeds: Sequence[i
         for seed in seeds if budget < max(budgets) else seeds[:1]:
             for name, method in METHODS.items():
                 if method.for_all:
-                    runs[Run(name, "", budget, seed)] = None
+                    runs[Run(name, "", budget, seed, method.rate)] = None
                 else:
                     for size in sizes:
                         if method.alternating and not differs(sizes[size]):
                             continue
-                        runs[Run(name, size, budget / len(sizes), seed)] = None
+                        runs[Run(name, size, budget / len(sizes), seed, method.rate)] = None
                         if budget < max(budgets) or name == LARGEST_EACH:
-                            runs[Run(name, size, budget, seed)] = None
+                            runs[Run(name, size, budget, seed, method.rate)] = None
     return sorted(runs, key=lambda run: (run.cost, run.seed))
+
+
+def sweep(budgets: Sequence[float]) -> list[Run]:
+    """Each method with each learning rate, at 2x and the smallest budget."""
+    return [
+        Run(name, "" if method.for_all else "2x", min(budgets), 0, rate)
+        for name, method in METHODS.items()
+        for rate in RATES
+    ]
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -179,7 +198,8 @@ class Comparison:
 
     def fingerprint(self, run: Run) -> str:
         """Of what a training depends on, apart from the code."""
-        about = [self.original_fingerprint, self.pairs_fingerprint, repr(METHODS[run.method]), repr(self.recipe.kit)]
+        method = repr(replace(METHODS[run.method], rate=1))
+        about = [self.original_fingerprint, self.pairs_fingerprint, method, repr(self.recipe.kit)]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
     def examples(self, texts: str) -> Sequence[Example]:
@@ -189,7 +209,7 @@ class Comparison:
 
     def arguments(self, run: Run, steps: int, folder: Path) -> Any:
         given = {
-            "output_dir": str(folder), "max_steps": steps, "learning_rate": self.recipe.kit.learning_rate,
+            "output_dir": str(folder), "max_steps": steps, "learning_rate": self.recipe.kit.learning_rate * run.rate,
             "warmup_steps": min(100, steps // 10), "lr_scheduler_type": "linear", "seed": run.seed, "report_to": "none",
             "save_steps": max(200, steps // 10), "save_total_limit": 1, "logging_steps": 50, "disable_tqdm": True,
             "use_cpu": not torch.cuda.is_available(), "bf16": fast_bf16(), "dataloader_pin_memory": False,
@@ -240,10 +260,10 @@ class Comparison:
         settings, examples = self.recipe.kit, self.examples(METHODS[run.method].texts)
         transformers.set_seed(run.seed)
         steps = self.steps(run, settings.batch_size)
-        args = self.arguments(run, steps, folder)
+        args, adamw = self.arguments(run, steps, folder), settings.adamw_learning_rate * run.rate
         if run.method == "LayerDrop":
             model = drop_layers(self.original().requires_grad_(True))
-            train_original(model, self.tokenizer, self.task, examples, args, settings.batch_size, settings.adamw_learning_rate)  # fmt: skip
+            train_original(model, self.tokenizer, self.task, examples, args, settings.batch_size, adamw)
             kept = self.original()
             kept.load_state_dict({name: value.cpu() for name, value in model.state_dict().items()})
             modular = modtf.modularize(
@@ -252,7 +272,7 @@ class Comparison:
             )  # fmt: skip
         else:
             modular = self.modular(run)
-            train_kit(modular, self.task, examples, args, settings.batch_size, settings.adamw_learning_rate)
+            train_kit(modular, self.task, examples, args, settings.batch_size, adamw)
         seconds = json.loads((folder / "training.json").read_text())["seconds"]  # of all parts, if it was resumed
         modular.eval()
         texts = {}
@@ -263,6 +283,11 @@ class Comparison:
                     for split, of_split in (("dev", self.dev), ("test", self.test))
                 }
         return {**asdict(run), "steps": steps, "seconds": seconds, "of": self.fingerprint(run), "texts": texts}
+
+    def on_dev(self, result: dict[str, Any]) -> dict[str, float]:
+        """Scores on dev, the mean over the sizes of the training."""
+        scores = [self.task.score(self.dev, texts["dev"]) for texts in result["texts"].values()]
+        return {name: round(float(np.mean([of_size[name] for of_size in scores])), 2) for name in scores[0]}
 
 
 def take_alternating_layers(modular: ModularModel, assembly: Assembly) -> None:
@@ -333,7 +358,7 @@ def scored(comparison: Comparison, results: Sequence[dict[str, Any]]) -> list[di
                 row[split] = {name: round(value, 2) for name, value in task.score(examples, texts[split]).items()}
             shares = {"equal_each": 1} | ({} if METHODS[run.method].for_all else {"equal_total": len(comparison.sizes)})
             for name, share in shares.items():
-                kit = Run("kit", "", run.cost * share, run.seed), size
+                kit = Run("kit", "", run.cost * share, run.seed, METHODS["kit"].rate), size
                 if kit in counts and run.method != "kit":
                     row[name] = difference(counts[run, size], counts[kit], draws)
             rows.append(row)
@@ -358,20 +383,22 @@ def main() -> None:
     )
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--part", default="1/1", help="which of several scripts that share the work this one is")
+    parser.add_argument("--sweep", action="store_true", help="try learning rates instead")
     parser.add_argument("--report", action="store_true", help="write data/<model>/versus.json from what is done")
     options = parser.parse_args()
     use_cpu_well(1)
     transformers.logging.disable_progress_bar()
     comparison = Comparison(options.model, options.data, options.pairs)
     folder = ROOT / "build" / "versus" / options.model
-    wanted = plan(comparison.sizes, options.budgets, options.seeds)
+    tried = sweep(options.budgets)
+    wanted = tried if options.sweep else plan(comparison.sizes, options.budgets, options.seeds)
     archive = ROOT / "benchmarks" / f"versus-{options.model}.jsonl.xz"
     done = read_archive(archive)
     if options.report:
-        for run in wanted:
+        for run in (*wanted, *tried):
             if (path := folder / run.name / "result.json").exists():
                 done[run] = json.loads(path.read_text(encoding="utf-8"))
-        report(comparison, wanted, done)
+        report(comparison, wanted, tried, done)
         write_archive(archive, done)
         return
     part, parts = map(int, options.part.split("/"))
@@ -402,7 +429,9 @@ def write_archive(path: Path, results: dict[Run, dict[str, Any]]) -> None:
     new.replace(path)
 
 
-def report(comparison: Comparison, wanted: Sequence[Run], done: dict[Run, dict[str, Any]]) -> None:
+def report(
+    comparison: Comparison, wanted: Sequence[Run], tried: Sequence[Run], done: dict[Run, dict[str, Any]]
+) -> None:
     results = [done[run] for run in wanted if run in done]
     for run, result in done.items():
         if result["of"] != comparison.fingerprint(run):
@@ -416,6 +445,9 @@ def report(comparison: Comparison, wanted: Sequence[Run], done: dict[Run, dict[s
         "kit_step_operations": comparison.operations(Run("kit", "", 1, 0), comparison.recipe.kit.batch_size),
         "sizes": {name: assembly.to_json() for name, assembly in comparison.sizes.items()},
         "rows": scored(comparison, results),
+        "sweep": [
+            {"method": run.method, "rate": run.rate} | comparison.on_dev(done[run]) for run in tried if run in done
+        ],
     }  # fmt: skip
     (ROOT / "data" / comparison.model / "versus.json").write_text(json.dumps(made, indent=1) + "\n")
 

@@ -110,6 +110,27 @@ def test_what_is_done_is_not_done_again(
         script.main()
 
 
+def test_every_method_tries_the_same_learning_rates(
+    script: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+    for name in ("train_kit", "train_original"):
+        train = getattr(script, name)
+
+        def recorded(*given: Any, train: Any = train) -> None:
+            used.append((given[-3].learning_rate, given[-1]))
+            train(*given)
+
+        monkeypatch.setattr(script, name, recorded)
+    for more in (["--sweep", "--methods", "KD", "LayerDrop"], ["--report"]):
+        monkeypatch.setattr(sys, "argv", [*arguments, *more])
+        script.main()
+    assert used == [(rate * 1e-2, rate * 1e-2) for rate in (0.5, 1, 2)] * 2
+    made = json.loads((tmp_path / "data" / "translator" / "versus.json").read_text())
+    tried = [(row["method"], row["rate"]) for row in made["sweep"]]
+    assert tried == [(method, rate) for method in ("KD", "LayerDrop") for rate in (0.5, 1, 2)]
+
+
 def test_cost_shares(script: ModuleType) -> None:
     assemblies = {"2x": modtf.Assembly((2, 2, 2), (2, 2, 2)), "6x": modtf.Assembly((6,), (6,))}
     plan = script.plan(assemblies, [10, 20], [0, 1])
