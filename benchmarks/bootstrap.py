@@ -1,4 +1,4 @@
-"""BLEU of many samples of the same texts: each text's counts once, then sums of them."""
+"""Scores of many samples of the same inputs, and the intervals of their differences (paired bootstrap)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,36 @@ from collections.abc import Sequence
 import numpy as np
 import sacrebleu
 
+from modtf.tasks import Example, Task
+from modtf.tasks.e2e import check, parse_mr
+
 #: Bootstrap samples: draws of as many inputs, with replacement.
 DRAWS = 2000
+
+
+def drawn_scores(task: Task, examples: Sequence[Example], texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Scores (1 + draws,) of the texts: of all inputs, then of each sample. BLEU, and SER where the task has slots."""
+    inputs = len(examples)
+    rows = np.concatenate([np.arange(inputs)[None], draws_of(inputs)])
+    pairs = list(zip(texts, examples, strict=True))
+    slots = task.name == "e2e"
+    counts = np.array([bleu_counts(text, example.references, lowercase=slots) for text, example in pairs])
+    scores = {"bleu": bleu_of(counts[rows].sum(1))}
+    if slots:
+        asked = [parse_mr(example.source) for example in examples]
+        errors = np.array([check(mr, text).errors for mr, text in zip(asked, texts, strict=True)])
+        scores["ser"] = 100 * errors[rows].sum(1) / np.array([len(mr) for mr in asked])[rows].sum(1)
+    return scores
+
+
+def differences(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[str, float | list[float]]:
+    """Of each score, ours less theirs, and the 95 % interval of that."""
+    made: dict[str, float | list[float]] = {}
+    for name, values in ours.items():
+        difference = values - theirs[name]
+        made[name] = round(float(difference[0]), 2)
+        made[f"{name}_interval"] = np.percentile(difference[1:], [2.5, 97.5]).round(2).tolist()
+    return made
 
 
 def draws_of(inputs: int) -> np.ndarray:

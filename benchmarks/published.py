@@ -20,10 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
-from bootstrap import DRAWS, bleu_counts, bleu_of, draws_of
+from bootstrap import DRAWS, differences, drawn_scores
 
 import modtf
 from modtf.errors import ModtfError
@@ -151,37 +150,11 @@ def people_leave_out(examples: Sequence[Example]) -> dict[str, float]:
 def differences_from_1x(examples: Sequence[Example]) -> list[dict[str, Any]]:
     """BLEU and SER of bundled assemblies minus the original's, with 95 % intervals (paired bootstrap over inputs)."""
     pocket = modtf.load("pocket")
-    sources = [example.source for example in examples]
-    mrs = [parse_mr(source) for source in sources]
-    slots = np.array([len(mr) for mr in mrs])
-    draws = draws_of(len(examples))
-    all_once = np.arange(len(examples))[None]
-
-    def measure(ratio: float) -> dict[str, Any]:
-        """Scores (1 + draws,): of all inputs, then of each bootstrap sample."""
-        texts = write_texts(pocket, pocket.choose(ratio), sources)
-        counts = np.array(
-            [
-                bleu_counts(text, example.references, lowercase=True)
-                for text, example in zip(texts, examples, strict=True)
-            ]
-        )
-        errors = np.array([check(mr, text).errors for text, mr in zip(texts, mrs, strict=True)])
-        return {
-            "bleu": np.concatenate([bleu_of(counts[rows].sum(1)) for rows in (all_once, draws)]),
-            "ser": np.concatenate([100 * errors[rows].sum(1) / slots[rows].sum(1) for rows in (all_once, draws)]),
-        }
-
-    original, rows = measure(1), []
-    for ratio in RATIOS:
-        made: dict[str, Any] = {"ratio": ratio}
-        for name, values in measure(ratio).items():
-            difference = values - original[name]
-            made[name] = round(float(difference[0]), 2)
-            made[f"{name}_interval"] = np.percentile(difference[1:], [2.5, 97.5]).round(2).tolist()
-        print(made, flush=True)
-        rows.append(made)
-    return rows
+    scores = {
+        ratio: drawn_scores(E2E, examples, write_texts(pocket, pocket.choose(ratio), [e.source for e in examples]))
+        for ratio in (1, *RATIOS)
+    }
+    return [{"ratio": ratio, **differences(scores[ratio], scores[1])} for ratio in RATIOS]
 
 
 if __name__ == "__main__":

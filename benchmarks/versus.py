@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from bootstrap import DRAWS, bleu_counts, bleu_of, draws_of
+from bootstrap import DRAWS, differences, drawn_scores
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -339,17 +339,11 @@ def scored(comparison: Comparison, results: Sequence[dict[str, Any]]) -> list[di
     A difference has its 95 % interval: a paired bootstrap over the inputs of the test set.
     """
     task, test, rows = comparison.task, comparison.test, []
-    counts = {
-        (Run.of(result), size): np.array(
-            [
-                bleu_counts(text, example.references, lowercase=task.name == "e2e")  # as the task's own scores
-                for text, example in zip(texts["test"], test, strict=True)
-            ]
-        )
+    scores = {
+        (Run.of(result), size): drawn_scores(task, test, texts["test"])
         for result in results
         for size, texts in result["texts"].items()
     }
-    draws = draws_of(len(test))
     for result in results:
         run = Run.of(result)
         for size, texts in result["texts"].items():
@@ -359,17 +353,10 @@ def scored(comparison: Comparison, results: Sequence[dict[str, Any]]) -> list[di
             shares = {"equal_each": 1} | ({} if METHODS[run.method].for_all else {"equal_total": len(comparison.sizes)})
             for name, share in shares.items():
                 kit = Run("kit", "", run.cost * share, run.seed, METHODS["kit"].rate), size
-                if kit in counts and run.method != "kit":
-                    row[name] = difference(counts[run, size], counts[kit], draws)
+                if kit in scores and run.method != "kit":
+                    row[name] = differences(scores[run, size], scores[kit])
             rows.append(row)
     return rows
-
-
-def difference(ours: np.ndarray, theirs: np.ndarray, draws: np.ndarray) -> dict[str, Any]:
-    """BLEU minus the kit's, and its 95 % interval."""
-    drawn = bleu_of(ours[draws].sum(1)) - bleu_of(theirs[draws].sum(1))
-    whole = bleu_of(ours.sum(0, keepdims=True)) - bleu_of(theirs.sum(0, keepdims=True))
-    return {"bleu": round(float(whole[0]), 2), "interval": np.percentile(drawn, [2.5, 97.5]).round(2).tolist()}
 
 
 def main() -> None:

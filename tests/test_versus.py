@@ -16,6 +16,7 @@ from test_table import load_script
 
 import modtf
 from modtf.recipes.recipe import Recipe
+from modtf.tasks import TRANSLATION, Example
 from modtf.tasks.examples import write_pairs
 from modtf.training.options import Settings
 
@@ -82,7 +83,7 @@ def test_every_method_is_trained_and_compared_with_the_kit(
             of_kit = rows["kit", size, 4]["test"]["bleu"]
             name = "equal_each" if cost == 4 else "equal_total"
             assert row[name]["bleu"] == pytest.approx(row["test"]["bleu"] - of_kit, abs=0.02)
-            low, high = row[name]["interval"]
+            low, high = row[name]["bleu_interval"]
             assert low <= row[name]["bleu"] <= high
     assert rows["KD", "6x", 4]["steps"] > rows["KD", "2x", 4]["steps"] > rows["kit", "2x", 4]["steps"] == 4
 
@@ -173,5 +174,7 @@ def test_bootstrap_counts_give_bleu(script: ModuleType) -> None:
         ["a cat sat on the mat", "hello there you all"],
         [["a cat sat on a mat"], ["hello there you", "hi"]],
     )
-    counts = script.np.array([script.bleu_counts(*pair) for pair in zip(texts, references, strict=True)])
-    assert script.bleu_of(counts.sum(0, keepdims=True))[0] == pytest.approx(bleu(texts, references))
+    examples = [Example("", tuple(of_text)) for of_text in references]
+    scores = script.drawn_scores(TRANSLATION, examples, texts)["bleu"]
+    assert scores[0] == pytest.approx(bleu(texts, references))
+    assert scores[1:].min() < scores[0] < scores[1:].max()

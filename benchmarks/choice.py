@@ -1,0 +1,108 @@
+"""What `quality_first` is worth on a bundled model: is its forecast right, and does it choose better than the others?
+
+    python benchmarks/choice.py --model translator --data <folder of the data of the model's task>
+
+writes data/<model>/choice.json. First, random assemblies that the profile's fit has not seen: the rank correlation
+(Spearman) of the divergence that the fit predicts for them and their scores on dev. Then, for each number of layers,
+the strategies' assemblies on the test set, and the difference of quality_first from each other strategy with its 95 %
+interval (paired bootstrap over the inputs).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pandas as pd
+import torch
+from bootstrap import differences, drawn_scores
+
+import modtf
+from modtf.bundled import BUNDLED_MODELS
+from modtf.cli import data_folder
+from modtf.errors import ModtfError
+from modtf.evaluation import measure_quality, write_texts
+from modtf.mapping import Assembly
+from modtf.modular import ModularModel
+from modtf.profile import random_assembly
+from modtf.strategies import QUALITY_FIRST, STRATEGIES
+from modtf.tasks import Example, task_named
+
+ROOT = Path(__file__).parents[1]
+#: Random assemblies, drawn with another seed than those of the profile.
+RANDOM, SEED = 60, 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="translator", choices=BUNDLED_MODELS)
+    parser.add_argument("--data", help="(default: the folder that the task's environment variable names)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    modular = modtf.load(options.model)
+    task = task_named(modular.task)
+    folder = options.data or data_folder(task)
+    made = {
+        "made_by": "benchmarks/choice.py",
+        "forecast": forecast(modular, task.read_data(folder, "dev")),
+        "layers": by_layers(modular, task.read_data(folder, task.test_split)),
+    }
+    (ROOT / "data" / options.model / "choice.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+
+
+def forecast(modular: ModularModel, examples: list[Example]) -> dict[str, Any]:
+    """Rank correlations of the predicted divergence and each score; near -1 where more is better."""
+    assert modular.profile is not None
+    rng, drawn = Random(SEED), dict[Assembly, None]()
+    while len(drawn) < RANDOM:
+        assembly = random_assembly(rng, modular.mapping)
+        if assembly not in modular.profile.divergences:
+            drawn[assembly] = None
+    predicted = [modular.profile.fit.predicted(assembly) for assembly in drawn]
+    scores = []
+    for assembly in drawn:
+        scores.append(measure_quality(modular, assembly, examples))
+        print(f"{assembly}: {scores[-1]}", flush=True)
+    ranks = pd.DataFrame(scores).rank()
+    return {
+        "assemblies": RANDOM, "examples": len(examples),
+        "rank_correlation": {
+            name: round(ranks[name].corr(pd.Series(predicted).rank()), 3) for name in ranks
+        },
+    }  # fmt: skip
+
+
+def by_layers(modular: ModularModel, examples: list[Example]) -> list[dict[str, Any]]:
+    """For each number of layers that all strategies reach: their assemblies, scores and differences."""
+    task, sources, scores = task_named(modular.task), [example.source for example in examples], {}
+    rows = []
+    for ratio in modular.mapping.ratios():
+        chosen = {name: modular.choose(ratio, name) for name in (*STRATEGIES, QUALITY_FIRST)}
+        if len({assembly.layers for assembly in chosen.values()}) > 1:
+            continue
+        for assembly in chosen.values():
+            if assembly not in scores:
+                scores[assembly] = drawn_scores(task, examples, write_texts(modular, assembly, sources))
+        ours = scores[chosen[QUALITY_FIRST]]
+        rows.append({
+            "layers": chosen[QUALITY_FIRST].layers,
+            "assemblies": {name: str(assembly) for name, assembly in chosen.items()},
+            "scores": {
+                name: {key: round(float(values[0]), 2) for key, values in scores[assembly].items()}
+                for name, assembly in chosen.items()
+            },
+            "differences": {name: differences(ours, scores[chosen[name]]) for name in STRATEGIES},
+        })  # fmt: skip
+        print(rows[-1], flush=True)
+    return rows
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ModtfError as error:
+        sys.exit(str(error))
