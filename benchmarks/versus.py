@@ -2,6 +2,7 @@
 
     python benchmarks/versus.py translator --data <folder> --pairs <pairs.jsonl of the kit's training>
     python benchmarks/versus.py translator --data <folder> --pairs <...> --sweep     # learning rates
+    python benchmarks/versus.py translator --data <folder> --pairs <...> --ablation  # what its parts are worth
     python benchmarks/versus.py translator --data <folder> --pairs <...> --report
 
 All methods train the same parameters, the layers that are no originals, with the kit's optimizer and without dropout;
@@ -81,8 +82,8 @@ class Method:
     texts: str = "both"
     #: one training for all sizes
     for_all: bool = False
-    #: begin with the first layer of each group, as a kit does, or with alternating ones, as DistilBART
-    alternating: bool = False
+    #: what modules begin as: the first, the last or the mean layer of their group; or alternating layers, as DistilBART
+    start: str = "first"
     #: of the recipe's learning rates: the best of RATES on dev
     rate: float = 1
     #: what differs from the defaults of ModularTrainingArguments
@@ -94,10 +95,44 @@ METHODS = {
     "KD": Method(),
     "sequence-level KD": Method("original", options=LABELS),
     "SFT": Method("people", options=LABELS),
-    "SFT, alternating layers": Method("people", alternating=True, options=LABELS),
+    "SFT, alternating layers": Method("people", start="alternating", options=LABELS),
     "Theseus": Method("people", options=LABELS | {"mixtures": 1.0, "whole": 0.0, "coarse_at": 0.0}),
     "LayerDrop": Method("people", for_all=True),
 }
+
+
+def kit(texts: str = "both", start: str = "first", **options: float) -> Method:
+    """A kit that learns otherwise."""
+    return Method(texts, for_all=True, start=start, options=METHODS["kit"].options | options)
+
+
+def one(loss: str) -> dict[str, float]:
+    return {f"{name}_weight": float(name == loss) for name in ("labels", "logits", "hidden", "attention")}
+
+
+#: Logits have weight 1 already.
+EVERY = {"labels_weight": 1.0, "hidden_weight": 0.2, "attention_weight": 0.2}
+#: What each part of the kit's training is worth: kits at one budget.
+ABLATIONS = {
+    "people's texts alone": kit("people", **LABELS),
+    "the original's texts alone": kit("original", **LABELS),
+    "logits alone": kit(**one("logits")),
+    "hidden states alone": kit(**one("hidden")),
+    "attention maps alone": kit(**one("attention")),
+    "every signal": kit(**EVERY),
+    "every signal but people's texts": kit("original", **EVERY),
+    "every signal but the original's texts": kit("people", **EVERY),
+    "every signal but labels": kit(**EVERY | {"labels_weight": 0.0}),
+    "every signal but logits": kit(**EVERY | {"logits_weight": 0.0}),
+    "every signal but hidden states": kit(**EVERY | {"hidden_weight": 0.0}),
+    "every signal but attention maps": kit(**EVERY | {"attention_weight": 0.0}),
+    "no whole-grain paths": kit(whole=0.0),
+    "no mixtures": kit(mixtures=0.0),
+    "no strategies' paths": kit(whole=0.9),
+    "begun as the last layer": kit(start="last"),
+    "begun as the mean layer": kit(start="mean"),
+}
+EVERYTHING = METHODS | ABLATIONS
 
 
 @dataclass(frozen=True)
@@ -113,7 +148,7 @@ class Run:
     @property
     def name(self) -> str:
         """Of its folder."""
-        method = self.method.replace(",", "").replace(" ", "-")
+        method = self.method.replace(",", "").replace("'", "").replace(" ", "-")
         rate = f"-rate-{self.rate:g}" if self.rate != 1 else ""
         return f"{method}-{self.size or 'all'}-{self.cost:g}-{self.seed}{rate}"
 
@@ -138,12 +173,18 @@ def plan(sizes: dict[str, Assembly], budgets: Sequence[float], seeds: Sequence[i
                     runs[Run(name, "", budget, seed, method.rate)] = None
                 else:
                     for size in sizes:
-                        if method.alternating and not differs(sizes[size]):
+                        if method.start == "alternating" and not differs(sizes[size]):
                             continue
                         runs[Run(name, size, budget / len(sizes), seed, method.rate)] = None
                         if budget < max(budgets) or name == LARGEST_EACH:
                             runs[Run(name, size, budget, seed, method.rate)] = None
     return sorted(runs, key=lambda run: (run.cost, run.seed))
+
+
+def ablation(budgets: Sequence[float]) -> list[Run]:
+    """Kits that learn otherwise, at the middle budget."""
+    middle = sorted(budgets)[len(budgets) // 2]
+    return [Run(name, "", middle, 0, METHODS["kit"].rate) for name in ABLATIONS]
 
 
 def sweep(budgets: Sequence[float]) -> list[Run]:
@@ -192,13 +233,16 @@ class Comparison:
         modular = modtf.modularize(
             original, paths[0], decoder_granularities=paths[1], tokenizer=self.tokenizer, task=self.task.name
         )
-        if METHODS[run.method].alternating:
+        if EVERYTHING[run.method].start == "alternating":
             take_alternating_layers(modular, self.sizes[run.size])
+        elif EVERYTHING[run.method].start != "first":
+            begin_with(modular, EVERYTHING[run.method].start)
         return modular
 
     def fingerprint(self, run: Run) -> str:
         """Of what a training depends on, apart from the code."""
-        method = repr(replace(METHODS[run.method], rate=1))
+        given = asdict(replace(EVERYTHING[run.method], rate=1))
+        method = {name: value for name, value in given.items() if value != getattr(Method(), name)}
         about = [self.original_fingerprint, self.pairs_fingerprint, method, repr(self.recipe.kit)]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
@@ -217,14 +261,14 @@ class Comparison:
         }  # fmt: skip
         if run.method == "LayerDrop":
             return transformers.Seq2SeqTrainingArguments(**given)
-        options = dict(METHODS[run.method].options)
+        options = dict(EVERYTHING[run.method].options)
         if run.size and run.method != "Theseus":
             options["assembly"] = str(self.sizes[run.size])
         return modtf.ModularTrainingArguments(**given, **options)
 
     def operations(self, run: Run, batch_size: int) -> float:
         """Floating-point operations of a step, the mean over some."""
-        examples = spread(self.examples(METHODS[run.method].texts), 20_000)
+        examples = spread(self.examples(EVERYTHING[run.method].texts), 20_000)
         batches = TaskBatches(self.task, examples, self.tokenizer, COUNTED, batch_size, run.seed)
         args = self.arguments(run, COUNTED, ROOT / "build" / "versus" / "counted")
         if run.method == "LayerDrop":
@@ -257,7 +301,7 @@ class Comparison:
 
     def train(self, run: Run, folder: Path) -> dict[str, Any]:
         """Train it, or go on with it, and write its texts for dev and test."""
-        settings, examples = self.recipe.kit, self.examples(METHODS[run.method].texts)
+        settings, examples = self.recipe.kit, self.examples(EVERYTHING[run.method].texts)
         transformers.set_seed(run.seed)
         steps = self.steps(run, settings.batch_size)
         args, adamw = self.arguments(run, steps, folder), settings.adamw_learning_rate * run.rate
@@ -298,6 +342,20 @@ def take_alternating_layers(modular: ModularModel, assembly: Assembly) -> None:
         for layer, taken in zip(layers, alternating(path), strict=True):
             if layer is not originals[taken]:
                 layer.load_state_dict(originals[taken].state_dict())
+
+
+def begin_with(modular: ModularModel, start: str) -> None:
+    """Begin with the last layer of each module's group, or the mean of its layers."""
+    for stack, mapping in zip(modular.stacks, modular.mapping.stacks, strict=True):
+        originals = [layer.state_dict() for layer in stack.layers(mapping.original)]
+        for g in mapping.granularities:
+            for k, module in enumerate(stack.layers((g,) * (mapping.depth // g))):
+                group = originals[g * k : g * (k + 1)]
+                weights = {
+                    name: group[-1][name] if start == "last" else torch.stack([layer[name] for layer in group]).mean(0)
+                    for name in group[-1]
+                }
+                module.load_state_dict(module.state_dict() | weights)  # T5's first layer has position biases, too
 
 
 def differs(assembly: Assembly) -> bool:
@@ -350,7 +408,9 @@ def scored(comparison: Comparison, results: Sequence[dict[str, Any]]) -> list[di
             row = {**asdict(run), "size": size, "steps": result["steps"], "seconds": result["seconds"]}
             for split, examples in (("dev", comparison.dev), ("test", test)):
                 row[split] = {name: round(value, 2) for name, value in task.score(examples, texts[split]).items()}
-            shares = {"equal_each": 1} | ({} if METHODS[run.method].for_all else {"equal_total": len(comparison.sizes)})
+            shares = {"equal_each": 1} | (
+                {} if EVERYTHING[run.method].for_all else {"equal_total": len(comparison.sizes)}
+            )
             for name, share in shares.items():
                 kit = Run("kit", "", run.cost * share, run.seed, METHODS["kit"].rate), size
                 if kit in scores and run.method != "kit":
@@ -368,7 +428,10 @@ def main() -> None:
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=(0, 1, 2), help="the largest budget has the first alone"
     )
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--methods", nargs="+", choices=EVERYTHING, help="(default: all)")
+    parser.add_argument(
+        "--ablation", action="store_true", help="kits that learn otherwise instead, at the middle budget"
+    )
     parser.add_argument("--part", default="1/1", help="which of several scripts that share the work this one is")
     parser.add_argument("--sweep", action="store_true", help="try learning rates instead")
     parser.add_argument("--report", action="store_true", help="write data/<model>/versus.json from what is done")
@@ -377,15 +440,17 @@ def main() -> None:
     transformers.logging.disable_progress_bar()
     comparison = Comparison(options.model, options.data, options.pairs)
     folder = ROOT / "build" / "versus" / options.model
-    tried = sweep(options.budgets)
-    wanted = tried if options.sweep else plan(comparison.sizes, options.budgets, options.seeds)
+    tried, otherwise = sweep(options.budgets), ablation(options.budgets)
+    wanted = plan(comparison.sizes, options.budgets, options.seeds)
+    if options.sweep or options.ablation:
+        wanted = tried if options.sweep else otherwise
     archive = ROOT / "benchmarks" / f"versus-{options.model}.jsonl.xz"
     done = read_archive(archive)
     if options.report:
-        for run in (*wanted, *tried):
+        for run in (*wanted, *tried, *otherwise):
             if (path := folder / run.name / "result.json").exists():
                 done[run] = json.loads(path.read_text(encoding="utf-8"))
-        report(comparison, wanted, tried, done)
+        report(comparison, wanted, tried, otherwise, done)
         write_archive(archive, done)
         return
     part, parts = map(int, options.part.split("/"))
@@ -393,7 +458,12 @@ def main() -> None:
         raise ModtfError(f"--part is {options.part}; give 1/2 and 2/2 to two scripts, for example")
     for number, run in enumerate(wanted):
         result = folder / run.name / "result.json"
-        if number % parts == part - 1 and run.method in options.methods and run not in done and not result.exists():
+        if (
+            number % parts == part - 1
+            and run.method in (options.methods or EVERYTHING)
+            and run not in done
+            and not result.exists()
+        ):
             made = comparison.train(run, folder / run.name)
             new = result.with_suffix(".new")
             new.write_text(json.dumps(made, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -417,7 +487,11 @@ def write_archive(path: Path, results: dict[Run, dict[str, Any]]) -> None:
 
 
 def report(
-    comparison: Comparison, wanted: Sequence[Run], tried: Sequence[Run], done: dict[Run, dict[str, Any]]
+    comparison: Comparison,
+    wanted: Sequence[Run],
+    tried: Sequence[Run],
+    otherwise: Sequence[Run],
+    done: dict[Run, dict[str, Any]],
 ) -> None:
     results = [done[run] for run in wanted if run in done]
     for run, result in done.items():
@@ -426,6 +500,7 @@ def report(
                 f"{run.name} is of another original, other texts or other settings; remove its folder in "
                 f"build/versus/{comparison.model}, and benchmarks/versus-{comparison.model}.jsonl.xz if it is there"
             )
+    kits = [run for run in wanted if run.method == "kit"]
     made = {
         "made_by": "benchmarks/versus.py",
         "of": len(wanted), "done": len(results), "examples": len(comparison.test), "draws": DRAWS,
@@ -434,6 +509,10 @@ def report(
         "rows": scored(comparison, results),
         "sweep": [
             {"method": run.method, "rate": run.rate} | comparison.on_dev(done[run]) for run in tried if run in done
+        ],
+        "ablation": [
+            row for row in scored(comparison, [done[run] for run in (*otherwise, *kits) if run in done])
+            if row["method"] in ABLATIONS
         ],
     }  # fmt: skip
     (ROOT / "data" / comparison.model / "versus.json").write_text(json.dumps(made, indent=1) + "\n")

@@ -132,6 +132,37 @@ def test_every_method_tries_the_same_learning_rates(
     assert tried == [(method, rate) for method in ("KD", "LayerDrop") for rate in (0.5, 1, 2)]
 
 
+def test_kits_that_learn_otherwise_are_compared_with_the_kit(
+    script: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["logits alone", "no strategies' paths", "begun as the mean layer"]
+    for more in (["--ablation", "--methods", *names], ["--methods", "kit"], ["--report"]):
+        monkeypatch.setattr(sys, "argv", [*arguments, *more])
+        script.main()
+    made = json.loads((tmp_path / "data" / "translator" / "versus.json").read_text())
+    assert {(row["method"], row["size"]) for row in made["ablation"]} == {
+        (name, size) for name in names for size in ("2x", "3x", "6x", "fast")
+    }
+    assert all("bleu_interval" in row["equal_each"] for row in made["ablation"])
+    assert {row["method"] for row in made["rows"]} == {"kit"}
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_what_modules_begin_as(script: ModuleType, make_model: Any, family: str) -> None:
+    modular = modtf.modularize(make_model(family), (2, 3, 6))
+    originals = [layer.state_dict() for layer in modular.stacks[1].layers((1,) * 6)]
+    before = next(iter(modular.stacks[1].layers((2, 2, 2)))).state_dict().keys()
+    for start in ("last", "mean"):
+        script.begin_with(modular, start)
+        for k, layer in enumerate(modular.stacks[1].layers((3, 3))):
+            group = originals[3 * k : 3 * k + 3]
+            for name in group[-1]:
+                mean = sum(layer[name] for layer in group) / 3
+                expected = group[-1][name] if start == "last" else mean
+                torch.testing.assert_close(layer.state_dict()[name], expected)
+    assert next(iter(modular.stacks[1].layers((2, 2, 2)))).state_dict().keys() == before
+
+
 def test_cost_shares(script: ModuleType) -> None:
     assemblies = {"2x": modtf.Assembly((2, 2, 2), (2, 2, 2)), "6x": modtf.Assembly((6,), (6,))}
     plan = script.plan(assemblies, [10, 20], [0, 1])
