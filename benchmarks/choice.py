@@ -56,7 +56,6 @@ def main() -> None:
 
 def forecast(modular: ModularModel, examples: list[Example]) -> dict[str, Any]:
     """Rank correlations of the predicted divergence and each score; near -1 where more is better."""
-    assert modular.profile is not None
     rng, drawn = Random(SEED), dict[Assembly, None]()
     while len(drawn) < RANDOM:
         assembly = random_assembly(rng, modular.mapping)

@@ -5,16 +5,16 @@
     python benchmarks/versus.py translator --data <folder> --pairs <...> --ablation  # what its parts are worth
     python benchmarks/versus.py translator --data <folder> --pairs <...> --report
 
-All methods train the same parameters, the layers that are no originals, with the kit's optimizer and without dropout;
-embeddings, head and the original's layers stay as they are. (LayerDrop trains all of them.) Cost is counted in
+All methods but LayerDrop train the same parameters, those of the modules, with the kit's optimizer and without dropout;
+embeddings, head and original layers stay fixed. LayerDrop trains the whole model. Cost is counted in
 floating-point operations of forward and backward passes, the teacher's included, but not the texts that it wrote
 beforehand for the kit and for both kinds of KD. A budget is what a
 kit needs for so many steps. Each method has it twice: *equal total*, the students of all sizes share the budget of one
 kit; and *equal each*, every student has it for itself (the largest budget only those of KD). Methods that train once
 for all sizes have it once.
 
-All methods may tune: each has the learning rates of the kit's recipe times a factor, the best of RATES on dev, for one
-size and the smallest budget (--sweep).
+All methods may tune: each has the learning rates of the kit's recipe times a factor, the best of RATES on dev, at 2x
+(kits and LayerDrop: the mean over all sizes) and the smallest budget (--sweep).
 
 Each training has a folder in build/versus/<model>/; run again, the script resumes and leaves out what is done. Several
 of them may work side by side (--part 1/2 and --part 2/2). --report writes data/<model>/versus.json from what is done,
@@ -101,12 +101,13 @@ METHODS = {
 }
 
 
-def kit(texts: str = "both", start: str = "first", **options: float) -> Method:
+def kit_with(texts: str = "both", start: str = "first", **options: float) -> Method:
     """A kit that learns otherwise."""
     return Method(texts, for_all=True, start=start, options=METHODS["kit"].options | options)
 
 
 def one(loss: str) -> dict[str, float]:
+    """Weights with this loss alone."""
     return {f"{name}_weight": float(name == loss) for name in ("labels", "logits", "hidden", "attention")}
 
 
@@ -114,23 +115,23 @@ def one(loss: str) -> dict[str, float]:
 EVERY = {"labels_weight": 1.0, "hidden_weight": 0.2, "attention_weight": 0.2}
 #: What each part of the kit's training is worth: kits at one budget.
 ABLATIONS = {
-    "people's texts alone": kit("people", **LABELS),
-    "the original's texts alone": kit("original", **LABELS),
-    "logits alone": kit(**one("logits")),
-    "hidden states alone": kit(**one("hidden")),
-    "attention maps alone": kit(**one("attention")),
-    "every signal": kit(**EVERY),
-    "every signal but people's texts": kit("original", **EVERY),
-    "every signal but the original's texts": kit("people", **EVERY),
-    "every signal but labels": kit(**EVERY | {"labels_weight": 0.0}),
-    "every signal but logits": kit(**EVERY | {"logits_weight": 0.0}),
-    "every signal but hidden states": kit(**EVERY | {"hidden_weight": 0.0}),
-    "every signal but attention maps": kit(**EVERY | {"attention_weight": 0.0}),
-    "no whole-grain paths": kit(whole=0.0),
-    "no mixtures": kit(mixtures=0.0),
-    "no strategies' paths": kit(whole=0.9),
-    "begun as the last layer": kit(start="last"),
-    "begun as the mean layer": kit(start="mean"),
+    "people's texts alone": kit_with("people", **LABELS),
+    "the original's texts alone": kit_with("original", **LABELS),
+    "logits alone": kit_with(**one("logits")),
+    "hidden states alone": kit_with(**one("hidden")),
+    "attention maps alone": kit_with(**one("attention")),
+    "every signal": kit_with(**EVERY),
+    "every signal but people's texts": kit_with("original", **EVERY),
+    "every signal but the original's texts": kit_with("people", **EVERY),
+    "every signal but labels": kit_with(**EVERY | {"labels_weight": 0.0}),
+    "every signal but logits": kit_with(**EVERY | {"logits_weight": 0.0}),
+    "every signal but hidden states": kit_with(**EVERY | {"hidden_weight": 0.0}),
+    "every signal but attention maps": kit_with(**EVERY | {"attention_weight": 0.0}),
+    "no whole-grain paths": kit_with(whole=0.0),
+    "no mixtures": kit_with(mixtures=0.0),
+    "no strategies' paths": kit_with(whole=0.9),
+    "begun as the last layer": kit_with(start="last"),
+    "begun as the mean layer": kit_with(start="mean"),
 }
 EVERYTHING = METHODS | ABLATIONS
 
@@ -245,6 +246,15 @@ class Comparison:
         method = {name: value for name, value in given.items() if value != getattr(Method(), name)}
         about = [self.original_fingerprint, self.pairs_fingerprint, method, repr(self.recipe.kit)]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+    def check(self, done: dict[Run, dict[str, Any]]) -> None:
+        """Refuse results that say nothing about the bundled original, these texts and these methods."""
+        for run, result in done.items():
+            if run.method not in EVERYTHING or result["of"] != self.fingerprint(run):
+                raise ModtfError(
+                    f"{run.name} is of another original, other texts or other settings; remove its folder in "
+                    f"build/versus/{self.model}, and benchmarks/versus-{self.model}.jsonl.xz if it is there"
+                )
 
     def examples(self, texts: str) -> Sequence[Example]:
         if texts == "both":
@@ -425,16 +435,13 @@ def main() -> None:
     parser.add_argument("--data", help="(default: the folder that the task's environment variable names)")
     parser.add_argument("--pairs", type=Path, help="the original's texts (default: the bundled ones, which are few)")
     parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="in steps of a kit")
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=(0, 1, 2), help="larger budgets have the first alone"
-    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2), help="larger budgets have the first alone")
     parser.add_argument("--methods", nargs="+", choices=EVERYTHING, help="(default: all)")
-    parser.add_argument(
-        "--ablation", action="store_true", help="kits that learn otherwise instead, at the middle budget"
-    )
     parser.add_argument("--part", default="1/1", help="which of several scripts that share the work this one is")
-    parser.add_argument("--sweep", action="store_true", help="try learning rates instead")
-    parser.add_argument("--report", action="store_true", help="write data/<model>/versus.json from what is done")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--sweep", action="store_true", help="try learning rates instead")
+    instead.add_argument("--ablation", action="store_true", help="train kits that learn otherwise instead")
+    instead.add_argument("--report", action="store_true", help="write data/<model>/versus.json from what is done")
     options = parser.parse_args()
     use_cpu_well(1)
     transformers.logging.disable_progress_bar()
@@ -446,10 +453,11 @@ def main() -> None:
         wanted = tried if options.sweep else otherwise
     archive = ROOT / "benchmarks" / f"versus-{options.model}.jsonl.xz"
     done = read_archive(archive)
+    for run in (*wanted, *tried, *otherwise):
+        if (path := folder / run.name / "result.json").exists():
+            done[run] = json.loads(path.read_text(encoding="utf-8"))
+    comparison.check(done)
     if options.report:
-        for run in (*wanted, *tried, *otherwise):
-            if (path := folder / run.name / "result.json").exists():
-                done[run] = json.loads(path.read_text(encoding="utf-8"))
         report(comparison, wanted, tried, otherwise, done)
         write_archive(archive, done)
         return
@@ -458,12 +466,7 @@ def main() -> None:
         raise ModtfError(f"--part is {options.part}; give 1/2 and 2/2 to two scripts, for example")
     for number, run in enumerate(wanted):
         result = folder / run.name / "result.json"
-        if (
-            number % parts == part - 1
-            and run.method in (options.methods or EVERYTHING)
-            and run not in done
-            and not result.exists()
-        ):
+        if number % parts == part - 1 and run.method in (options.methods or EVERYTHING) and run not in done:
             made = comparison.train(run, folder / run.name)
             new = result.with_suffix(".new")
             new.write_text(json.dumps(made, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -494,12 +497,6 @@ def report(
     done: dict[Run, dict[str, Any]],
 ) -> None:
     results = [done[run] for run in wanted if run in done]
-    for run, result in done.items():
-        if result["of"] != comparison.fingerprint(run):
-            raise ModtfError(
-                f"{run.name} is of another original, other texts or other settings; remove its folder in "
-                f"build/versus/{comparison.model}, and benchmarks/versus-{comparison.model}.jsonl.xz if it is there"
-            )
     kits = [run for run in wanted if run.method == "kit"]
     made = {
         "made_by": "benchmarks/versus.py",

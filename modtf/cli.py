@@ -376,7 +376,7 @@ def _train_kit(arguments: Sequence[str]) -> None:
             "--begin-with",
             type=Path,
             help="folder of a kit of the same original and granularities to train further; the texts that its original "
-            "wrote are used again (default: modules copied from the original)",
+            "wrote are used again if they are as many (default: modules copied from the original)",
         )
 
     args, options = parse_training(ModularTrainingArguments, recipe.kit, add, arguments, prog="modtf train kit")
@@ -427,7 +427,7 @@ def _texts_of_the_original(
     """The file with the original's texts; if it is missing, the first process writes it and the others wait.
 
     If the task can draw inputs, evaluation.jsonl beside it holds 300 more, for measuring without real data. Both are
-    copied from the folder of an ``earlier`` training, where it has them.
+    copied from the folder of an ``earlier`` training that wrote as many.
     """
     from random import Random
 
@@ -435,23 +435,27 @@ def _texts_of_the_original(
 
     from modtf.evaluation import write_texts
     from modtf.tasks import task_named
-    from modtf.tasks.examples import write_pairs
+    from modtf.tasks.examples import read_pairs, write_pairs
 
     path = output / "pairs.jsonl"
     first = os.environ.get("RANK", "0") == "0"
-    if first and earlier is not None and not path.is_file() and (earlier / path.name).is_file():
+    task = task_named(modular.task)
+    count = count if task.draw is not None else min(count, len(examples))
+    written = earlier / path.name if first and earlier is not None and not path.is_file() else None
+    # If they are more or fewer, the original writes anew: a bundled kit comes with a few of its texts only.
+    if earlier is not None and written is not None and written.is_file() and len(read_pairs(written)) == count:
         output.mkdir(parents=True, exist_ok=True)
         for name in ("evaluation", "pairs"):
             if (earlier / f"{name}.jsonl").is_file():
                 shutil.copyfile(earlier / f"{name}.jsonl", output / f"{name}.part")
                 (output / f"{name}.part").replace(output / f"{name}.jsonl")
     if first and not path.is_file():
-        task, device = task_named(modular.task), modular.device
+        device = modular.device
         modular.to(_device())
         output.mkdir(parents=True, exist_ok=True)
         rng = Random(seed)
         if task.draw is None:
-            chosen = rng.sample(list(examples), min(count, len(examples)))
+            chosen = rng.sample(list(examples), count)
             files = {"pairs": [example.source for example in chosen]}
         else:
             other = Random(seed + 1)

@@ -80,12 +80,19 @@ def test_an_original_can_begin_with_another(data: Path, original: Path, tmp_path
 
 def test_a_kit_can_begin_with_another(data: Path, original: Path, tmp_path: Path) -> None:
     few = ["--data", data, "--original", original, "--steps", "2", "--batch-size", "8", "--pairs", "10"]
+    slow = ["--learning-rate", "1e-9", "--adamw-learning-rate", "1e-9"]
     run("train", "kit", *few, "--output", tmp_path / "first")
     run("train", "kit", *few, "--output", tmp_path / "alone", "--seed", "1")
-    run("train", "kit", *few, "--output", tmp_path / "more", "--seed", "1", "--begin-with", tmp_path / "first",
-        "--learning-rate", "1e-9", "--adamw-learning-rate", "1e-9")  # fmt: skip
-    first, alone, more = (
-        load_file(next((tmp_path / name).glob("banks-*.safetensors"))) for name in ("first", "alone", "more")
+    run("train", "kit", *few, "--output", tmp_path / "more", "--seed", "1", "--begin-with", tmp_path / "first", *slow)
+    twelve = [*few[:-1], "12", *slow]
+    run("train", "kit", *twelve, "--output", tmp_path / "fresh")
+    run("train", "kit", *twelve, "--output", tmp_path / "twelve", "--begin-with", tmp_path / "first")
+    first, alone, more, fresh = (
+        load_file(next((tmp_path / name).glob("banks-*.safetensors"))) for name in ("first", "alone", "more", "fresh")
+    )
+    assert any(not torch.allclose(fresh[key], more[key], atol=1e-6) for key in fresh), "two steps do move the weights"
+    assert len((tmp_path / "twelve" / "pairs.jsonl").read_text().splitlines()) == 12, (
+        "ten were there, twelve are wanted"
     )
     assert all(torch.allclose(first[key], more[key], atol=1e-6) for key in first), "it began with the other's weights"
     for name in ("pairs", "evaluation"):
@@ -93,7 +100,7 @@ def test_a_kit_can_begin_with_another(data: Path, original: Path, tmp_path: Path
         assert texts[0] == texts[2] != texts[1], "the original does not write again"
     assert any(not torch.allclose(first[key], alone[key], atol=1e-6) for key in first)
 
-    other = tmp_path / "more"  # a kit of other granularities
+    other = tmp_path / "more"  # has all granularities
     told = run(
         "train", "kit", *few, "--granularities", "2", "--begin-with", other, "--output", tmp_path / "x", fails=True
     )

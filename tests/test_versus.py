@@ -106,8 +106,12 @@ def test_what_is_done_is_not_done_again(
     script.main()
     assert result.stat().st_mtime_ns == before
     result.write_text(json.dumps(json.loads(result.read_text()) | {"of": "another original"}))
-    monkeypatch.setattr(sys, "argv", [*arguments, "--report"])
-    with pytest.raises(modtf.ModtfError, match="is of another original"):
+    for more in ([], ["--report"]):
+        monkeypatch.setattr(sys, "argv", [*arguments, *more])
+        with pytest.raises(modtf.ModtfError, match="is of another original"):
+            script.main()
+    monkeypatch.setattr(sys, "argv", [*arguments, "--ablation", "--report"])
+    with pytest.raises(SystemExit):
         script.main()
 
 
