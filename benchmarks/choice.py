@@ -2,8 +2,8 @@
 
     python benchmarks/choice.py --model translator --data <folder of the data of the model's task>
 
-writes data/<model>/choice.json. First, random assemblies that the profile's fit has not seen: the rank correlation
-(Spearman) of the divergence that the fit predicts for them and their scores on dev. Then, for each number of layers,
+writes data/<model>/choice.json. First, random assemblies that the profile's fit has not seen: the rank correlations
+(Spearman) of the divergence that the fit predicts for them, and of the measured one, with their scores on dev. Then, for each number of layers,
 the strategies' assemblies on the test set, and the difference of quality_first from each other strategy with its 95 %
 interval (paired bootstrap over the inputs).
 """
@@ -28,9 +28,10 @@ from modtf.errors import ModtfError
 from modtf.evaluation import measure_quality, write_texts
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
-from modtf.profile import random_assembly
+from modtf.profile import Divergences, random_assembly
 from modtf.strategies import QUALITY_FIRST, STRATEGIES
 from modtf.tasks import Example, task_named
+from modtf.tasks.examples import spread
 
 ROOT = Path(__file__).parents[1]
 #: Random assemblies, drawn with another seed than those of the profile.
@@ -55,23 +56,30 @@ def main() -> None:
 
 
 def forecast(modular: ModularModel, examples: list[Example]) -> dict[str, Any]:
-    """Rank correlations of the predicted divergence and each score; near -1 where more is better."""
+    """Rank correlations of the predicted and the measured divergence with each score; near -1 where more is better.
+
+    And the scores between which eight of ten assemblies lie.
+    """
     rng, drawn = Random(SEED), dict[Assembly, None]()
     while len(drawn) < RANDOM:
         assembly = random_assembly(rng, modular.mapping)
         if assembly not in modular.profile.divergences:
             drawn[assembly] = None
     predicted = [modular.profile.fit.predicted(assembly) for assembly in drawn]
+    divergences = Divergences(modular, spread(examples, modular.profile.examples))
     scores = []
     for assembly in drawn:
-        scores.append(measure_quality(modular, assembly, examples))
+        scores.append({"divergence": divergences.of(assembly), **measure_quality(modular, assembly, examples)})
         print(f"{assembly}: {scores[-1]}", flush=True)
-    ranks = pd.DataFrame(scores).rank()
+    table = pd.DataFrame(scores)
+    ranks = table.rank()
     return {
         "assemblies": RANDOM, "examples": len(examples),
-        "rank_correlation": {
-            name: round(ranks[name].corr(pd.Series(predicted).rank()), 3) for name in ranks
+        "rank_correlation": {name: round(ranks[name].corr(pd.Series(predicted).rank()), 3) for name in table},
+        "rank_correlation_of_the_measured": {
+            name: round(ranks[name].corr(ranks["divergence"]), 3) for name in table if name != "divergence"
         },
+        "eight_of_ten": {name: table[name].quantile([0.1, 0.9]).round(3).tolist() for name in table},
     }  # fmt: skip
 
 

@@ -62,13 +62,13 @@ def assemblies(mapping: Mapping, strategy: str) -> tuple[Assembly, ...]:
 
 
 def even_assembly(mapping: Mapping, encoder: int, decoder: int) -> Assembly:
-    """The assembly of so many layers in each stack, by :func:`even_path`; the encoder's path is turned round.
+    """The assembly of so many layers in each stack, by :func:`even_path`; the encoder's path is reversed.
 
-    So the encoder keeps its last layers fine and the decoder its first: of the four ways to place them, the one that
-    kept most of the quality on the development inputs of the bundled models (benchmarks/LOG.md). Raises
+    The encoder thus has its coarse modules first, the decoder last: of the four ways to place them, the one that kept
+    most on average on the development inputs of the bundled models (benchmarks/LOG.md). Our choice. Raises
     :class:`ModtfError` like :func:`even_path`.
     """
-    # A path stays one when it is turned round: granularities divide the depth.
+    # A reversed path is valid, too: granularities divide the depth.
     return Assembly(even_path(mapping.encoder, encoder)[::-1], even_path(mapping.decoder, decoder))
 
 

@@ -570,7 +570,7 @@ for row in published["against_1x"]:
 #
 # ## Where compression costs something
 #
-# `pocket`'s task is narrow, and its BLEU stays at every size. `translator`, the BART from notebook 0, translates from German, and no slots say what is true. First the bundled table, measured on 2,343 test sentences against people's
+# `pocket`'s task is narrow, and its BLEU stays at every size. `translator`, the BART from notebook 0, translates from German, and has no slots to check. First the bundled table, measured on 2,343 test sentences against people's
 # translations:
 
 # %% tags=["nbval-check-output"]
@@ -610,7 +610,7 @@ notebook.reveal("BLEU of 1x on 400 sentences: plus or minus points", guess_inter
 
 # %% [markdown]
 # The interval is that of the score itself; p is about the *difference* from 1x: how often chance alone would make one as large. Each size meets the same sentences as 1x, so a difference can be clear (a small p) although the intervals
-# overlap. (Two neighbouring sizes are not compared here.)
+# overlap. So the loss at 1.09x is more than noise. (Two neighbouring sizes are not compared here.)
 #
 # Here BLEU does fall. It still does not say *what* is lost. Look at two sentences:
 

@@ -49,7 +49,11 @@ def test_a_forecast_that_is_right_has_a_correlation_of_minus_one(
     monkeypatch.setattr(script, "measure_quality", as_forecast)
     found = script.forecast(modular, EXAMPLES)
     assert found["assemblies"] == 8 and found["examples"] == 2
-    assert found["rank_correlation"] == {"bleu": -1.0, "errors": 1.0}
+    assert {name: found["rank_correlation"][name] for name in ("bleu", "errors")} == {"bleu": -1.0, "errors": 1.0}
+    of_measured = found["rank_correlation_of_the_measured"]
+    assert of_measured == {"bleu": -of_measured["errors"], "errors": found["rank_correlation"]["divergence"]}
+    low, high = found["eight_of_ten"]["bleu"]
+    assert low < high < 100
 
 
 def test_differences_at_every_number_of_layers(

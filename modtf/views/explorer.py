@@ -82,8 +82,6 @@ def _bundled_models(folder: str | Path) -> widgets.Widget:
 
     switch.observe(show, "value")
     show(None)
-    if len(BUNDLED_MODELS) == 1:
-        return page
     bar = _bar(switch)
     bar.add_class("modtf")
     return widgets.VBox([bar, page])
@@ -431,7 +429,7 @@ class Explorer:
         rows, mine, titles = self.controller.rows, [], None
         metrics = self.task.metrics[:2]
         if self.against.value == _MODEL:
-            # The bundled inputs are others than the table's, so these errors differ from those in the sentence above.
+            # The bundled inputs are only some of the table's, or others, so these differ from the sentence above.
             titles = [
                 f"{metric.title}, bundled inputs" if metric.errors else f"{metric.name} against the full model's texts"
                 for metric in metrics
