@@ -3,9 +3,9 @@
     python benchmarks/choice.py --model translator --data <folder of the data of the model's task>
 
 writes data/<model>/choice.json. First, random assemblies that the profile's fit has not seen: the rank correlations
-(Spearman) of the divergence that the fit predicts for them, and of the measured one, with their scores on dev. Then, for each number of layers,
-the strategies' assemblies on the test set, and the difference of quality_first from each other strategy with its 95 %
-interval (paired bootstrap over the inputs).
+(Spearman) of the divergence that the fit predicts for them, and of the measured one, with their scores on dev. Then,
+for each number of layers, the strategies' assemblies on the test set, and the difference of quality_first from each
+other strategy with its 95 % interval (paired bootstrap over the inputs).
 """
 
 from __future__ import annotations
