@@ -62,7 +62,7 @@ ROOT = Path(__file__).parents[1]
 #: Budgets in steps of a kit. Four sizes, and a factor of 4: what is equal each at one budget is equal total at the next.
 BUDGETS = (100, 400, 1600)
 #: Factors of the recipe's learning rates that --sweep tries.
-RATES = (0.5, 1, 2)
+RATES = (1, 2, 4)
 #: The method whose students also have the largest budget each. For all methods it would cost more than all the rest.
 LARGEST_EACH = "KD"
 #: Steps whose operations are counted, spread over a training.

@@ -29,9 +29,12 @@ def logits_loss(
     ``student`` and ``teacher`` are logits (batch, target, vocabulary); ``keep`` (batch, target) is true where a token
     counts.
     """
-    log_student = functional.log_softmax(student[keep].float() / temperature, dim=-1)
-    log_teacher = functional.log_softmax(teacher[keep].float() / temperature, dim=-1)
-    return functional.kl_div(log_student, log_teacher, log_target=True, reduction="batchmean") * temperature**2
+    student, teacher = student[keep].float(), functional.softmax(teacher[keep].float() / temperature, dim=-1)
+    if temperature != 1:
+        student = student / temperature
+    # The divergence is the cross-entropy with the teacher's probabilities, less their entropy.
+    entropy = torch.special.entr(teacher).sum(-1).mean()
+    return (functional.cross_entropy(student, teacher) - entropy) * temperature**2
 
 
 def hidden_loss(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], keep: torch.Tensor) -> torch.Tensor:
