@@ -11,6 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
+#: Logits that the divergence takes at once on CPUs: 8 MB in float32, which caches hold and malloc keeps once it is free.
+_PIECE = 2**21
+
 
 def labels_loss(student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy with the labels, the mean over all tokens that count.
@@ -29,12 +32,20 @@ def logits_loss(
     ``student`` and ``teacher`` are logits (batch, target, vocabulary); ``keep`` (batch, target) is true where a token
     counts.
     """
-    student, teacher = student[keep].float(), functional.softmax(teacher[keep].float() / temperature, dim=-1)
-    if temperature != 1:
-        student = student / temperature
-    # The divergence is the cross-entropy with the teacher's probabilities, less their entropy.
-    entropy = torch.special.entr(teacher).sum(-1).mean()
-    return (functional.cross_entropy(student, teacher) - entropy) * temperature**2
+    student, teacher = student[keep], teacher[keep]
+    size = _PIECE // student.shape[-1] if student.device.type == "cpu" else len(student)
+    pieces = zip(student.split(max(1, size)), teacher.split(max(1, size)), strict=True)
+    return torch.stack([divergence(s, t, temperature) for s, t in pieces]).sum() / len(student) * temperature**2
+
+
+def divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """KL(teacher ‖ student) as the cross-entropy with the teacher's probabilities less their entropy, summed over tokens.
+
+    Both are logits (tokens, vocabulary).
+    """
+    probabilities = functional.softmax(teacher.float() / temperature, dim=-1)
+    cross_entropy = functional.cross_entropy(student.float() / temperature, probabilities, reduction="sum")
+    return cross_entropy - torch.special.entr(probabilities).sum()
 
 
 def hidden_loss(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], keep: torch.Tensor) -> torch.Tensor:

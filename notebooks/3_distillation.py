@@ -414,10 +414,11 @@ with notebook.check("3.3"):
     assert abs(divergence(one, other) - library) < 1e-5, f"modtf's own is {library:.4f} here, yours {divergence(one, other):.4f}"
 
 # %% [markdown]
-# The library's three losses are pure functions of tensors. Here is one, whole; `keep` says which tokens are no padding:
+# The library's losses are pure functions of tensors. Here is the heart of this one: cross-entropy with the teacher's probabilities, less their entropy, which no training can lower. `logits_loss` gives it all tokens that are no padding and
+# divides by their number:
 
 # %% tags=["nbval-check-output"]
-print(inspect.getsource(distillation.logits_loss))
+print(inspect.getsource(distillation.divergence))
 
 # %% [markdown]
 # ## Train, with a teacher

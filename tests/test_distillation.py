@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 
+from modtf import distillation
 from modtf.distillation import attention_loss, hidden_loss, labels_loss, logits_loss
 
 BATCH, LENGTH = 3, 5
@@ -150,6 +151,21 @@ def test_logits_are_a_mean_over_tokens() -> None:
         for i, j in KEEP.nonzero().tolist()
     ]
     torch.testing.assert_close(logits_loss(student, teacher, KEEP), torch.stack(each).mean())
+
+
+def test_large_logits_are_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    (student, keep), teacher = (logits(0)[0], KEEP), logits(1)[0]
+    student.requires_grad_(True)
+    whole = logits_loss(student, teacher, keep, temperature=2.0)
+    gradient = torch.autograd.grad(whole, student)[0]
+    monkeypatch.setattr(distillation, "_PIECE", 2 * student.shape[-1] + 1)  # two tokens a piece
+    calls: list[int] = []
+    real = distillation.divergence
+    monkeypatch.setattr(distillation, "divergence", lambda s, t, k: calls.append(len(s)) or real(s, t, k))
+    pieces = logits_loss(student, teacher, keep, temperature=2.0)
+    assert max(calls) == 2 and sum(calls) == int(keep.sum())
+    torch.testing.assert_close(pieces, whole)
+    torch.testing.assert_close(torch.autograd.grad(pieces, student)[0], gradient)
 
 
 def test_hidden_by_hand() -> None:

@@ -12,17 +12,13 @@ import torch
 
 
 def use_cpu_well(threads: int) -> None:
-    """Set the number of threads, and keep freed memory and the kernels of many shapes for later batches.
-
-    A batch's logits take tens of megabytes. By default malloc gives so much back to the system at once and asks for new
-    pages, which must be cleared, at the next product; that has cost more than half of a training step.
-    """
+    """Set the number of threads, and keep freed memory and the kernels of many shapes for later batches."""
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
     torch.set_num_threads(threads)
     if sys.platform == "linux" and (libc := ctypes.util.find_library("c")):
-        maps, keep_free_memory = -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+        keep_allocations_below, keep_free_memory = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
         mallopt = ctypes.CDLL(libc).mallopt
-        mallopt(maps, 0)
+        mallopt(keep_allocations_below, 2**25)  # no more is possible
         mallopt(keep_free_memory, 2**31 - 1)
 
 
