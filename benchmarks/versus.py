@@ -8,10 +8,9 @@
 All methods but LayerDrop train the same parameters, those of the modules, with the kit's optimizer and without dropout;
 embeddings, head and original layers stay fixed. LayerDrop trains the whole model. Cost is counted in
 floating-point operations of forward and backward passes, the teacher's included, but not the texts that it wrote
-beforehand for the kit and for both kinds of KD. A budget is what a
-kit needs for so many steps. Each method has it twice: *equal total*, the students of all sizes share the budget of one
-kit; and *equal each*, every student has it for itself (the largest budget only those of KD). Methods that train once
-for all sizes have it once.
+beforehand for the kit and for both kinds of KD. A budget is what a kit needs for so many steps. Each method has it
+twice: *equal total*, the students of all sizes share the budget of one kit; and *equal each*, every student has it for
+itself. The costliest students are fewer (LARGEST_EACH, FEWER). Methods that train once for all sizes have it once.
 
 All methods may tune: each has the learning rates of the kit's recipe times a factor, the best of RATES on dev, at 2x
 (kits and LayerDrop: the mean over all sizes) and the smallest budget (--sweep).
@@ -25,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import lzma
 import sys
@@ -62,9 +62,12 @@ ROOT = Path(__file__).parents[1]
 #: Budgets in steps of a kit. Four sizes, and a factor of 4: what is equal each at one budget is equal total at the next.
 BUDGETS = (100, 400, 1600)
 #: Factors of the recipe's learning rates that --sweep tries.
-RATES = (1, 2, 4)
+RATES = (0.5, 1, 2, 4)
 #: The method whose students also have the largest budget each. For all methods it would cost more than all the rest.
 LARGEST_EACH = "KD"
+#: The sizes of the costliest students: those with the largest budget each, and from the middle budget on those that
+#: learn from people's texts alone.
+FEWER = ("2x", "6x")
 #: Steps whose operations are counted, spread over a training.
 COUNTED = 24
 #: Probability that LayerDrop skips a layer.
@@ -167,25 +170,32 @@ def sizes_of(mapping: Mapping) -> dict[str, Assembly]:
 def plan(sizes: dict[str, Assembly], budgets: Sequence[float], seeds: Sequence[int]) -> list[Run]:
     """All trainings, the cheapest first; more than one seed at the smallest budget."""
     runs: dict[Run, None] = {}
+    middle, largest = middle_of(budgets), max(budgets)
     for budget in budgets:
         for seed in seeds if budget == min(budgets) else seeds[:1]:
             for name, method in METHODS.items():
                 if method.for_all:
                     runs[Run(name, "", budget, seed, method.rate)] = None
                 else:
-                    for size in sizes:
-                        if method.start == "alternating" and not differs(sizes[size]):
+                    for size, cost in itertools.product(sizes, (budget / len(sizes), budget)):
+                        costly = cost == largest or (cost >= middle and method.texts == "people")
+                        if (
+                            (costly and size not in FEWER)
+                            or (cost == largest and name != LARGEST_EACH)
+                            or (method.start == "alternating" and not differs(sizes[size]))
+                        ):
                             continue
-                        runs[Run(name, size, budget / len(sizes), seed, method.rate)] = None
-                        if budget < max(budgets) or name == LARGEST_EACH:
-                            runs[Run(name, size, budget, seed, method.rate)] = None
+                        runs[Run(name, size, cost, seed, method.rate)] = None
     return sorted(runs, key=lambda run: (run.cost, run.seed))
+
+
+def middle_of(budgets: Sequence[float]) -> float:
+    return sorted(budgets)[len(budgets) // 2]
 
 
 def ablation(budgets: Sequence[float]) -> list[Run]:
     """Kits that learn otherwise, at the middle budget."""
-    middle = sorted(budgets)[len(budgets) // 2]
-    return [Run(name, "", middle, 0, METHODS["kit"].rate) for name in ABLATIONS]
+    return [Run(name, "", middle_of(budgets), 0, METHODS["kit"].rate) for name in ABLATIONS]
 
 
 def sweep(budgets: Sequence[float]) -> list[Run]:

@@ -74,7 +74,9 @@ def test_every_method_is_trained_and_compared_with_the_kit(
         monkeypatch.setattr(sys, "argv", [*arguments, *more])
         script.main()
     made = json.loads((tmp_path / "data" / "translator" / "versus.json").read_text())
-    assert made["done"] == made["of"] == 2 + (4 * 4 + 2) + 4, "alternating layers differ at 2x and 3x only; KD has all"
+    assert made["done"] == made["of"] == 2 + (4 * 4 + 2) + 2, (
+        "alternating layers differ at 2x and 3x only; KD alone has all for a student"
+    )
     rows = {(row["method"], row["size"], row["cost"]): row for row in made["rows"]}
     assert {method for method, _, _ in rows} == set(script.METHODS)
     for (method, size, cost), row in rows.items():
@@ -94,6 +96,25 @@ def test_every_method_is_trained_and_compared_with_the_kit(
         script.main()
     assert not list((tmp_path / "build").rglob("result.json"))
     assert json.loads((tmp_path / "data" / "translator" / "versus.json").read_text()) == made
+
+
+def test_the_plan_has_the_students_that_it_says(script: ModuleType) -> None:
+    sizes = script.sizes_of(modtf.load("translator").mapping)
+    runs = script.plan(sizes, (100, 400, 1600), (0, 1, 2))
+    assert len(set(runs)) == len(runs) and [run.cost for run in runs] == sorted(run.cost for run in runs)
+
+    def students(method: str, cost: float) -> list[tuple[str, int]]:
+        return [(run.size, run.seed) for run in runs if run.method == method and run.cost == cost]
+
+    for method in ("KD", "sequence-level KD", "SFT", "Theseus"):
+        for cost in (25, 100):
+            assert sorted(students(method, cost)) == sorted((size, seed) for size in sizes for seed in range(3))
+    assert students("KD", 400) == students("sequence-level KD", 400) == [(size, 0) for size in sizes]
+    assert students("SFT", 400) == students("Theseus", 400) == students("KD", 1600) == [("2x", 0), ("6x", 0)]
+    assert students("SFT, alternating layers", 400) == [("2x", 0)]
+    assert not students("sequence-level KD", 1600)
+    for method in ("kit", "LayerDrop"):
+        assert [len(students(method, cost)) for cost in (100, 400, 1600)] == [3, 1, 1]
 
 
 def test_what_is_done_is_not_done_again(
@@ -130,10 +151,10 @@ def test_every_method_tries_the_same_learning_rates(
     for more in (["--sweep", "--methods", "KD", "LayerDrop"], ["--report"]):
         monkeypatch.setattr(sys, "argv", [*arguments, *more])
         script.main()
-    assert used == [(rate * 1e-2, rate * 1e-2) for rate in (0.5, 1, 2)] * 2
+    assert used == [(rate * 1e-2, rate * 1e-2) for rate in script.RATES] * 2
     made = json.loads((tmp_path / "data" / "translator" / "versus.json").read_text())
     tried = [(row["method"], row["rate"]) for row in made["sweep"]]
-    assert tried == [(method, rate) for method in ("KD", "LayerDrop") for rate in (0.5, 1, 2)]
+    assert tried == [(method, rate) for method in ("KD", "LayerDrop") for rate in script.RATES]
 
 
 def test_kits_that_learn_otherwise_are_compared_with_the_kit(
