@@ -33,8 +33,8 @@ def logits_loss(
     counts.
     """
     student, teacher = student[keep], teacher[keep]
-    size = _PIECE // student.shape[-1] if student.device.type == "cpu" else len(student)
-    pieces = zip(student.split(max(1, size)), teacher.split(max(1, size)), strict=True)
+    size = max(1, _PIECE // student.shape[-1] if student.device.type == "cpu" else len(student))
+    pieces = zip(student.split(size), teacher.split(size), strict=True)
     return torch.stack([divergence(s, t, temperature) for s, t in pieces]).sum() / len(student) * temperature**2
 
 

@@ -75,7 +75,7 @@ def test_every_method_is_trained_and_compared_with_the_kit(
         script.main()
     made = json.loads((tmp_path / "data" / "translator" / "versus.json").read_text())
     assert made["done"] == made["of"] == 2 + (4 * 4 + 2) + 2, (
-        "alternating layers differ at 2x and 3x only; KD alone has all for a student"
+        "alternating layers differ at 2x and 3x only; of the whole budget, KD alone has students, of two sizes"
     )
     rows = {(row["method"], row["size"], row["cost"]): row for row in made["rows"]}
     assert {method for method, _, _ in rows} == set(script.METHODS)
