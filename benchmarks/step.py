@@ -44,14 +44,14 @@ def main() -> None:
     modular.train()
     given = {"max_steps": steps, "assemblies_per_step": options.assemblies, "coarse_at": 0.0, "report_to": "none"}
     trainer = modtf.ModularTrainer(modular, modtf.ModularTrainingArguments("build/step", use_cpu=True, **given))
+    trainer.current_gradient_accumulation_steps = 1  # the training loop sets it
     for bf16 in (False, True):
         for step in range(steps):
             if step == WARM_UP:
                 began = time.perf_counter()
             trainer.state.global_step = step
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                loss = trainer.compute_loss(modular, batches[step])
-            loss.backward()
+                trainer.training_step(modular, batches[step])
             modular.zero_grad()
         seconds = (time.perf_counter() - began) / options.steps
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

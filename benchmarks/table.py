@@ -34,6 +34,7 @@ from typing import Any
 
 import torch
 import transformers
+from pages import grid, insert
 
 import modtf
 from modtf.bundled import BUNDLED_MODELS
@@ -151,7 +152,7 @@ def main() -> None:
     if options.output is None:
         for page in (ROOT / "README.md", folder / "README.md"):
             if page.is_file():
-                insert(page, options.model, text)
+                insert(page, f"benchmarks/table.py --model {options.model}", text)
 
 
 # -- quality -----------------------------------------------------------------------------------------------------------
@@ -379,14 +380,6 @@ def sizes(modular: ModularModel, assembly: Assembly, sources: Sequence[str]) -> 
 # -- the tables as Markdown --------------------------------------------------------------------------------------------
 
 
-def insert(page: Path, model: str, text: str) -> None:
-    """Put the model's tables between its markers in a page; a page without them stays as it is."""
-    start, end = f"<!-- table: benchmarks/table.py --model {model} -->\n", "<!-- end of table -->"
-    before, found, rest = page.read_text(encoding="utf-8").partition(start)
-    if found:
-        page.write_text(before + start + text + end + rest.partition(end)[2], encoding="utf-8")
-
-
 def markdown(table: dict[str, Any], task: Task) -> str:
     """A table of size and quality, with the untrained kit's; one of speed, a row per assembly; and notes."""
     rows = [row for row in table["rows"] if row["trained"]]
@@ -445,13 +438,7 @@ def markdown(table: dict[str, Any], task: Task) -> str:
             f"in {cost['seconds'] / 60:.0f} minutes (device: {cost['device']}, processes: {cost['processes']}, "
             f"threads of each: {cost['threads']})."
         )
-    return f"{_grid(quality)}\n\n{_grid(speed)}\n\n{' '.join(notes)}\n"
-
-
-def _grid(lines: Sequence[dict[str, str]]) -> str:
-    rows = [list(lines[0]), *(list(line.values()) for line in lines)]
-    head, *body = (f"| {' | '.join(cells)} |" for cells in rows)
-    return "\n".join([head, "|---" * len(rows[0]) + "|", *body])
+    return f"{grid(quality)}\n\n{grid(speed)}\n\n{' '.join(notes)}\n"
 
 
 def _column(metric: Metric) -> str:

@@ -37,6 +37,7 @@ import numpy as np
 import torch
 import transformers
 from bootstrap import DRAWS, differences, drawn_scores
+from pages import grid, insert
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -45,7 +46,7 @@ from modtf.architectures import architecture_of, set_attention, stacks_of
 from modtf.bundled import BUNDLED_MODELS
 from modtf.cli import data_folder
 from modtf.errors import ModtfError
-from modtf.evaluation import write_texts
+from modtf.evaluation import size_of, write_texts
 from modtf.mapping import Assembly, LayerPath, Mapping, start_indices
 from modtf.modular import ModularModel
 from modtf.recipes import recipe_for
@@ -54,6 +55,7 @@ from modtf.strategies import choose
 from modtf.tasks import Example, task_named
 from modtf.tasks.batches import TaskBatches
 from modtf.tasks.examples import read_pairs, spread
+from modtf.tasks.task import Metric
 from modtf.training.batches import WHOLE_BATCHES, encode_sources_once
 from modtf.training.machine import fast_bf16, use_cpu_well
 from modtf.training.runs import set_dropout, train_kit, train_original, with_texts_of_the_original
@@ -101,6 +103,7 @@ METHODS = {
     "SFT, alternating layers": Method("people", start="alternating", options=LABELS),
     "Theseus": Method("people", options=LABELS | {"mixtures": 1.0, "whole": 0.0, "coarse_at": 0.0}),
     "LayerDrop": Method("people", for_all=True),
+    "untrained": Method(for_all=True),
 }
 
 
@@ -169,11 +172,13 @@ def sizes_of(mapping: Mapping) -> dict[str, Assembly]:
 
 def plan(sizes: dict[str, Assembly], budgets: Sequence[float], seeds: Sequence[int]) -> list[Run]:
     """All trainings, the cheapest first; more than one seed at the smallest budget."""
-    runs: dict[Run, None] = {}
+    runs: dict[Run, None] = {Run("untrained", "", 0, 0): None}
     middle, largest = middle_of(budgets), max(budgets)
     for budget in budgets:
         for seed in seeds if budget == min(budgets) else seeds[:1]:
             for name, method in METHODS.items():
+                if name == "untrained":
+                    continue
                 if method.for_all:
                     runs[Run(name, "", budget, seed, method.rate)] = None
                 else:
@@ -204,6 +209,7 @@ def sweep(budgets: Sequence[float]) -> list[Run]:
         Run(name, "" if method.for_all else "2x", min(budgets), 0, rate)
         for name, method in METHODS.items()
         for rate in RATES
+        if name != "untrained"
     ]
 
 
@@ -321,6 +327,8 @@ class Comparison:
 
     def train(self, run: Run, folder: Path) -> dict[str, Any]:
         """Train it, or go on with it, and write its texts for dev and test."""
+        if run.method == "untrained":
+            return self.result(run, self.modular(run), 0, 0.0)
         settings, examples = self.recipe.kit, self.examples(EVERYTHING[run.method].texts)
         transformers.set_seed(run.seed)
         steps = self.steps(run, settings.batch_size)
@@ -338,15 +346,29 @@ class Comparison:
             modular = self.modular(run)
             train_kit(modular, self.task, examples, args, settings.batch_size, adamw)
         seconds = json.loads((folder / "training.json").read_text())["seconds"]  # of all parts, if it was resumed
+        return self.result(run, modular, steps, seconds)
+
+    def result(self, run: Run, modular: ModularModel, steps: int, seconds: float) -> dict[str, Any]:
+        """What is written down: of the untrained modules also the original's texts, as the size 1x."""
         modular.eval()
-        texts = {}
-        for size, assembly in self.sizes.items():
-            if size == run.size or not run.size:
-                texts[size] = {
-                    split: write_texts(modular, assembly, [example.source for example in of_split])
-                    for split, of_split in (("dev", self.dev), ("test", self.test))
-                }
+        sizes = {run.size: self.sizes[run.size]} if run.size else self.sizes
+        if run.method == "untrained":
+            sizes = {"1x": self.mapping.original} | sizes
+        texts = {
+            size: {
+                split: write_texts(modular, assembly, [example.source for example in of_split])
+                for split, of_split in (("dev", self.dev), ("test", self.test))
+            }
+            for size, assembly in sizes.items()
+        }
         return {**asdict(run), "steps": steps, "seconds": seconds, "of": self.fingerprint(run), "texts": texts}
+
+    def megabytes(self) -> dict[str, float]:
+        """Of the weights, stored in half precision: of one kit, and of a student of each size."""
+        kit = modtf.load(self.model)
+        students = sum(size_of(kit.assemble(assembly=assembly)).parameters for assembly in self.sizes.values())
+        parameters = {"kit": sum(weight.numel() for weight in set(kit.parameters())), "students": students}
+        return {name: round(2 * count / 1e6, 1) for name, count in parameters.items()}
 
     def on_dev(self, result: dict[str, Any]) -> dict[str, float]:
         """Scores on dev, the mean over the sizes of the training."""
@@ -414,7 +436,8 @@ def drop_layers(model: transformers.PreTrainedModel) -> transformers.PreTrainedM
 def scored(comparison: Comparison, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row for each training and size, with its scores, and the difference from the kit at equal total and each.
 
-    A difference has its 95 % interval: a paired bootstrap over the inputs of the test set.
+    A difference has its 95 % interval: a paired bootstrap over the inputs of the test set. ``total`` is the cost of
+    having all sizes.
     """
     task, test, rows = comparison.task, comparison.test, []
     scores = {
@@ -424,19 +447,57 @@ def scored(comparison: Comparison, results: Sequence[dict[str, Any]]) -> list[di
     }
     for result in results:
         run = Run.of(result)
+        trainings = 1 if EVERYTHING[run.method].for_all else len(comparison.sizes)
         for size, texts in result["texts"].items():
-            row = {**asdict(run), "size": size, "steps": result["steps"], "seconds": result["seconds"]}
+            row = {**asdict(run), "size": size, "total": run.cost * trainings}
+            row |= {name: result[name] for name in ("steps", "seconds")}
             for split, examples in (("dev", comparison.dev), ("test", test)):
                 row[split] = {name: round(value, 2) for name, value in task.score(examples, texts[split]).items()}
-            shares = {"equal_each": 1} | (
-                {} if EVERYTHING[run.method].for_all else {"equal_total": len(comparison.sizes)}
-            )
-            for name, share in shares.items():
-                kit = Run("kit", "", run.cost * share, run.seed, METHODS["kit"].rate), size
+            for name, cost in (("equal_total", row["total"]), ("equal_each", run.cost)):
+                kit = Run("kit", "", cost, run.seed, METHODS["kit"].rate), size
                 if kit in scores and run.method != "kit":
                     row[name] = differences(scores[run, size], scores[kit])
             rows.append(row)
     return rows
+
+
+def markdown(made: dict[str, Any], metrics: Sequence[Metric]) -> str:
+    """A table for each score whose differences have intervals: the kit, and all else at equal total and equal each."""
+    rows = [row for row in made["rows"] if row["seed"] == 0]
+    shown = [metric for metric in metrics if any(metric.key in row.get("equal_total", {}) for row in rows)]
+    return "\n\n".join(_grid_of(metric, rows, made["sizes"]) for metric in shown) + "\n"
+
+
+def _grid_of(metric: Metric, rows: Sequence[dict[str, Any]], sizes: dict[str, Any]) -> str:
+    """Of the largest budget both accounts; of the next one, which more students have each, the second."""
+    largest, *smaller = sorted({row["cost"] for row in rows if row["method"] == "kit"}, reverse=True)
+    accounts = [("equal_total", "total", largest), ("equal_each", "cost", largest)]
+    accounts += [("equal_each", "cost", budget) for budget in smaller[:1]]
+    lines = []
+    for account, which, budget in accounts:
+        for name, method in METHODS.items():
+            found = {row["size"]: row for row in rows if row["method"] == name and row[which] == budget}
+            again = method.for_all and account == "equal_each" and (name != "kit" or budget == largest)
+            if found and not again:
+                share = "" if method.for_all else "together " if account == "equal_total" else "each "
+                scores = {
+                    f"{size} ({Assembly.from_json(assembly).shape})": _cell(found.get(size), account, metric.key)
+                    for size, assembly in sizes.items()
+                }
+                lines.append({"": name, "cost in steps of the kit": f"{share}{budget:,g}", **scores})
+    return f"{metric.name}, and in brackets less the kit's at the same cost (95 % interval):\n\n{grid(lines)}"
+
+
+def _cell(row: dict[str, Any] | None, account: str, key: str) -> str:
+    """A score and its distance from the kit's, in bold where that is more than the choice of inputs explains."""
+    if row is None:
+        return ""
+    difference = row.get(account)
+    if difference is None:
+        return f"{row['test'][key]:.1f}"
+    low, high = difference[f"{key}_interval"]
+    words = f"{difference[key]:+.1f}, {low:+.1f} to {high:+.1f}"
+    return f"{row['test'][key]:.1f} ({f'**{words}**' if low > 0 or high < 0 else words})"
 
 
 def main() -> None:
@@ -478,6 +539,7 @@ def main() -> None:
         result = folder / run.name / "result.json"
         if number % parts == part - 1 and run.method in (options.methods or EVERYTHING) and run not in done:
             made = comparison.train(run, folder / run.name)
+            result.parent.mkdir(parents=True, exist_ok=True)
             new = result.with_suffix(".new")
             new.write_text(json.dumps(made, ensure_ascii=False) + "\n", encoding="utf-8")
             new.replace(result)
@@ -506,12 +568,15 @@ def report(
     otherwise: Sequence[Run],
     done: dict[Run, dict[str, Any]],
 ) -> None:
+    """Write versus.json, and the table in the README and the model card."""
     results = [done[run] for run in wanted if run in done]
     kits = [run for run in wanted if run.method == "kit"]
     made = {
         "made_by": "benchmarks/versus.py",
+        "original": comparison.original_fingerprint,
         "of": len(wanted), "done": len(results), "examples": len(comparison.test), "draws": DRAWS,
         "kit_step_operations": comparison.operations(Run("kit", "", 1, 0), comparison.recipe.kit.batch_size),
+        "megabytes": comparison.megabytes(),
         "sizes": {name: assembly.to_json() for name, assembly in comparison.sizes.items()},
         "rows": scored(comparison, results),
         "sweep": [
@@ -522,7 +587,12 @@ def report(
             if row["method"] in ABLATIONS
         ],
     }  # fmt: skip
-    (ROOT / "data" / comparison.model / "versus.json").write_text(json.dumps(made, indent=1) + "\n")
+    folder = ROOT / "data" / comparison.model
+    (folder / "versus.json").write_text(json.dumps(made, indent=1) + "\n")
+    if any(run.method == "kit" for run in map(Run.of, results)):
+        for page in (ROOT / "README.md", folder / "README.md"):
+            if page.is_file():
+                insert(page, f"benchmarks/versus.py {comparison.model}", markdown(made, comparison.task.metrics))
 
 
 if __name__ == "__main__":

@@ -42,11 +42,13 @@ SPEEDS = {"latency_ms", "speed_up", "batch_latency_ms", "batch_speed_up"}
 
 
 def load_script(name: str) -> ModuleType:
-    """benchmarks/ is no package, so its scripts are loaded from their files."""
+    """benchmarks/ is no package, so its scripts are loaded from their files, which may import one another."""
     spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        spec.loader.exec_module(module)
     return module
 
 
@@ -184,7 +186,7 @@ def test_the_pages_show_the_stored_table(script: ModuleType, name: str, tmp_path
     text = script.markdown(json.loads((folder / "table.json").read_text()), task)
     for page in ROOT / "README.md", folder / "README.md":
         copy = Path(shutil.copy(page, tmp_path))
-        script.insert(copy, name, text)
+        script.insert(copy, f"benchmarks/table.py --model {name}", text)
         assert text.encode() in page.read_bytes() and copy.read_bytes() == page.read_bytes()
 
 

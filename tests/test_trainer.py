@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -268,6 +269,35 @@ def test_several_assemblies_learn_from_one_pass_of_the_original(family: str, mak
         torch.testing.assert_close(loss, (apart[0][0][name] + apart[1][0][name]) / 2)
     for output, (_, (alone,)) in zip(outputs, apart, strict=True):
         assert torch.equal(output.logits, alone.logits)
+
+
+def test_assemblies_of_a_step_take_turns_in_memory(family: str, make_modular: Any, tmp_path: Path) -> None:
+    modular = make_modular(family, **NO_DROPOUT[family])
+    trainer = make_trainer(modular, tmp_path, assemblies_per_step=3, coarse_at=0.0, max_steps=4)
+    trainer.current_gradient_accumulation_steps = 1  # the training loop sets it
+    batch = default_data_collator(examples(4))
+
+    def gradients() -> dict[str, torch.Tensor]:
+        found = {name: weight.grad for name, weight in modular.named_parameters() if weight.grad is not None}
+        modular.zero_grad()
+        return found
+
+    at_once = trainer.compute_loss(modular.train(), batch)
+    at_once.backward()
+    expected = gradients()
+    alive, most = WeakSet[torch.Tensor](), []
+
+    def count(module: Any, given: Any, output: Any) -> None:
+        if output.logits.requires_grad:
+            alive.add(output.logits)
+        most.append(len(alive))
+
+    hook = modular.model.register_forward_hook(count)
+    loss = trainer.training_step(modular, batch)
+    hook.remove()
+    assert len(most) == 1 + 3 and max(most) == 1
+    torch.testing.assert_close(loss, at_once.detach())
+    torch.testing.assert_close(gradients(), expected)
 
 
 def test_a_configuration_that_asks_for_hidden_states_changes_no_loss(

@@ -36,9 +36,7 @@ def write_less(modular: modtf.ModularModel, assembly: modtf.Assembly, sources: l
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
-        return load_script("versus")
+    return load_script("versus")
 
 
 @pytest.fixture
@@ -63,6 +61,7 @@ def arguments(
     }.items():
         monkeypatch.setattr(script, name, value)
     monkeypatch.setattr(script, "recipe_for", lambda task: recipe)
+    (tmp_path / "README.md").write_text("# Ä\n<!-- table: benchmarks/versus.py translator -->\n<!-- end of table -->\n")
     return ["versus.py", "translator", "--data", str(tmp_path), "--pairs", str(tmp_path / "pairs.jsonl"),
             "--budgets", "4", "--seeds", "0"]  # fmt: skip
 
@@ -74,20 +73,32 @@ def test_every_method_is_trained_and_compared_with_the_kit(
         monkeypatch.setattr(sys, "argv", [*arguments, *more])
         script.main()
     made = json.loads((tmp_path / "data" / "translator" / "versus.json").read_text())
-    assert made["done"] == made["of"] == 2 + (4 * 4 + 2) + 2, (
+    assert made["done"] == made["of"] == 1 + 2 + (4 * 4 + 2) + 2, (
         "alternating layers differ at 2x and 3x only; of the whole budget, KD alone has students, of two sizes"
     )
     rows = {(row["method"], row["size"], row["cost"]): row for row in made["rows"]}
     assert {method for method, _, _ in rows} == set(script.METHODS)
+    assert {size for method, size, _ in rows if method == "untrained"} == {"1x", *made["sizes"]}
+    assert 0 < made["megabytes"]["kit"] < made["megabytes"]["students"]
     for (method, size, cost), row in rows.items():
         assert row["dev"].keys() == row["test"].keys() == {"bleu", "chrf"}
-        if method not in ("kit", "LayerDrop"):
+        if not script.METHODS[method].for_all:
+            assert row["total"] == 4 * cost
             of_kit = rows["kit", size, 4]["test"]["bleu"]
             name = "equal_each" if cost == 4 else "equal_total"
             assert row[name]["bleu"] == pytest.approx(row["test"]["bleu"] - of_kit, abs=0.02)
             low, high = row[name]["bleu_interval"]
             assert low <= row[name]["bleu"] <= high
     assert rows["KD", "6x", 4]["steps"] > rows["KD", "2x", 4]["steps"] > rows["kit", "2x", 4]["steps"] == 4
+
+    lines = (tmp_path / "README.md").read_text().splitlines()
+    table = [line.split(" | ") for line in lines if line.startswith("| ")][1:]
+    together = [(name.strip("| "), cost) for name, cost, *_ in table]
+    assert together == [
+        *((name, "4" if script.METHODS[name].for_all else "together 4") for name in list(script.METHODS)[:-1]),
+        ("KD", "each 4"),
+    ], "nobody but KD has the largest budget each"
+    assert "(" not in "".join(table[0][2:]) and all("(" in cell for cell in table[1][2:])
 
     # On another machine only the archive is there: nothing is trained again, and the report is the same.
     shutil.rmtree(tmp_path / "build")

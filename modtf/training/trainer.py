@@ -118,6 +118,8 @@ class ModularTrainer(Seq2SeqTrainer):
         self.model_accepts_loss_kwargs = False
         self._sums: dict[str, float] = defaultdict(float)
         self._counted = 0
+        #: the assemblies whose loss is wanted, where not all of a step are, and what the original made of the batch
+        self._part: tuple[list[Assembly], Any] | None = None
 
     @property
     def modular(self) -> ModularModel:
@@ -128,6 +130,12 @@ class ModularTrainer(Seq2SeqTrainer):
         """The assembly that trains alone, or the coarsest one, the hardest for the banks."""
         alone = self.args.assembly
         return self.modular.mapping.coarsest if alone is None else Assembly.parse(alone)
+
+    @property
+    def _states(self) -> dict[str, bool]:
+        """What a pass of a model has to record for the losses."""
+        a = self.args
+        return {"output_hidden_states": a.hidden_weight > 0, "output_attentions": a.attention_weight > 0}
 
     def schedule(self) -> ReplacingSchedule:
         """The replacing schedule of this training; it needs ``max_steps``, unless the training has begun."""
@@ -140,31 +148,59 @@ class ModularTrainer(Seq2SeqTrainer):
         if not model.training:
             outputs = model(assembly=self._evaluated, **inputs)
             return (outputs.loss, outputs) if return_outputs else outputs.loss
-        step, count = self.state.global_step, self.args.assemblies_per_step
-        losses, outputs = self.losses(model, self.schedule().draw_several(step, count), inputs)
+        assemblies, teacher = self._part or (self.drawn(), None)
+        losses, outputs = self.losses(model, assemblies, inputs, teacher)
         for name, loss in losses.items():
             self._sums[f"loss_{name}"] += loss.item()
         self._counted += 1
         total = torch.stack([getattr(self.args, f"{name}_weight") * loss for name, loss in losses.items()]).sum()
+        total = total * len(assemblies) / self.args.assemblies_per_step
         return (total, outputs[0]) if return_outputs else total
 
+    def drawn(self) -> list[Assembly]:
+        """The assemblies of the present step."""
+        return self.schedule().draw_several(self.state.global_step, self.args.assemblies_per_step)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """A pass of the original, then a forward and a backward pass of each assembly: no two are in memory at once."""
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        with self.compute_loss_context_manager():
+            teacher = self.teach(inputs)
+        *others, last = self.drawn()
+        losses = []
+        try:
+            with self.accelerator.no_sync(model):  # several processes exchange the sum of all gradients, once
+                for assembly in others:
+                    self._part = [assembly], teacher
+                    losses.append(super().training_step(model, inputs, num_items_in_batch))
+            self._part = [last], teacher
+            losses.append(super().training_step(model, inputs, num_items_in_batch))
+        finally:
+            self._part = None
+        return torch.stack(losses).sum()
+
+    def teach(self, inputs: dict[str, Any]) -> Any:
+        """What the original makes of a batch, for the losses that need it; or None."""
+        a, modular = self.args, self.modular
+        if a.logits_weight == 0 and not any(self._states.values()):
+            return None
+        with torch.no_grad():
+            return modular(modular.mapping.original, **_without_labels(modular, inputs)[0], **self._states)
+
     def losses(
-        self, model: nn.Module, assemblies: Sequence[Assembly], inputs: dict[str, Any]
+        self, model: nn.Module, assemblies: Sequence[Assembly], inputs: dict[str, Any], teacher: Any = None
     ) -> tuple[dict[str, torch.Tensor], list[Any]]:
         """Each loss whose weight is above 0, for one batch, as the mean over ``assemblies``; and their outputs.
 
         ``inputs`` holds ``input_ids`` (batch, source), ``labels`` (batch, target) with -100 for tokens that do not
-        count, optionally ``attention_mask`` (batch, source), and whatever else the model takes. The losses are scalars,
-        see :mod:`modtf.distillation`. Raises :class:`ModtfError` for a batch without labels.
+        count, optionally ``attention_mask`` (batch, source), and whatever else the model takes. ``teacher`` is what
+        :meth:`teach` made of it, if that was called before. The losses are scalars, see :mod:`modtf.distillation`.
+        Raises :class:`ModtfError` for a batch without labels.
         """
-        a, modular = self.args, self.modular
-        states = {"output_hidden_states": a.hidden_weight > 0, "output_attentions": a.attention_weight > 0}
-        given, labels = _without_labels(modular, inputs)
-        teacher = None
-        if a.logits_weight > 0 or any(states.values()):
-            with torch.no_grad():
-                teacher = modular(modular.mapping.original, **given, **states)
-        outputs = model(assembly=list(assemblies), **given, **states)
+        given, labels = _without_labels(self.modular, inputs)
+        teacher = self.teach(inputs) if teacher is None else teacher
+        outputs = model(assembly=list(assemblies), **given, **self._states)
         mask = given.get("attention_mask")
         source = torch.ones_like(given["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
         each = [

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 from html import escape
@@ -20,7 +21,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
-from modtf.mapping import LayerPath, start_indices
+from modtf.mapping import Assembly, LayerPath, start_indices
 from modtf.tasks.task import Metric
 
 #: Colours after Okabe and Ito: distinct on white and on black, with any colour vision. Symbols and dashes differ, too.
@@ -118,6 +119,69 @@ def quality_curve(
         elif values:  # keep a wide range, so that small differences look small
             figure.update_yaxes(range=[min(90, min(values) - 2), max(102, max(values) + 1)], row=1, col=column)
     return figure
+
+
+#: What `benchmarks/versus.py` compares, in the order of its legend; the kit is drawn last, above all others.
+_METHODS: dict[str, dict[str, Any]] = {
+    "KD": {"color": "#3b8fd0", "symbol": "square", "dash": "solid"},
+    "sequence-level KD": {"color": "#2a9d74", "symbol": "diamond", "dash": "dash"},
+    "SFT": {"color": "#e07b1a", "symbol": "triangle-up", "dash": "solid"},
+    "SFT, alternating layers": {"color": "#b8860b", "symbol": "triangle-down", "dash": "dash"},
+    "Theseus": {"color": "#8a8a8a", "symbol": "x", "dash": "dot"},
+    "LayerDrop": {"color": "#6a5acd", "symbol": "cross", "dash": "dot"},
+    "kit": {"color": _HERE, "symbol": "circle", "dash": "solid"},
+}
+_ACCOUNTS = {"total": "together as much as the kit", "cost": "each as much as the kit"}
+
+
+def versus_figure(comparison: dict[str, Any], metric: Metric, accounts: Sequence[str] = ("total", "cost")) -> go.Figure:
+    """A kit and separately made students: a score on the test set against the cost of training.
+
+    ``comparison`` is what `benchmarks/versus.py` wrote. A column for each size; a row for each of ``accounts``: against
+    the cost of the students of all sizes together ("total"), or of one ("cost"). Costs are in steps of the kit. A
+    point is the mean of its seeds, its bar their range. The dotted line is the original.
+    """
+    rows, sizes = comparison["rows"], list(comparison["sizes"])
+    original = next((row["test"][metric.key] for row in rows if row["size"] == "1x"), None)
+    titles = [f"{size} ({_shape(comparison['sizes'][size])})" for size in sizes]
+    figure = make_subplots(
+        rows=len(accounts), cols=len(sizes), shared_xaxes=True, shared_yaxes=True, column_titles=titles,
+        horizontal_spacing=0.02, vertical_spacing=0.06,
+    )  # fmt: skip
+    for number, account in enumerate(accounts, start=1):
+        for column, size in enumerate(sizes, start=1):
+            for method, look in _METHODS.items():
+                scores = defaultdict(list)
+                for row in rows:
+                    if (row["method"], row["size"]) == (method, size):
+                        scores[row[account]].append(row["test"][metric.key])
+                means = [sum(of_cost) / len(of_cost) for of_cost in scores.values()]
+                figure.add_scatter(
+                    x=list(scores), y=means, name=method, legendgroup=method, row=number, col=column,
+                    showlegend=number == column == 1, mode="lines+markers",
+                    line={"color": look["color"], "dash": look["dash"], "width": 3 if method == "kit" else 1.5},
+                    marker={"symbol": look["symbol"], "size": 9 if method == "kit" else 7},
+                    error_y={
+                        "type": "data", "symmetric": False, "thickness": 1, "width": 3,
+                        "array": [max(v) - mean for v, mean in zip(scores.values(), means, strict=True)],
+                        "arrayminus": [mean - min(v) for v, mean in zip(scores.values(), means, strict=True)],
+                    },
+                    hovertemplate=f"{method}, {size}<br>%{{y:.1f}} {metric.name}<br>%{{x}} steps of the kit<extra></extra>",
+                )  # fmt: skip
+            if original is not None:
+                figure.add_hline(
+                    y=original, line={"color": "#8a8a8a", "dash": "dot", "width": 1}, row=number, col=column
+                )
+        figure.update_yaxes(title=f"{metric.name}: {_ACCOUNTS[account]}", row=number, col=1)
+    costs = sorted({row["total"] for row in rows if row["method"] == "kit"})
+    figure.update_xaxes(type="log", tickvals=costs, ticktext=[f"{cost:,g}" for cost in costs], gridcolor=_GRID)
+    figure.update_xaxes(title="cost (steps of the kit)", row=len(accounts))
+    figure.update_yaxes(gridcolor=_GRID, zeroline=False)
+    return figure.update_layout(template="none", height=80 + 260 * len(accounts), hovermode="closest")
+
+
+def _shape(assembly: dict[str, Any]) -> str:
+    return Assembly.from_json(assembly).shape
 
 
 #: Colours of modularized layers from granularity 2 on: the coarser, the darker. Original layers are hollow.
