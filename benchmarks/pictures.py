@@ -2,14 +2,16 @@
 
     python benchmarks/pictures.py ratios --model pocket "name[The Plough], eatType[pub], ..."    # docs/<model>.png
     python benchmarks/pictures.py explorer                                                       # docs/explorer.png
+    python benchmarks/pictures.py versus --model translator                                      # docs/versus-<model>.png
 
-`ratios` shows one input as the full model and smaller assemblies write it; `explorer` the page of `modtf demo` at 6x,
+`versus` shows what `benchmarks/versus.py` wrote: a kit and separately made students over the cost of training. `ratios` shows one input as the full model and smaller assemblies write it; `explorer` the page of `modtf demo` at 6x,
 as it opens.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -24,10 +26,11 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 import modtf
-from modtf.bundled import BUNDLED_MODELS
+from modtf.bundled import BUNDLED_MODELS, bundled
 from modtf.errors import ModtfError
 from modtf.views import explorer
 from modtf.views.controller import Controller
+from modtf.views.figures import versus_figure
 from modtf.views.markup import sweep_html
 from modtf.views.state import Sweep
 
@@ -55,6 +58,19 @@ def ratios(model: str, text: str, wanted: list[float], strategy: str) -> None:
     with page(WIDTH, 400) as tab:
         tab.set_content(f'<style>{style} body {{ margin: 0 }}</style><div class="modtf">{shown}</div>')
         tab.locator(".modtf-sweep").screenshot(path=DOCS / f"{model}.png")
+
+
+def versus(model: str) -> None:
+    """The comparison by the first score of the model's task that tells the sizes apart."""
+    comparison = json.loads(bundled(f"{model}/versus.json").read_text(encoding="utf-8"))
+    metrics = {metric.key: metric for metric in modtf.tasks.task_named(modtf.load(model).task).metrics}
+    figure = versus_figure(comparison, metrics.get("ser", metrics["bleu"])).update_layout(
+        width=1000, margin={"l": 60, "r": 10, "t": 40, "b": 90}, paper_bgcolor="white"
+    )
+    with page(1000, int(figure.layout.height)) as tab:
+        tab.set_content(figure.to_html(include_plotlyjs=True, config={"staticPlot": True}))
+        tab.locator(".main-svg").first.wait_for()
+        tab.locator(".js-plotly-plot").screenshot(path=DOCS / f"versus-{model}.png")
 
 
 def opened() -> None:
@@ -100,9 +116,13 @@ def main() -> None:
     of_ratios.add_argument("--ratios", type=float, nargs="+", default=[1, 2, 6])
     of_ratios.add_argument("--strategy", default="size_first", choices=modtf.strategies.STRATEGIES)
     pictures.add_parser("explorer")
+    of_versus = pictures.add_parser("versus")
+    of_versus.add_argument("--model", default=BUNDLED_MODELS[0], choices=BUNDLED_MODELS)
     options = parser.parse_args()
     if options.picture == "ratios":
         ratios(options.model, options.text, options.ratios, options.strategy)
+    elif options.picture == "versus":
+        versus(options.model)
     else:
         opened()
 

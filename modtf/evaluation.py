@@ -150,3 +150,43 @@ def measured_table(modular: ModularModel) -> tuple[dict[str, Any] | None, str]:
     if all(fields <= row.keys() for row in table["rows"]):
         return table, ""
     return None, f"The measurements in {path} are for another task than {modular.task!r}."
+
+
+#: The students of :func:`measured_students`: the field of their cost, and what they are.
+STUDENTS = {"total": "students that together cost as much as a kit", "cost": "students that cost as much each"}
+
+
+def measured_students(modular: ModularModel, table: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Students of this original, each trained alone with a kit's losses, as rows like those of ``table``.
+
+    They are from ``versus.json`` in the kit's folder (`benchmarks/versus.py`), at the largest budget. ``kind`` is one
+    of :data:`STUDENTS`. A student is as fast as an assembly of its shape: those whose shape the table lacks are left
+    out. The list is empty without a table or such a file, and if the file is of another original.
+    """
+    if table is None:
+        return []
+    try:
+        made = json.loads((modular.folder / "versus.json").read_text(encoding="utf-8"))
+        if made["original"] != fingerprint_of(modular.original_weights(), torch.float16):
+            return []
+        of_kit = [row for row in made["rows"] if row["method"] == "kit"]
+        (original,) = (row["test"] for row in made["rows"] if row["size"] == "1x")
+    except (ModtfError, OSError, ValueError, KeyError, TypeError):
+        return []
+    speed_ups = {row["layers"]: row["speed_up"] for row in table["rows"] if row["trained"]}
+    largest = max((row["cost"] for row in of_kit), default=None)
+    students = []
+    for row in made["rows"]:
+        for field, kind in STUDENTS.items():
+            if row["method"] != "KD" or row["seed"] or row[field] != largest:
+                continue
+            assembly = Assembly.from_json(made["sizes"][row["size"]])
+            if assembly.shape not in speed_ups:
+                continue
+            scores = {
+                metric.field: row["test"][metric.key] * (1 if metric.errors else 100 / original[metric.key])
+                for metric in task_named(modular.task).metrics[:2]
+            }
+            layers = {"layers": assembly.shape, "ratio": assembly.ratio, "speed_up": speed_ups[assembly.shape]}
+            students.append({"kind": kind, **layers, **scores})
+    return students

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from modtf.evaluation import Size
+from modtf.evaluation import STUDENTS, Size
 from modtf.mapping import Mapping, StackMapping
 from modtf.strategies import STRATEGIES, choose
 from modtf.tasks import E2E, TEXT
-from modtf.views.figures import figure_html, frame_html, quality_curve
+from modtf.views.figures import figure_html, frame_html, quality_curve, versus_figure
 from modtf.views.markup import assembly_html, quality_html
 
 METRICS = E2E.metrics
@@ -126,3 +126,41 @@ def test_the_assembly_is_described_in_words() -> None:
     words = assembly_html(choose(MAPPING, 1.5, "speed_first"), Size(3_670_000, 3_410_000))
     assert "encoder 1·1·1·1·1·1·1·1·1·1·1·1 | decoder 3·3·3·3" in words and ">12-4<" in words
     assert "3,670,000 parameters (3,410,000 without embeddings), 14.7 MB" in words
+
+
+def test_students_are_points_of_their_own() -> None:
+    students = [
+        {"kind": kind, "ratio": 2.0, "layers": "6-6", "speed_up": 1.6, "bleu_kept": 97.0, "ser": 2.0}
+        for kind in STUDENTS.values()
+    ]
+    figure = quality_curve(table(), METRICS, students=students)
+    points = {
+        trace.name: trace for trace in figure.data if trace.xaxis in (None, "x") and trace.name in STUDENTS.values()
+    }
+    assert list(points) == list(STUDENTS.values())
+    assert all(trace.mode == "markers" and list(trace.x) == [1.6] for trace in points.values())
+    assert len({trace.marker.symbol for trace in points.values()}) == 2
+
+
+def test_the_comparison_over_its_cost() -> None:
+    half = {"2x": {"encoder": [2] * 6, "decoder": [2] * 6}, "6x": {"encoder": [6] * 2, "decoder": [6] * 2}}
+
+    def row(method: str, size: str, cost: float, total: float, seed: int, bleu: float) -> dict[str, Any]:
+        return {"method": method, "size": size, "cost": cost, "total": total, "seed": seed, "test": {"bleu": bleu}}
+
+    rows = [row("untrained", "1x", 0, 0, 0, 60.0)]
+    for size in half:
+        rows += [row("kit", size, 100, 100, seed, 40.0 + seed) for seed in range(3)]
+        rows += [
+            row("kit", size, 400, 400, 0, 50.0),
+            row("KD", size, 50, 100, 0, 45.0),
+            row("KD", size, 400, 800, 0, 55.0),
+        ]
+    figure = versus_figure({"rows": rows, "sizes": half}, METRICS[0])
+    drawn = [trace for trace in figure.data if trace.name in ("kit", "KD") and trace.x]
+    assert len(drawn) == 2 * 2 * 2, "two methods, two sizes, two accounts"
+    kits = [trace for trace in drawn if trace.name == "kit"]
+    assert {trace.y for trace in kits} == {(41.0, 50.0)} and {trace.error_y.array for trace in kits} == {(1.0, 0.0)}
+    assert {trace.x for trace in drawn if trace.name == "KD"} == {(100, 800), (50, 400)}
+    assert len([shape for shape in figure.layout.shapes if shape.y0 == 60]) == 4, "the original, in each"
+    assert figure.layout.xaxis.type == "log" and len({trace.legendgroup for trace in drawn if trace.showlegend}) == 2

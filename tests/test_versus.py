@@ -15,7 +15,9 @@ import torch
 from test_table import load_script
 
 import modtf
+from modtf.evaluation import STUDENTS, measured_students
 from modtf.recipes.recipe import Recipe
+from modtf.saving import fingerprint_of
 from modtf.tasks import TRANSLATION, Example
 from modtf.tasks.examples import write_pairs
 from modtf.training.options import Settings
@@ -245,3 +247,40 @@ def test_bootstrap_counts_give_bleu(script: ModuleType) -> None:
     scores = script.drawn_scores(TRANSLATION, examples, texts)["bleu"]
     assert scores[0] == pytest.approx(bleu(texts, references))
     assert scores[1:].min() < scores[0] < scores[1:].max()
+
+
+def test_students_beside_the_measured_table(make_model: Any, tmp_path: Path) -> None:
+    kit = modtf.modularize(make_model("bart"), (2, 3, 6), task="text")
+    kit.save_pretrained(tmp_path / "kit", copy_original=True)
+    kit = modtf.load(tmp_path / "kit")
+    sizes = {"2x": modtf.Assembly((2, 2, 2), (2, 2, 2)), "fast": modtf.Assembly((1,) * 6, (6,))}
+    table = {"rows": [{"trained": True, "layers": "3-3", "speed_up": 1.5}]}
+
+    def row(method: str, size: str, cost: float, total: float, score: float) -> dict[str, Any]:
+        return {
+            "method": method,
+            "size": size,
+            "cost": cost,
+            "total": total,
+            "seed": 0,
+            "test": {"bleu": score, "chrf": score},
+        }
+
+    made = {
+        "original": fingerprint_of(kit.original_weights(), torch.float16),
+        "sizes": {name: assembly.to_json() for name, assembly in sizes.items()},
+        "rows": [
+            row("untrained", "1x", 0, 0, 80.0), *(row("kit", "2x", cost, cost, 70.0) for cost in (100, 400)),
+            *(row("KD", size, cost, 4 * cost, 40.0) for size in sizes for cost in (25, 100)), row("KD", "2x", 400, 1600, 60.0),
+        ],
+    }  # fmt: skip
+    (tmp_path / "kit" / "versus.json").write_text(json.dumps(made))
+    together, alone = measured_students(kit, table)
+    assert together == {
+        "kind": STUDENTS["total"], "layers": "3-3", "ratio": 2.0, "speed_up": 1.5, "bleu_kept": 50.0, "chrf_kept": 50.0
+    }, "of the largest budget; 6-1 has no measured speed"  # fmt: skip
+    assert alone["kind"] == STUDENTS["cost"] and alone["bleu_kept"] == 75.0
+    assert measured_students(kit, None) == []
+    for broken in (json.dumps(made | {"original": "another"}), "{", "null", json.dumps(made | {"rows": []})):
+        (tmp_path / "kit" / "versus.json").write_text(broken)
+        assert measured_students(kit, table) == []

@@ -20,7 +20,7 @@ import ipywidgets as widgets
 
 from modtf.bundled import BUNDLED_MODELS
 from modtf.errors import ModtfError
-from modtf.evaluation import measured_table
+from modtf.evaluation import measured_students, measured_table
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel, load
 from modtf.strategies import even_assembly
@@ -92,6 +92,7 @@ class Explorer:
 
     def __init__(self, modular: ModularModel, folder: str | Path = ".") -> None:
         self.table, self._table_note = measured_table(modular)
+        self._students = measured_students(modular, self.table)
         self.controller = Controller(modular, self.table, self._draw, folder)
         self.task = self.controller.task
         self.measurable = bool(self.task.model)  # whether the task has bundled examples to measure on
@@ -426,7 +427,7 @@ class Explorer:
         if state.assembly is None:
             return
         here, exact = self.controller.measured(state.assembly, state.strategy)
-        rows, mine, titles = self.controller.rows, [], None
+        rows, mine, titles, students = self.controller.rows, [], None, self._students
         metrics = self.task.metrics[:2]
         if self.against.value == _MODEL:
             # The bundled inputs are only some of the table's, or others, so these differ from the sentence above.
@@ -435,7 +436,7 @@ class Explorer:
                 for metric in metrics
             ]
             rows = [_against_model(row, row["bundled"], metrics) for row in rows if "bundled" in row]
-            mine = [_against_model(row, row, metrics) for row in self._points]
+            mine, students = [_against_model(row, row, metrics) for row in self._points], []
             same = [row for row in mine if row["assembly"] == state.assembly.to_json()]
             if same:
                 here, exact = same[0], True
@@ -445,7 +446,9 @@ class Explorer:
                 here = None
         key = (self.against.value, None if here is None else str(here["assembly"]), exact)
         if key not in self._figures:
-            self._figures[key] = figure_html(quality_curve(rows, metrics, here, exact, mine=mine, titles=titles))
+            self._figures[key] = figure_html(
+                quality_curve(rows, metrics, here, exact, "speed_up", mine, students, titles)
+            )
         self.figure.value = self._figures[key]
 
 

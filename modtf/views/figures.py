@@ -21,6 +21,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
+from modtf.evaluation import STUDENTS
 from modtf.mapping import Assembly, LayerPath, start_indices
 from modtf.tasks.task import Metric
 
@@ -31,6 +32,8 @@ _LOOKS: dict[str, dict[str, Any]] = {
     "quality_first": {"name": "quality first", "color": "#2a9d74", "symbol": "square", "dash": "dot", "size": 7},
 }
 _MINE: dict[str, Any] = {"name": "measured here", "color": "#8a8a8a", "symbol": "star", "dash": "solid", "size": 13}
+_STUDENT: dict[str, Any] = {"color": "#8a6d3b", "dash": "solid", "size": 9}
+_STUDENT_SYMBOLS = ("triangle-up-open", "triangle-up")
 _HERE = "#cc4e94"
 _COLORWAY = ("#3b8fd0", "#e07b1a", "#cc4e94", "#2a9d74", "#8a8a8a", "#b8860b")
 _AGAINST = {"speed_up": "speed-up, measured (×)", "ratio": "compression ratio (×)"}
@@ -44,12 +47,13 @@ def quality_curve(
     exact: bool = True,
     against: str = "speed_up",
     mine: Sequence[dict[str, Any]] = (),
+    students: Sequence[dict[str, Any]] = (),
     titles: Sequence[str] | None = None,
 ) -> go.Figure:
     """The first two metrics of the trained rows against ``speed_up`` or ``ratio``, one line per strategy.
 
     ``here`` is the row to highlight; its mark is hollow where it is only the nearest one (``exact`` false). ``mine``
-    are rows to show as separate points. ``titles`` replace those of the metrics. The page sets the colour of text, so
+    are rows to show as separate points, ``students`` those of :func:`modtf.evaluation.measured_students`. ``titles`` replace those of the metrics. The page sets the colour of text, so
     that the figure is legible on light and dark pages.
     """
     metrics = metrics[:2]
@@ -78,13 +82,17 @@ def quality_curve(
 
     trained = sorted((row for row in rows if row["trained"]), key=lambda row: row["ratio"])
     lines = [(look, [row for row in trained if row["strategy"] == strategy]) for strategy, look in _LOOKS.items()]
-    for look, line in [*lines, (_MINE, mine)]:
+    looks = [
+        ({"name": kind, "symbol": symbol, **_STUDENT}, [row for row in students if row["kind"] == kind])
+        for kind, symbol in zip(STUDENTS.values(), _STUDENT_SYMBOLS, strict=True)
+    ]
+    for look, line in [*lines, (_MINE, mine), *looks]:
         if line:
             add(
                 line,
                 look["name"],
                 [f"{row['ratio']:.2f}× · {row['layers']} layers · {look['name']}" for row in line],
-                mode="markers" if look is _MINE else "lines+markers",
+                mode="lines+markers" if look in _LOOKS.values() else "markers",
                 line={"color": look["color"], "dash": look["dash"], "width": 2},
                 marker={"symbol": look["symbol"], "size": look["size"], "color": look["color"]},
             )
@@ -113,7 +121,7 @@ def quality_curve(
     figure.update_xaxes(gridcolor=_GRID, **axis)
     figure.update_yaxes(gridcolor=_GRID, zeroline=False)
     for column, metric in enumerate(metrics, start=1):
-        values = [row[metric.field] for row in [*trained, *mine]]
+        values = [row[metric.field] for row in [*trained, *mine, *students]]
         if metric.errors:
             figure.update_yaxes(rangemode="tozero", row=1, col=column)
         elif values:  # keep a wide range, so that small differences look small
@@ -145,7 +153,7 @@ def versus_figure(comparison: dict[str, Any], metric: Metric, accounts: Sequence
     original = next((row["test"][metric.key] for row in rows if row["size"] == "1x"), None)
     titles = [f"{size} ({_shape(comparison['sizes'][size])})" for size in sizes]
     figure = make_subplots(
-        rows=len(accounts), cols=len(sizes), shared_xaxes=True, shared_yaxes=True, column_titles=titles,
+        rows=len(accounts), cols=len(sizes), shared_xaxes="all", shared_yaxes=True, column_titles=titles,
         horizontal_spacing=0.02, vertical_spacing=0.06,
     )  # fmt: skip
     for number, account in enumerate(accounts, start=1):
@@ -173,11 +181,12 @@ def versus_figure(comparison: dict[str, Any], metric: Metric, accounts: Sequence
                     y=original, line={"color": "#8a8a8a", "dash": "dot", "width": 1}, row=number, col=column
                 )
         figure.update_yaxes(title=f"{metric.name}: {_ACCOUNTS[account]}", row=number, col=1)
-    costs = sorted({row["total"] for row in rows if row["method"] == "kit"})
+    costs = sorted({row[account] for row in rows for account in accounts if row[account]})
     figure.update_xaxes(type="log", tickvals=costs, ticktext=[f"{cost:,g}" for cost in costs], gridcolor=_GRID)
-    figure.update_xaxes(title="cost (steps of the kit)", row=len(accounts))
+    figure.update_xaxes(title="cost, in steps of the kit", row=len(accounts))
     figure.update_yaxes(gridcolor=_GRID, zeroline=False)
-    return figure.update_layout(template="none", height=80 + 260 * len(accounts), hovermode="closest")
+    legend = {"orientation": "h", "y": -0.12, "yanchor": "top", "x": 0.5, "xanchor": "center"}
+    return figure.update_layout(template="none", height=110 + 260 * len(accounts), hovermode="closest", legend=legend)
 
 
 def _shape(assembly: dict[str, Any]) -> str:
