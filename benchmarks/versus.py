@@ -13,7 +13,8 @@ twice: *equal total*, the students of all sizes share the budget of one kit; and
 itself. The costliest students are fewer (LARGEST_EACH, FEWER). Methods that train once for all sizes have it once.
 
 All methods may tune: each has the learning rates of the kit's recipe times a factor, the best of RATES on dev, at 2x
-(kits and LayerDrop: the mean over all sizes) and the smallest budget (--sweep).
+(kits and LayerDrop: the mean over all sizes) and the smallest budget (--sweep). Rates beyond one that is already worse
+than the best are not tried.
 
 Each training has a folder in build/versus/<model>/; run again, the script resumes and leaves out what is done. Several
 of them may work side by side (--part 1/2 and --part 2/2). --report writes data/<model>/versus.json from what is done,
@@ -63,8 +64,8 @@ from modtf.training.runs import set_dropout, train_kit, train_original, with_tex
 ROOT = Path(__file__).parents[1]
 #: Budgets in steps of a kit. Four sizes, and a factor of 4: what is equal each at one budget is equal total at the next.
 BUDGETS = (100, 400, 1600)
-#: Factors of the recipe's learning rates that --sweep tries.
-RATES = (0.5, 1, 2, 4)
+#: Factors of the recipe's learning rates that --sweep tries, in this order.
+RATES = (1, 2, 0.5, 4, 8)
 #: The method whose students also have the largest budget each. For all methods it would cost more than all the rest.
 LARGEST_EACH = "KD"
 #: The sizes of the costliest students: those with the largest budget each, and from the middle budget on those that
@@ -207,10 +208,16 @@ def sweep(budgets: Sequence[float]) -> list[Run]:
     """Each method with each learning rate, at 2x and the smallest budget."""
     return [
         Run(name, "" if method.for_all else "2x", min(budgets), 0, rate)
-        for name, method in METHODS.items()
         for rate in RATES
+        for name, method in METHODS.items()
         if name != "untrained"
     ]
+
+
+def is_beyond(rate: float, tried: dict[float, float]) -> bool:
+    """Whether one of the rates that were ``tried`` (their scores on dev) lies between this one and the best of them."""
+    best = max(tried, key=lambda other: tried[other], default=rate)
+    return any(min(rate, best) < other < max(rate, best) for other in tried)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -375,6 +382,11 @@ class Comparison:
         scores = [self.task.score(self.dev, texts["dev"]) for texts in result["texts"].values()]
         return {name: round(float(np.mean([of_size[name] for of_size in scores])), 2) for name in scores[0]}
 
+    def on_dev_by_rate(self, done: dict[Run, dict[str, Any]], runs: Sequence[Run]) -> dict[float, float]:
+        """The score that decides: BLEU, or slot errors (negative: fewer are better) where the task has slots."""
+        scores = {run.rate: self.on_dev(done[run]) for run in runs if run in done}
+        return {rate: -of_rate["ser"] if "ser" in of_rate else of_rate["bleu"] for rate, of_rate in scores.items()}
+
 
 def take_alternating_layers(modular: ModularModel, assembly: Assembly) -> None:
     """Begin with layers as far apart as possible, the first and the last among them (DistilBART's 0, 2, 5 of 6)."""
@@ -538,11 +550,15 @@ def main() -> None:
     for number, run in enumerate(wanted):
         result = folder / run.name / "result.json"
         if number % parts == part - 1 and run.method in (options.methods or EVERYTHING) and run not in done:
+            alike = [other for other in wanted if (other.method, other.seed) == (run.method, run.seed)]
+            if options.sweep and is_beyond(run.rate, comparison.on_dev_by_rate(done, alike)):
+                continue
             made = comparison.train(run, folder / run.name)
             result.parent.mkdir(parents=True, exist_ok=True)
             new = result.with_suffix(".new")
             new.write_text(json.dumps(made, ensure_ascii=False) + "\n", encoding="utf-8")
             new.replace(result)
+            done[run] = made
             print(f"{run.name}: {made['steps']} steps in {made['seconds']} s", flush=True)
 
 
