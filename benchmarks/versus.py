@@ -172,26 +172,22 @@ def sizes_of(mapping: Mapping) -> dict[str, Assembly]:
 
 
 def plan(sizes: dict[str, Assembly], budgets: Sequence[float], seeds: Sequence[int]) -> list[Run]:
-    """All trainings, the cheapest first; more than one seed at the smallest budget."""
-    runs: dict[Run, None] = {Run("untrained", "", 0, 0): None}
+    """All trainings, the cheapest first; of each method the cheapest with more than one seed."""
+    runs = [Run("untrained", "", 0, 0)]
     middle, largest = middle_of(budgets), max(budgets)
-    for budget in budgets:
-        for seed in seeds if budget == min(budgets) else seeds[:1]:
-            for name, method in METHODS.items():
-                if name == "untrained":
-                    continue
-                if method.for_all:
-                    runs[Run(name, "", budget, seed, method.rate)] = None
-                else:
-                    for size, cost in itertools.product(sizes, (budget / len(sizes), budget)):
-                        costly = cost == largest or (cost >= middle and method.texts == "people")
-                        if (
-                            (costly and size not in FEWER)
-                            or (cost == largest and name != LARGEST_EACH)
-                            or (method.start == "alternating" and not differs(sizes[size]))
-                        ):
-                            continue
-                        runs[Run(name, size, cost, seed, method.rate)] = None
+    for name, method in METHODS.items():
+        if name == "untrained":
+            continue
+        costs = set(budgets) if method.for_all else {*budgets, *(budget / len(sizes) for budget in budgets)}
+        for cost, size in itertools.product(costs, [""] if method.for_all else sizes):
+            costly = cost == largest or (cost >= middle and method.texts == "people")
+            if size and (
+                (costly and size not in FEWER)
+                or (cost == largest and name != LARGEST_EACH)
+                or (method.start == "alternating" and not differs(sizes[size]))
+            ):
+                continue
+            runs += [Run(name, size, cost, seed, method.rate) for seed in (seeds if cost == min(costs) else seeds[:1])]
     return sorted(runs, key=lambda run: (run.cost, run.seed))
 
 
