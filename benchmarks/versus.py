@@ -8,7 +8,7 @@
 All methods but LayerDrop train the same parameters, those of the modules, with the kit's optimizer and without dropout;
 embeddings, head and original layers stay fixed. LayerDrop trains the whole model. Cost is counted in
 floating-point operations of forward and backward passes, the teacher's included, but not the texts that it wrote
-beforehand for the kit and for both kinds of KD. A budget is what a kit needs for so many steps. Each method has it
+beforehand for the kit and for both kinds of KD. Its unit is about a step of the kit (UNITS). Each method has a budget
 twice: *equal total*, the students of all sizes share the budget of one kit; and *equal each*, every student has it for
 itself. The costliest students are fewer (LARGEST_EACH, FEWER). Methods that train once for all sizes have it once.
 
@@ -62,7 +62,9 @@ from modtf.training.machine import fast_bf16, use_cpu_well
 from modtf.training.runs import set_dropout, train_kit, train_original, with_texts_of_the_original
 
 ROOT = Path(__file__).parents[1]
-#: Budgets in steps of a kit. Four sizes, and a factor of 4: what is equal each at one budget is equal total at the next.
+#: Operations that a cost of 1 pays for: about a step of the kit.
+UNITS = {"translator": 307e9, "pocket": 0.0}
+#: Budgets. Four sizes, and a factor of 4: what is equal each at one budget is equal total at the next.
 BUDGETS = (100, 400, 1600)
 #: Factors of the recipe's learning rates that --sweep tries, in this order.
 RATES = (1, 2, 0.5, 4, 8)
@@ -145,7 +147,7 @@ EVERYTHING = METHODS | ABLATIONS
 
 @dataclass(frozen=True)
 class Run:
-    """One training: of a method, for a size (all of them if it is empty), at a cost in steps of a kit."""
+    """One training: of a method, for a size (all of them if it is empty), at a cost in UNITS."""
 
     method: str
     size: str
@@ -236,7 +238,6 @@ class Comparison:
         self.original_fingerprint = fingerprint_of(kit.original_weights(), torch.float16)
         # Not the texts: another machine rounds otherwise, and so writes a few others.
         self.pairs_fingerprint = hashlib.sha256(json.dumps([pair.source for pair in self.written]).encode()).hexdigest()
-        self._kit_step: float | None = None
 
     def original(self) -> transformers.PreTrainedModel:
         original = modtf.load(self.model).assemble()
@@ -322,11 +323,7 @@ class Comparison:
 
     def steps(self, run: Run, batch_size: int) -> int:
         """As many as the run's cost pays for."""
-        if self._kit_step is None:
-            self._kit_step = self.operations(Run("kit", "", 1, 0), batch_size)
-        if run.method == "kit":
-            return round(run.cost)
-        return max(1, round(run.cost * self._kit_step / self.operations(run, batch_size)))
+        return max(1, round(run.cost * UNITS[self.model] / self.operations(run, batch_size)))
 
     def train(self, run: Run, folder: Path) -> dict[str, Any]:
         """Train it, or go on with it, and write its texts for dev and test."""
@@ -473,10 +470,10 @@ def markdown(made: dict[str, Any], metrics: Sequence[Metric]) -> str:
     """A table for each score whose differences have intervals: the kit, and all else at equal total and equal each."""
     rows = [row for row in made["rows"] if row["seed"] == 0]
     shown = [metric for metric in metrics if any(metric.key in row.get("equal_total", {}) for row in rows)]
-    return "\n\n".join(_grid_of(metric, rows, made["sizes"]) for metric in shown) + "\n"
+    return "\n\n".join(_grid_of(metric, rows, made) for metric in shown) + "\n"
 
 
-def _grid_of(metric: Metric, rows: Sequence[dict[str, Any]], sizes: dict[str, Any]) -> str:
+def _grid_of(metric: Metric, rows: Sequence[dict[str, Any]], made: dict[str, Any]) -> str:
     """Of the largest budget both accounts; of the next one, which more students have each, the second."""
     largest, *smaller = sorted({row["cost"] for row in rows if row["method"] == "kit"}, reverse=True)
     accounts = [("equal_total", "total", largest), ("equal_each", "cost", largest)]
@@ -490,9 +487,10 @@ def _grid_of(metric: Metric, rows: Sequence[dict[str, Any]], sizes: dict[str, An
                 share = "" if method.for_all else "together " if account == "equal_total" else "each "
                 scores = {
                     f"{size} ({Assembly.from_json(assembly).shape})": _cell(found.get(size), account, metric.key)
-                    for size, assembly in sizes.items()
+                    for size, assembly in made["sizes"].items()
                 }
-                lines.append({"": name, "cost in steps of the kit": f"{share}{budget:,g}", **scores})
+                cost = f"{budget * made['unit_operations'] / 1e12:,.0f}"
+                lines.append({"": name, "cost (TFLOP)": share + cost, **scores})
     return f"{metric.name}, and in brackets less the kit's at the same cost (95 % interval):\n\n{grid(lines)}"
 
 
@@ -587,7 +585,7 @@ def report(
         "made_by": "benchmarks/versus.py",
         "original": comparison.original_fingerprint,
         "of": len(wanted), "done": len(results), "examples": len(comparison.test), "draws": DRAWS,
-        "kit_step_operations": comparison.operations(Run("kit", "", 1, 0), comparison.recipe.kit.batch_size),
+        "unit_operations": UNITS[comparison.model],
         "megabytes": comparison.megabytes(),
         "sizes": {name: assembly.to_json() for name, assembly in comparison.sizes.items()},
         "rows": scored(comparison, results),

@@ -89,42 +89,66 @@ class ReplacingSchedule:
         return tuple(sorted({g for stack in self.mapping.stacks for g in stack.granularities}))
 
     def draw_several(self, step: int, count: int) -> list[Assembly]:
-        """The ``count`` assemblies that one training step runs: some that are fixed, and draws for the rest.
+        """The ``count`` assemblies that one training step runs.
 
-        From 2 on the coarsest is one of them, since it has the most to learn (slimmable networks, Yu and Huang, 2019,
-        train their smallest at every step, too). From 3 on also the coarsest decoder beside the original's encoder:
-        one decoder has to work with every encoder, and these two are the ends.
+        In a share ``whole`` of the steps the granularities of each stack are dealt like cards, 1 included, so that as
+        many modules as possible learn, each beside another granularity of the other stack. In the other steps the
+        coarsest assembly is one of them, since it has the most to learn (slimmable networks, Yu and Huang, 2019, train
+        their smallest at every step), and from 3 on also the coarsest decoder beside the original's encoder; the rest
+        are draws.
         """
+        if self.only or count == 1:
+            return [self.draw(step, number) for number in range(count)]
+        rng = random.Random(f"{self.seed} dealing {step}")
+        allowed = self.allowed_granularities(step)
+        if rng.random() < self.whole:
+            return self._deal(rng, allowed, count)
         fixed: list[Assembly] = []
-        if not self.only and len(self.allowed_granularities(step)) == len(self._granularities):
+        if len(allowed) == len(self._granularities):
             coarsest = self.mapping.coarsest
             ends = (coarsest, Assembly(self.mapping.encoder.original, coarsest.decoder))
             fixed = [end for end in dict.fromkeys(ends) if end != self.mapping.original][: count - 1]
-        return [*fixed, *(self.draw(step, number) for number in range(count - len(fixed)))]
+        return [*fixed, *(self.draw(step, number, whole=False) for number in range(count - len(fixed)))]
 
-    def draw(self, step: int, number: int = 0) -> Assembly:
+    def _deal(self, rng: random.Random, allowed: tuple[int, ...], count: int) -> list[Assembly]:
+        """Assemblies of one granularity in each stack; those of the two stacks are dealt from shuffled decks."""
+        cards = ([], [])  # type: tuple[list[int], list[int]]
+        for hand, stack in zip(cards, self.mapping.stacks, strict=True):
+            deck = [1, *(g for g in stack.granularities if g in allowed)]
+            while len(hand) < count:
+                hand += rng.sample(deck, len(deck))
+        drawn = [
+            Assembly(*(_uniform(stack, g) for stack, g in zip(self.mapping.stacks, pair, strict=True)))
+            for pair in zip(*cards, strict=False)
+        ]
+        # The original has nothing to learn: the coarsest that may be drawn takes its place.
+        instead = Assembly(*(_coarsest(stack, allowed) for stack in self.mapping.stacks))
+        return [instead if one == self.mapping.original else one for one in drawn[:count]]
+
+    def draw(self, step: int, number: int = 0, whole: bool = True) -> Assembly:
         """The assembly that training step ``step`` (0-based) runs; at least one layer of it is replaced.
 
-        A step that runs several draws them with ``number`` 0, 1, 2 ...
+        A step that runs several draws them with ``number`` 0, 1, 2 ..., and without ``whole`` none of one granularity.
         """
         if self.only:
             return self.only
         rng = random.Random(f"{self.seed} replacing {step}" + (f" {number}" if number else ""))
         allowed = self.allowed_granularities(step)
         for _ in range(_TRIES):
-            drawn = self._draw_once(rng, step, allowed)
+            drawn = self._draw_once(rng, step, allowed, whole)
             # Without modules there is no gradient, and a strategy may use modules that come later: draw again.
             if drawn != self.mapping.original and set(drawn.encoder + drawn.decoder) <= {1, *allowed}:
                 return drawn
         # Hardly any draw fits yet (p is 0, or no strategy uses the finest granularity): replace all by the finest.
         return Assembly(*(_uniform(stack, allowed[0]) for stack in self.mapping.stacks))
 
-    def _draw_once(self, rng: random.Random, step: int, allowed: tuple[int, ...]) -> Assembly:
-        kind = rng.random()
-        if kind < self.mixtures:
+    def _draw_once(self, rng: random.Random, step: int, allowed: tuple[int, ...], whole: bool) -> Assembly:
+        shares = self.mixtures, self.whole if whole else 0.0, max(0.0, 1 - self.mixtures - self.whole)
+        (kind,) = rng.choices(("mixture", "whole", "strategy"), weights=shares)
+        if kind == "mixture":
             p = self.replacing_probability(step)
             return Assembly(*(_mixture(rng, p, stack, allowed) for stack in self.mapping.stacks))
-        if kind < self.mixtures + self.whole:
+        if kind == "whole":
             return Assembly(*(_whole(rng, stack, allowed) for stack in self.mapping.stacks))
         reachable = assemblies(self.mapping, rng.choice(sorted(STRATEGIES)))
         return rng.choices(reachable, weights=[assembly.ratio for assembly in reachable])[0]
@@ -153,6 +177,11 @@ def _mixture(rng: random.Random, p: float, stack: StackMapping, allowed: tuple[i
 def _whole(rng: random.Random, stack: StackMapping, allowed: tuple[int, ...]) -> LayerPath:
     """A path of one granularity; 1, the original's, is among the possible ones."""
     return _uniform(stack, rng.choice([1, *(g for g in stack.granularities if g in allowed)]))
+
+
+def _coarsest(stack: StackMapping, allowed: tuple[int, ...]) -> LayerPath:
+    """The path of the coarsest allowed granularity that the stack has, or the original's."""
+    return _uniform(stack, max((g for g in stack.granularities if g in allowed), default=1))
 
 
 def _uniform(stack: StackMapping, g: int) -> LayerPath:

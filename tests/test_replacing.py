@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from statistics import mean
 from types import FrameType
@@ -57,25 +58,45 @@ def test_draws_are_pure_valid_and_allowed(schedule: ReplacingSchedule, data: st.
     assert set(drawn.encoder + drawn.decoder) <= {1, *schedule.allowed_granularities(step)}
 
 
-@given(schedules(), st.integers(1, 4), st.data())
-def test_several_draws_hold_the_coarsest_once_it_is_allowed(
-    schedule: ReplacingSchedule, count: int, data: st.DataObject
-) -> None:
+@given(schedules(), st.integers(1, 6), st.data())
+def test_several_draws_are_valid_and_allowed(schedule: ReplacingSchedule, count: int, data: st.DataObject) -> None:
     step = data.draw(st.integers(0, schedule.steps - 1))
     drawn = schedule.draw_several(step, count)
     assert len(drawn) == count and drawn == schedule.draw_several(step, count)
     allowed = {1, *schedule.allowed_granularities(step)}
-    assert all(set(one.encoder + one.decoder) <= allowed and one != schedule.mapping.original for one in drawn)
-    assert schedule.draw(step) in drawn
-    if count > 1 and allowed >= {*schedule.mapping.encoder.granularities, *schedule.mapping.decoder.granularities}:
-        assert schedule.mapping.coarsest in drawn
-        decoder_alone = Assembly(schedule.mapping.encoder.original, schedule.mapping.coarsest.decoder)
-        assert count < 3 or decoder_alone in (*drawn, schedule.mapping.original)
+    for one in drawn:
+        assert schedule.mapping.check(one) != schedule.mapping.original
+        assert set(one.encoder + one.decoder) <= allowed
+    assert count > 1 or drawn == [schedule.draw(step)]
+
+
+@given(schedules(), st.integers(2, 4), st.data())
+def test_several_draws_hold_the_coarsest(schedule: ReplacingSchedule, count: int, data: st.DataObject) -> None:
+    step = data.draw(st.integers(0, schedule.steps - 1))
+    schedule = replace(schedule, mixtures=0.5, whole=0.0)
+    drawn, mapping = schedule.draw_several(step, count), schedule.mapping
+    if {*schedule.allowed_granularities(step)} >= {*mapping.encoder.granularities, *mapping.decoder.granularities}:
+        assert mapping.coarsest in drawn
+        decoder_alone = Assembly(mapping.encoder.original, mapping.coarsest.decoder)
+        assert count < 3 or decoder_alone in (*drawn, mapping.original)
+
+
+@given(schedules(), st.data())
+def test_whole_steps_deal_every_granularity(schedule: ReplacingSchedule, data: st.DataObject) -> None:
+    step = data.draw(st.integers(0, schedule.steps - 1))
+    schedule = replace(schedule, mixtures=0.0, whole=1.0)
+    allowed = schedule.allowed_granularities(step)
+    decks = [{1, *(g for g in stack.granularities if g in allowed)} for stack in schedule.mapping.stacks]
+    drawn = schedule.draw_several(step, max(map(len, decks)))
+    for number, deck in enumerate(decks):
+        paths = [set(one.paths[number]) for one in drawn]
+        assert all(len(path) == 1 for path in paths), "one granularity from end to end"
+        assert set().union(*paths) >= deck - {1}, "each learns"
 
 
 def test_no_assembly_is_fixed_twice() -> None:
-    schedule = ReplacingSchedule(Mapping(StackMapping(6), StackMapping(6, (2, 3))), 50, coarse_at=0)
-    assert schedule.draw_several(7, 3)[1:] == [schedule.draw(7, 0), schedule.draw(7, 1)]
+    schedule = ReplacingSchedule(Mapping(StackMapping(6), StackMapping(6, (2, 3))), 50, coarse_at=0, whole=0.0)
+    assert schedule.draw_several(7, 3)[1:] == [schedule.draw(7, number, whole=False) for number in (0, 1)]
 
 
 def test_several_draws_differ() -> None:

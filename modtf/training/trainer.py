@@ -60,8 +60,9 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
     assemblies_per_step: int = field(
         default=1,
         metadata={
-            "help": "Number of assemblies that learn from one pass of the original at each step; from 2 on, the "
-            "coarsest is always one of them, from 3 on also the coarsest decoder beside the original's encoder."
+            "help": "Number of assemblies that learn from one pass of the original at each step. In whole-grain steps "
+            "their granularities are dealt like cards; in the others the coarsest is always one of them, from 3 on also "
+            "the coarsest decoder beside the original's encoder."
         },
     )
     assembly: str | None = field(

@@ -146,10 +146,10 @@ def versus_figure(comparison: dict[str, Any], metric: Metric, accounts: Sequence
     """A kit and separately made students: a score on the test set against the cost of training.
 
     ``comparison`` is what `benchmarks/versus.py` wrote. A column for each size; a row for each of ``accounts``: against
-    the cost of the students of all sizes together ("total"), or of one ("cost"). Costs are in steps of the kit. A
+    the cost of the students of all sizes together ("total"), or of one ("cost"). Costs are in floating-point operations. A
     point is the mean of its seeds, its bar their range. The dotted line is the original.
     """
-    rows, sizes = comparison["rows"], list(comparison["sizes"])
+    rows, sizes, tera = comparison["rows"], list(comparison["sizes"]), comparison["unit_operations"] / 1e12
     original = next((row["test"][metric.key] for row in rows if row["size"] == "1x"), None)
     titles = [f"{size} ({_shape(comparison['sizes'][size])})" for size in sizes]
     figure = make_subplots(
@@ -162,7 +162,7 @@ def versus_figure(comparison: dict[str, Any], metric: Metric, accounts: Sequence
                 scores = defaultdict(list)
                 for row in rows:
                     if (row["method"], row["size"]) == (method, size):
-                        scores[row[account]].append(row["test"][metric.key])
+                        scores[row[account] * tera].append(row["test"][metric.key])
                 means = [sum(of_cost) / len(of_cost) for of_cost in scores.values()]
                 figure.add_scatter(
                     x=list(scores), y=means, name=method, legendgroup=method, row=number, col=column,
@@ -174,16 +174,16 @@ def versus_figure(comparison: dict[str, Any], metric: Metric, accounts: Sequence
                         "array": [max(v) - mean for v, mean in zip(scores.values(), means, strict=True)],
                         "arrayminus": [mean - min(v) for v, mean in zip(scores.values(), means, strict=True)],
                     },
-                    hovertemplate=f"{method}, {size}<br>%{{y:.1f}} {metric.name}<br>%{{x}} steps of the kit<extra></extra>",
+                    hovertemplate=f"{method}, {size}<br>%{{y:.1f}} {metric.name}<br>%{{x:.0f}} TFLOP<extra></extra>",
                 )  # fmt: skip
             if original is not None:
                 figure.add_hline(
                     y=original, line={"color": "#8a8a8a", "dash": "dot", "width": 1}, row=number, col=column
                 )
         figure.update_yaxes(title=f"{metric.name}: {_ACCOUNTS[account]}", row=number, col=1)
-    costs = sorted({row[account] for row in rows for account in accounts if row[account]})
-    figure.update_xaxes(type="log", tickvals=costs, ticktext=[f"{cost:,g}" for cost in costs], gridcolor=_GRID)
-    figure.update_xaxes(title="cost, in steps of the kit", row=len(accounts))
+    costs = sorted({row[account] * tera for row in rows for account in accounts if row[account]})
+    figure.update_xaxes(type="log", tickvals=costs, ticktext=[f"{cost:,.0f}" for cost in costs], gridcolor=_GRID)
+    figure.update_xaxes(title="cost (TFLOP)", row=len(accounts))
     figure.update_yaxes(gridcolor=_GRID, zeroline=False)
     legend = {"orientation": "h", "y": -0.12, "yanchor": "top", "x": 0.5, "xanchor": "center"}
     return figure.update_layout(template="none", height=110 + 260 * len(accounts), hovermode="closest", legend=legend)
