@@ -43,13 +43,15 @@ def test_a_forecast_that_is_right_has_a_correlation_of_minus_one(
 ) -> None:
     fit = modular.profile.fit
 
-    def as_forecast(_: modtf.ModularModel, assembly: modtf.Assembly, __: Any) -> dict[str, float]:
-        return {"bleu": 100 - fit.predicted(assembly), "errors": fit.predicted(assembly)}
+    def as_forecast(_: modtf.ModularModel, assembly: modtf.Assembly, __: Any) -> list[dict[str, float]]:
+        of_all = {"bleu": 100 - fit.predicted(assembly), "errors": fit.predicted(assembly)}
+        return [of_all, of_all, {"bleu": of_all["bleu"], "errors": -of_all["errors"]}]
 
-    monkeypatch.setattr(script, "measure_quality", as_forecast)
+    monkeypatch.setattr(script, "quality", as_forecast)
     found = script.forecast(modular, EXAMPLES)
     assert found["assemblies"] == 8 and found["examples"] == 2
     assert {name: found["rank_correlation"][name] for name in ("bleu", "errors")} == {"bleu": -1.0, "errors": 1.0}
+    assert found["rank_correlation_possible"] == {"bleu": 1.0, "errors": 0.0}, "halves that agree, and that do not"
     of_measured = found["rank_correlation_of_the_measured"]
     assert of_measured == {"bleu": -of_measured["errors"], "errors": found["rank_correlation"]["divergence"]}
     low, high = found["eight_of_ten"]["bleu"]
