@@ -302,23 +302,18 @@ class Comparison:
         batches = TaskBatches(self.task, examples, self.tokenizer, COUNTED, batch_size, run.seed)
         args = self.arguments(run, COUNTED, ROOT / "build" / "versus" / "counted")
         if run.method == "LayerDrop":
-            model: Any = drop_layers(self.original().train().requires_grad_(True)).to(args.device)
-            encode_sources_once(model)
+            model: Any = drop_layers(self.original().requires_grad_(True))
+            trainer: Any = transformers.Seq2SeqTrainer(model, args, train_dataset=batches)
         else:
             model = self.modular(run)
             trainer = modtf.ModularTrainer(model, args, train_dataset=batches)
-            encode_sources_once(model.model)
-            model.train()
+        encode_sources_once(model if run.method == "LayerDrop" else model.model)
+        trainer.current_gradient_accumulation_steps = 1  # the training loop sets it
         torch.manual_seed(run.seed)  # the layers that LayerDrop skips; a resumed training must count the same
         with FlopCounterMode(display=False) as counter:
             for step in range(COUNTED):
-                batch = {name: value.to(args.device) for name, value in batches[step].items()}
-                if run.method == "LayerDrop":
-                    loss = model(**batch).loss
-                else:
-                    trainer.state.global_step = step
-                    loss = trainer.compute_loss(model, batch)
-                loss.backward()
+                trainer.state.global_step = step
+                trainer.training_step(model, batches[step])
         return counter.get_total_flops() / COUNTED
 
     def steps(self, run: Run, batch_size: int) -> int:
