@@ -7,8 +7,8 @@
 
 All methods but LayerDrop train the same parameters, those of the modules, with the kit's optimizer and without dropout;
 embeddings, head and original layers stay fixed. LayerDrop trains the whole model. Cost is counted in
-floating-point operations of forward and backward passes, the teacher's included, but not the texts that it wrote
-beforehand for the kit and for both kinds of KD. Its unit is about a step of the kit (UNITS). Each method has a budget
+floating-point operations of forward and backward passes, the teacher's included, but not the optimizer's, nor the texts
+that it wrote beforehand for the kit and for both kinds of KD. Its unit is about a step of the kit (UNITS). Each method has a budget
 twice: *equal total*, the students of all sizes share the budget of one kit; and *equal each*, every student has it for
 itself. The costliest students are fewer (LARGEST_EACH, FEWER). Methods that train once for all sizes have it once.
 
@@ -28,6 +28,7 @@ import hashlib
 import itertools
 import json
 import lzma
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -63,7 +64,7 @@ from modtf.training.runs import set_dropout, train_kit, train_original, with_tex
 
 ROOT = Path(__file__).parents[1]
 #: Operations that a cost of 1 pays for: about a step of the kit.
-UNITS = {"translator": 307e9, "pocket": 0.0}
+UNITS = {"translator": 307e9}
 #: Budgets. Four sizes, and a factor of 4: what is equal each at one budget is equal total at the next.
 BUDGETS = (100, 400, 1600)
 #: Factors of the recipe's learning rates that --sweep tries, in this order.
@@ -73,8 +74,8 @@ LARGEST_EACH = "KD"
 #: The sizes of the costliest students: those with the largest budget each, and from the middle budget on those that
 #: learn from people's texts alone.
 FEWER = ("2x", "6x")
-#: Steps whose operations are counted, spread over a training.
-COUNTED = 24
+#: Steps whose operations are counted, spread over a training; their texts; and the examples that these are taken from.
+COUNTED, COUNTED_TEXTS, COUNTED_EXAMPLES = 100, 16, 20_000
 #: Probability that LayerDrop skips a layer.
 LAYER_DROP = 0.5
 DEV_INPUTS = 600
@@ -174,7 +175,7 @@ def sizes_of(mapping: Mapping) -> dict[str, Assembly]:
 
 
 def plan(sizes: dict[str, Assembly], budgets: Sequence[float], seeds: Sequence[int]) -> list[Run]:
-    """All trainings, the cheapest first; of each method the cheapest with more than one seed."""
+    """All trainings, the cheapest first; each method's cheapest ones have all seeds."""
     runs = [Run("untrained", "", 0, 0)]
     middle, largest = middle_of(budgets), max(budgets)
     for name, method in METHODS.items():
@@ -297,10 +298,14 @@ class Comparison:
         return modtf.ModularTrainingArguments(**given, **options)
 
     def operations(self, run: Run, batch_size: int) -> float:
-        """Floating-point operations of a step, the mean over some."""
-        examples = spread(self.examples(EVERYTHING[run.method].texts), 20_000)
-        batches = TaskBatches(self.task, examples, self.tokenizer, COUNTED, batch_size, run.seed)
-        args = self.arguments(run, COUNTED, ROOT / "build" / "versus" / "counted")
+        """Floating-point operations of a step, without the optimizer's: the mean over the batches of many examples.
+
+        A step needs so many for each place in its sources and its texts. How many, small batches tell, which take
+        little time. The mean needs all batches, since each holds texts of one length.
+        """
+        examples = spread(self.examples(EVERYTHING[run.method].texts), COUNTED_EXAMPLES)
+        batches = TaskBatches(self.task, examples, self.tokenizer, COUNTED, COUNTED_TEXTS)
+        args = self.arguments(replace(run, seed=0), COUNTED, ROOT / "build" / "versus" / "counted")
         if run.method == "LayerDrop":
             model: Any = drop_layers(self.original().requires_grad_(True))
             trainer: Any = transformers.Seq2SeqTrainer(model, args, train_dataset=batches)
@@ -309,15 +314,24 @@ class Comparison:
             trainer = modtf.ModularTrainer(model, args, train_dataset=batches)
         encode_sources_once(model if run.method == "LayerDrop" else model.model)
         trainer.current_gradient_accumulation_steps = 1  # the training loop sets it
-        torch.manual_seed(run.seed)  # the layers that LayerDrop skips; a resumed training must count the same
-        with FlopCounterMode(display=False) as counter:
-            for step in range(COUNTED):
-                trainer.state.global_step = step
+        torch.manual_seed(0)  # the layers that LayerDrop skips; a resumed training must count the same
+        counted = []
+        for step in range(COUNTED):
+            trainer.state.global_step = step
+            with FlopCounterMode(display=False) as counter:
                 trainer.training_step(model, batches[step])
-        return counter.get_total_flops() / COUNTED
+            counted.append(counter.get_total_flops())
+        of_a_place, *_ = np.linalg.lstsq(places(batches), np.array(counted, float))
+        texts = sum(len(example.references) for example in examples)
+        steps = math.ceil(texts / batch_size)
+        return float((places(TaskBatches(self.task, examples, self.tokenizer, steps, batch_size)) @ of_a_place).mean())
 
     def steps(self, run: Run, batch_size: int) -> int:
         """As many as the run's cost pays for."""
+        if self.model not in UNITS:
+            raise ModtfError(
+                f"what a cost of 1 pays for is not known for {self.model}; put about a step of its kit into UNITS"
+            )
         return max(1, round(run.cost * UNITS[self.model] / self.operations(run, batch_size)))
 
     def train(self, run: Run, folder: Path) -> dict[str, Any]:
@@ -374,6 +388,14 @@ class Comparison:
         """The score that decides: BLEU, or slot errors (negative: fewer are better) where the task has slots."""
         scores = {run.rate: self.on_dev(done[run]) for run in runs if run in done}
         return {rate: -of_rate["ser"] if "ser" in of_rate else of_rate["bleu"] for rate, of_rate in scores.items()}
+
+
+def places(batches: TaskBatches) -> np.ndarray:
+    """Of each batch, the places in its sources and in its texts, padding included: (batches, 2)."""
+    shapes = [
+        (batch["input_ids"].numel(), batch["labels"].numel()) for batch in map(batches.__getitem__, range(len(batches)))
+    ]
+    return np.array(shapes, float)
 
 
 def take_alternating_layers(modular: ModularModel, assembly: Assembly) -> None:

@@ -128,7 +128,7 @@ class ReplacingSchedule:
     def draw(self, step: int, number: int = 0, whole: bool = True) -> Assembly:
         """The assembly that training step ``step`` (0-based) runs; at least one layer of it is replaced.
 
-        A step that runs several draws them with ``number`` 0, 1, 2 ..., and without ``whole`` none of one granularity.
+        A step that runs several draws them with ``number`` 0, 1, 2 ...; without ``whole`` it is no whole-grain step.
         """
         if self.only:
             return self.only

@@ -60,7 +60,8 @@ def arguments(
     for name, value in {
         "ROOT": tmp_path,
         "BUNDLED_MODELS": ("translator",),
-        "COUNTED": 2,
+        "COUNTED": 4,
+        "COUNTED_TEXTS": 2,
         "UNITS": {"translator": UNIT},
         "write_texts": write_less,
     }.items():
