@@ -76,6 +76,8 @@ LARGEST_EACH = "KD"
 FEWER = ("2x", "6x")
 #: Steps whose operations are counted, spread over a training; their texts; and the examples that these are taken from.
 COUNTED, COUNTED_TEXTS, COUNTED_EXAMPLES = 100, 16, 20_000
+#: Steps whose assemblies the fingerprint of a training holds.
+DRAWN = 200
 #: Probability that LayerDrop skips a layer.
 LAYER_DROP = 0.5
 DEV_INPUTS = 600
@@ -116,9 +118,12 @@ def kit_with(texts: str = "both", start: str = "first", **options: float) -> Met
     return Method(texts, for_all=True, start=start, options=METHODS["kit"].options | options)
 
 
+LOSSES = ("labels", "logits", "hidden", "attention")
+
+
 def one(loss: str) -> dict[str, float]:
     """Weights with this loss alone."""
-    return {f"{name}_weight": float(name == loss) for name in ("labels", "logits", "hidden", "attention")}
+    return {f"{name}_weight": float(name == loss) for name in LOSSES}
 
 
 #: Logits have weight 1 already.
@@ -262,11 +267,33 @@ class Comparison:
         return modular
 
     def fingerprint(self, run: Run) -> str:
-        """Of what a training depends on, apart from the code."""
+        """Of what a training depends on, apart from the code of its steps."""
         given = asdict(replace(EVERYTHING[run.method], rate=1))
         method = {name: value for name, value in given.items() if value != getattr(Method(), name)}
-        about = [self.original_fingerprint, self.pairs_fingerprint, method, repr(self.recipe.kit)]
+        about = [
+            self.original_fingerprint,
+            self.pairs_fingerprint,
+            method,
+            repr(self.recipe.kit),
+            UNITS.get(self.model),
+        ]
+        args = self.arguments(replace(run, rate=1), DRAWN, Path("any"))
+        if isinstance(args, modtf.ModularTrainingArguments):
+            schedule = args.schedule(self.mapping, DRAWN)
+            about += [getattr(args, name) for name in ("temperature", *(f"{loss}_weight" for loss in LOSSES))]
+            about += [str(schedule.draw_several(step, args.assemblies_per_step)) for step in range(DRAWN)]
+        else:
+            about.append(LAYER_DROP)
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+    def claim(self, run: Run, folder: Path) -> None:
+        """Mark the folder of a training as this run's; raises :class:`ModtfError` if one of other settings began there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        mark, of = folder / "of.txt", self.fingerprint(run)
+        if not mark.exists() and not any(folder.iterdir()):
+            mark.write_text(of)
+        if not mark.exists() or mark.read_text() != of:
+            raise ModtfError(f"a training of other settings began in {folder}; remove that folder")
 
     def check(self, done: dict[Run, dict[str, Any]]) -> None:
         """Refuse results that say nothing about the bundled original, these texts and these methods."""
@@ -338,6 +365,7 @@ class Comparison:
         """Train it, or go on with it, and write its texts for dev and test."""
         if run.method == "untrained":
             return self.result(run, self.modular(run), 0, 0.0)
+        self.claim(run, folder)
         settings, examples = self.recipe.kit, self.examples(EVERYTHING[run.method].texts)
         transformers.set_seed(run.seed)
         steps = self.steps(run, settings.batch_size)
@@ -354,10 +382,14 @@ class Comparison:
         else:
             modular = self.modular(run)
             train_kit(modular, self.task, examples, args, settings.batch_size, adamw)
-        seconds = json.loads((folder / "training.json").read_text())["seconds"]  # of all parts, if it was resumed
-        return self.result(run, modular, steps, seconds)
+        record = json.loads(
+            (folder / "training.json").read_text()
+        )  # its seconds are those of all parts, if it was resumed
+        return self.result(run, modular, steps, record["seconds"], record["bf16"])
 
-    def result(self, run: Run, modular: ModularModel, steps: int, seconds: float) -> dict[str, Any]:
+    def result(
+        self, run: Run, modular: ModularModel, steps: int, seconds: float, bf16: bool | None = None
+    ) -> dict[str, Any]:
         """What is written down: of the untrained modules also the original's texts, as the size 1x."""
         modular.eval()
         sizes = {run.size: self.sizes[run.size]} if run.size else self.sizes
@@ -370,7 +402,8 @@ class Comparison:
             }
             for size, assembly in sizes.items()
         }
-        return {**asdict(run), "steps": steps, "seconds": seconds, "of": self.fingerprint(run), "texts": texts}
+        cost = {"steps": steps, "seconds": seconds, "bf16": bf16}
+        return {**asdict(run), **cost, "of": self.fingerprint(run), "texts": texts}
 
     def megabytes(self) -> dict[str, float]:
         """Of the weights, stored in half precision: of one kit, and of a student of each size."""
@@ -560,7 +593,9 @@ def main() -> None:
         raise ModtfError(f"--part is {options.part}; give 1/2 and 2/2 to two scripts, for example")
     for number, run in enumerate(wanted):
         result = folder / run.name / "result.json"
-        if number % parts == part - 1 and run.method in (options.methods or EVERYTHING) and run not in done:
+        # All rates of a method are tried by one script, which knows the results of the others.
+        place = list(METHODS).index(run.method) if options.sweep else number
+        if place % parts == part - 1 and run.method in (options.methods or EVERYTHING) and run not in done:
             alike = [other for other in wanted if (other.method, other.seed) == (run.method, run.seed)]
             if options.sweep and is_beyond(run.rate, comparison.on_dev_by_rate(done, alike)):
                 continue

@@ -143,6 +143,13 @@ def test_what_is_done_is_not_done_again(
     before = result.stat().st_mtime_ns
     script.main()
     assert result.stat().st_mtime_ns == before
+    assert json.loads(result.read_text())["bf16"] is False
+    result.unlink()  # killed as it wrote its texts: the training is there, and goes on only with the same settings
+    monkeypatch.setattr(script, "UNITS", {"translator": 2 * UNIT})
+    with pytest.raises(modtf.ModtfError, match=r"other settings began in .*kit-all-4-0; remove that folder"):
+        script.main()
+    monkeypatch.setattr(script, "UNITS", {"translator": UNIT})
+    script.main()
     result.write_text(json.dumps(json.loads(result.read_text()) | {"of": "another original"}))
     for more in ([], ["--report"]):
         monkeypatch.setattr(sys, "argv", [*arguments, *more])
