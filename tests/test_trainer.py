@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields
@@ -13,6 +16,7 @@ from weakref import WeakSet
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
@@ -298,6 +302,52 @@ def test_assemblies_of_a_step_take_turns_in_memory(family: str, make_modular: An
     assert len(most) == 1 + 3 and max(most) == 1
     torch.testing.assert_close(loss, at_once.detach())
     torch.testing.assert_close(gradients(), expected)
+
+
+TWO_PROCESSES = """
+import sys, torch, transformers, modtf
+from safetensors.torch import save_file
+folder, at_once = sys.argv[1], sys.argv[2] == "at-once"
+torch.set_num_threads(1)
+original = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)
+modular = modtf.modularize(original, (2, 3, 6))
+generator = torch.Generator().manual_seed(0)
+rows = [
+    {name: torch.randint(3, 97, (6,), generator=generator) for name in ("input_ids", "labels")} for _ in range(16)
+]
+if at_once:
+    del modtf.ModularTrainer.training_step
+args = modtf.ModularTrainingArguments(
+    folder + "/run", max_steps=4, per_device_train_batch_size=2, assemblies_per_step=3, coarse_at=0.0, whole=0.0,
+    optim="sgd", learning_rate=0.1, lr_scheduler_type="constant", max_grad_norm=0.0, save_strategy="no",
+    report_to="none", use_cpu=True, disable_tqdm=True, seed=1,
+)
+trainer = modtf.ModularTrainer(modular, args, train_dataset=rows, data_collator=transformers.default_data_collator)
+drawn = [trainer.schedule().draw_several(step, 3) for step in range(4)]
+assert any(set(step[0].encoder + step[0].decoder) - set(step[2].encoder + step[2].decoder) for step in drawn)
+trainer.train()
+assert args.world_size == 2
+save_file({name: weight.detach().clone() for name, weight in modular.bank_weights().items()},
+          f"{folder}/{sys.argv[2]}-{args.process_index}.safetensors")
+"""
+
+
+def test_two_processes_exchange_the_gradients_of_all_assemblies(make_model: Any, tmp_path: Path) -> None:
+    """Some modules learn in one of the passes only, and not in the last one, after which gradients are exchanged."""
+    make_model("bart", dropout=0.0).save_pretrained(tmp_path)
+    (tmp_path / "train.py").write_text(TWO_PROCESSES)
+    for how in ("in-turns", "at-once"):
+        command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(modtf.__file__).parents[1])}
+        done = subprocess.run(
+            [sys.executable, *command, str(tmp_path / "train.py"), str(tmp_path), how],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+    turns = [load_file(tmp_path / f"in-turns-{process}.safetensors") for process in (0, 1)]
+    at_once = load_file(tmp_path / "at-once-0.safetensors")
+    assert all(torch.equal(turns[0][name], turns[1][name]) for name in at_once), "both hold the same weights"
+    torch.testing.assert_close(turns[0], at_once)
 
 
 def test_a_configuration_that_asks_for_hidden_states_changes_no_loss(
