@@ -4,8 +4,8 @@
     python benchmarks/pictures.py explorer                                                       # docs/explorer.png
     python benchmarks/pictures.py versus --model translator                                      # docs/versus-<model>.png
 
-`versus` shows what `benchmarks/versus.py` wrote: a kit and separately made students over the cost of training. `ratios` shows one input as the full model and smaller assemblies write it; `explorer` the page of `modtf demo` at 6x,
-as it opens.
+`ratios` shows one input as the full model and smaller assemblies write it; `explorer` the page of `modtf demo` at 6x,
+as it opens; `versus` what `benchmarks/versus.py` wrote: a kit and separately made students over the cost of training.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@
 All methods but LayerDrop train the same parameters, those of the modules, with the kit's optimizer and without dropout;
 embeddings, head and original layers stay fixed. LayerDrop trains the whole model. Cost is counted in
 floating-point operations of forward and backward passes, the teacher's included, but not the optimizer's, nor the texts
-that it wrote beforehand for the kit and for both kinds of KD. Its unit is about a step of the kit (UNITS). Each method has a budget
-twice: *equal total*, the students of all sizes share the budget of one kit; and *equal each*, every student has it for
-itself. The costliest students are fewer (LARGEST_EACH, FEWER). Methods that train once for all sizes have it once.
+that the teacher wrote beforehand for the kit and for both kinds of KD. Its unit is about a step of the kit (UNITS).
+Each method has a budget twice: *equal total*, the students of all sizes share the budget of one kit; and *equal each*,
+every student has it for itself. The costliest students are fewer (LARGEST_EACH, FEWER). Methods that train once for all
+sizes have it once.
 
 All methods may tune: each has the learning rates of the kit's recipe times a factor, the best of RATES on dev, at 2x
 (kits and LayerDrop: the mean over all sizes) and the smallest budget (--sweep). Rates beyond one that is already worse
@@ -75,7 +76,7 @@ LARGEST_EACH = "KD"
 #: learn from people's texts alone.
 FEWER = ("2x", "6x")
 #: Steps whose operations are counted, spread over a training; their texts; and the examples that these are taken from.
-COUNTED, COUNTED_TEXTS, COUNTED_EXAMPLES = 100, 16, 20_000
+COUNTED, COUNTED_TEXTS, COUNTED_EXAMPLES = 100, (4, 16), 20_000
 #: Steps whose assemblies the fingerprint of a training holds.
 DRAWN = 200
 #: Probability that LayerDrop skips a layer.
@@ -243,6 +244,7 @@ class Comparison:
         self.test = self.task.read_data(folder, self.task.test_split)
         self.original_fingerprint = fingerprint_of(kit.original_weights(), torch.float16)
         # Not the texts: another machine rounds otherwise, and so writes a few others.
+        self._operations: dict[tuple[str, str], float] = {}
         self.pairs_fingerprint = hashlib.sha256(json.dumps([pair.source for pair in self.written]).encode()).hexdigest()
 
     def original(self) -> transformers.PreTrainedModel:
@@ -270,13 +272,8 @@ class Comparison:
         """Of what a training depends on, apart from the code of its steps."""
         given = asdict(replace(EVERYTHING[run.method], rate=1))
         method = {name: value for name, value in given.items() if value != getattr(Method(), name)}
-        about = [
-            self.original_fingerprint,
-            self.pairs_fingerprint,
-            method,
-            repr(self.recipe.kit),
-            UNITS.get(self.model),
-        ]
+        about = [self.original_fingerprint, self.pairs_fingerprint, method, repr(self.recipe.kit)]
+        about.append(UNITS.get(self.model))
         args = self.arguments(replace(run, rate=1), DRAWN, Path("any"))
         if isinstance(args, modtf.ModularTrainingArguments):
             schedule = args.schedule(self.mapping, DRAWN)
@@ -327,18 +324,19 @@ class Comparison:
     def operations(self, run: Run, batch_size: int) -> float:
         """Floating-point operations of a step, without the optimizer's: the mean over the batches of many examples.
 
-        A step needs so many for each place in its sources and its texts. How many, small batches tell, which take
-        little time. The mean needs all batches, since each holds texts of one length.
+        A step needs so many for each of its :func:`places`. How many, small batches tell, which take little time. The
+        mean needs all batches, since each holds texts of one length.
         """
         examples = spread(self.examples(EVERYTHING[run.method].texts), COUNTED_EXAMPLES)
-        batches = TaskBatches(self.task, examples, self.tokenizer, COUNTED, COUNTED_TEXTS)
+        small = [TaskBatches(self.task, examples, self.tokenizer, COUNTED, texts) for texts in COUNTED_TEXTS]
+        batches = [small[step % len(small)][step] for step in range(COUNTED)]
         args = self.arguments(replace(run, seed=0), COUNTED, ROOT / "build" / "versus" / "counted")
         if run.method == "LayerDrop":
             model: Any = drop_layers(self.original().requires_grad_(True))
-            trainer: Any = transformers.Seq2SeqTrainer(model, args, train_dataset=batches)
+            trainer: Any = transformers.Seq2SeqTrainer(model, args)
         else:
             model = self.modular(run)
-            trainer = modtf.ModularTrainer(model, args, train_dataset=batches)
+            trainer = modtf.ModularTrainer(model, args)
         encode_sources_once(model if run.method == "LayerDrop" else model.model)
         trainer.current_gradient_accumulation_steps = 1  # the training loop sets it
         torch.manual_seed(0)  # the layers that LayerDrop skips; a resumed training must count the same
@@ -351,7 +349,8 @@ class Comparison:
         of_a_place, *_ = np.linalg.lstsq(places(batches), np.array(counted, float))
         texts = sum(len(example.references) for example in examples)
         steps = math.ceil(texts / batch_size)
-        return float((places(TaskBatches(self.task, examples, self.tokenizer, steps, batch_size)) @ of_a_place).mean())
+        large = TaskBatches(self.task, examples, self.tokenizer, steps, batch_size)
+        return float((places([large[step] for step in range(steps)]) @ of_a_place).mean())
 
     def steps(self, run: Run, batch_size: int) -> int:
         """As many as the run's cost pays for."""
@@ -359,7 +358,10 @@ class Comparison:
             raise ModtfError(
                 f"what a cost of 1 pays for is not known for {self.model}; put about a step of its kit into UNITS"
             )
-        return max(1, round(run.cost * UNITS[self.model] / self.operations(run, batch_size)))
+        counted = run.method, run.size
+        if counted not in self._operations:
+            self._operations[counted] = self.operations(run, batch_size)
+        return max(1, round(run.cost * UNITS[self.model] / self._operations[counted]))
 
     def train(self, run: Run, folder: Path) -> dict[str, Any]:
         """Train it, or go on with it, and write its texts for dev and test."""
@@ -382,9 +384,8 @@ class Comparison:
         else:
             modular = self.modular(run)
             train_kit(modular, self.task, examples, args, settings.batch_size, adamw)
-        record = json.loads(
-            (folder / "training.json").read_text()
-        )  # its seconds are those of all parts, if it was resumed
+        # Its seconds are those of all parts, if the training was resumed.
+        record = json.loads((folder / "training.json").read_text())
         return self.result(run, modular, steps, record["seconds"], record["bf16"])
 
     def result(
@@ -409,7 +410,7 @@ class Comparison:
         """Of the weights, stored in half precision: of one kit, and of a student of each size."""
         kit = modtf.load(self.model)
         students = sum(size_of(kit.assemble(assembly=assembly)).parameters for assembly in self.sizes.values())
-        parameters = {"kit": sum(weight.numel() for weight in set(kit.parameters())), "students": students}
+        parameters = {"kit": sum(weight.numel() for weight in kit.parameters()), "students": students}
         return {name: round(2 * count / 1e6, 1) for name, count in parameters.items()}
 
     def on_dev(self, result: dict[str, Any]) -> dict[str, float]:
@@ -423,12 +424,13 @@ class Comparison:
         return {rate: -of_rate["ser"] if "ser" in of_rate else of_rate["bleu"] for rate, of_rate in scores.items()}
 
 
-def places(batches: TaskBatches) -> np.ndarray:
-    """Of each batch, the places in its sources and in its texts, padding included: (batches, 2)."""
-    shapes = [
-        (batch["input_ids"].numel(), batch["labels"].numel()) for batch in map(batches.__getitem__, range(len(batches)))
-    ]
-    return np.array(shapes, float)
+def places(batches: Sequence[dict[str, torch.Tensor]]) -> np.ndarray:
+    """Of each batch, the places in its sources, in its texts, and in the sources that its texts attend to: (batches, 3).
+
+    Padding is included. Each source is encoded once, however many texts it has; cross-attention is computed for each text.
+    """
+    shapes = [(*batch["input_ids"].shape, *batch["labels"].shape) for batch in batches]
+    return np.array([(rows * source, texts * target, texts * source) for rows, source, texts, target in shapes], float)
 
 
 def take_alternating_layers(modular: ModularModel, assembly: Assembly) -> None:

@@ -152,15 +152,20 @@ def measured_table(modular: ModularModel) -> tuple[dict[str, Any] | None, str]:
     return None, f"The measurements in {path} are for another task than {modular.task!r}."
 
 
-#: The students of :func:`measured_students`: the field of their cost, and what they are.
-STUDENTS = {"total": "students that together cost as much as a kit", "cost": "students that cost as much each"}
+#: What :func:`measured_students` gives: by method and the field of its cost. The kit is one trained for the comparison,
+#: at a cost of its own, and not the one on screen.
+STUDENTS = {
+    ("kit", "cost"): "kit of the comparison",
+    ("KD", "total"): "students, together at its cost",
+    ("KD", "cost"): "students, each at its cost",
+}
 
 
 def measured_students(modular: ModularModel, table: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Students of this original, each trained alone with a kit's losses, as rows like those of ``table``.
+    """Students of this original, each trained alone with a kit's losses, and a kit, as rows like those of ``table``.
 
     They are from ``versus.json`` in the kit's folder (`benchmarks/versus.py`), at the largest budget. ``kind`` is one
-    of :data:`STUDENTS`. A student is as fast as an assembly of its shape: those whose shape the table lacks are left
+    of :data:`STUDENTS`. All are as fast as an assembly of their shape: those whose shape the table lacks are left
     out. The list is empty without a table or such a file, and if the file is of another original.
     """
     if table is None:
@@ -177,8 +182,8 @@ def measured_students(modular: ModularModel, table: dict[str, Any] | None) -> li
     largest = max((row["cost"] for row in of_kit), default=None)
     students = []
     for row in made["rows"]:
-        for field, kind in STUDENTS.items():
-            if row["method"] != "KD" or row["seed"] or row[field] != largest:
+        for (method, field), kind in STUDENTS.items():
+            if row["method"] != method or row["seed"] or row[field] != largest:
                 continue
             assembly = Assembly.from_json(made["sizes"][row["size"]])
             if assembly.shape not in speed_ups:

@@ -112,18 +112,17 @@ class ReplacingSchedule:
 
     def _deal(self, rng: random.Random, allowed: tuple[int, ...], count: int) -> list[Assembly]:
         """Assemblies of one granularity in each stack; those of the two stacks are dealt from shuffled decks."""
-        cards = ([], [])  # type: tuple[list[int], list[int]]
-        for hand, stack in zip(cards, self.mapping.stacks, strict=True):
-            deck = [1, *(g for g in stack.granularities if g in allowed)]
+        hands: list[list[LayerPath]] = []
+        for stack in self.mapping.stacks:
+            deck = [_uniform(stack, g) for g in (1, *stack.granularities) if g in (1, *allowed)]
+            hand: list[LayerPath] = []
             while len(hand) < count:
                 hand += rng.sample(deck, len(deck))
-        drawn = [
-            Assembly(*(_uniform(stack, g) for stack, g in zip(self.mapping.stacks, pair, strict=True)))
-            for pair in zip(*cards, strict=False)
-        ]
+            hands.append(hand[:count])
         # The original has nothing to learn: the coarsest that may be drawn takes its place.
         instead = Assembly(*(_coarsest(stack, allowed) for stack in self.mapping.stacks))
-        return [instead if one == self.mapping.original else one for one in drawn[:count]]
+        drawn = (Assembly(*pair) for pair in zip(*hands, strict=True))
+        return [instead if one == self.mapping.original else one for one in drawn]
 
     def draw(self, step: int, number: int = 0, whole: bool = True) -> Assembly:
         """The assembly that training step ``step`` (0-based) runs; at least one layer of it is replaced.

@@ -139,7 +139,7 @@ def test_students_are_points_of_their_own() -> None:
     }
     assert list(points) == list(STUDENTS.values())
     assert all(trace.mode == "markers" and list(trace.x) == [1.6] for trace in points.values())
-    assert len({trace.marker.symbol for trace in points.values()}) == 2
+    assert len({trace.marker.symbol for trace in points.values()}) == 3
 
 
 def test_the_comparison_over_its_cost() -> None:

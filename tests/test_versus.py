@@ -61,7 +61,6 @@ def arguments(
         "ROOT": tmp_path,
         "BUNDLED_MODELS": ("translator",),
         "COUNTED": 4,
-        "COUNTED_TEXTS": 2,
         "UNITS": {"translator": UNIT},
         "write_texts": write_less,
     }.items():
@@ -158,6 +157,31 @@ def test_what_is_done_is_not_done_again(
     monkeypatch.setattr(sys, "argv", [*arguments, "--ablation", "--report"])
     with pytest.raises(SystemExit):
         script.main()
+
+
+@pytest.mark.parametrize("run", [("KD", "2x"), ("SFT", "6x"), ("sequence-level KD", "fast")], ids=lambda run: run[0])
+def test_small_batches_tell_what_large_ones_cost(
+    script: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: tuple[str, str]
+) -> None:
+    people = [(" ".join(english.split()[:k]), german) for k in range(1, 7) for english, german in LINES * 16]
+    (tmp_path / "train.tsv").write_text(
+        "".join(f"{english}\t{german} {i}\n" for i, (english, german) in enumerate(people))
+    )
+    write_pairs([(f"{german} {i}", english) for i, (english, german) in enumerate(people)], tmp_path / "pairs.jsonl")
+    monkeypatch.setattr(script, "COUNTED", 24)
+    comparison = script.Comparison("translator", str(tmp_path), tmp_path / "pairs.jsonl")
+    this = script.Run(*run, 4, 0)
+    examples = comparison.examples(script.METHODS[run[0]].texts)
+    texts = sum(len(example.references) for example in examples)
+    batches = script.TaskBatches(comparison.task, examples, comparison.tokenizer, -(-texts // 48), 48)
+    model = comparison.modular(this)
+    trainer = modtf.ModularTrainer(model, comparison.arguments(this, len(batches), tmp_path), train_dataset=batches)
+    trainer.current_gradient_accumulation_steps = 1
+    script.encode_sources_once(model.model)
+    with script.FlopCounterMode(display=False) as counter:
+        for step in range(len(batches)):
+            trainer.training_step(model, batches[step])
+    assert comparison.operations(this, 48) == pytest.approx(counter.get_total_flops() / len(batches), rel=0.05)
 
 
 def test_every_method_tries_the_same_learning_rates(
@@ -294,11 +318,12 @@ def test_students_beside_the_measured_table(make_model: Any, tmp_path: Path) -> 
         ],
     }  # fmt: skip
     (tmp_path / "kit" / "versus.json").write_text(json.dumps(made))
-    together, alone = measured_students(kit, table)
+    of_kit, together, alone = measured_students(kit, table)
+    assert of_kit["kind"] == STUDENTS["kit", "cost"] and of_kit["bleu_kept"] == 87.5
     assert together == {
-        "kind": STUDENTS["total"], "layers": "3-3", "ratio": 2.0, "speed_up": 1.5, "bleu_kept": 50.0, "chrf_kept": 50.0
+        "kind": STUDENTS["KD", "total"], "layers": "3-3", "ratio": 2.0, "speed_up": 1.5, "bleu_kept": 50.0, "chrf_kept": 50.0
     }, "of the largest budget; 6-1 has no measured speed"  # fmt: skip
-    assert alone["kind"] == STUDENTS["cost"] and alone["bleu_kept"] == 75.0
+    assert alone["kind"] == STUDENTS["KD", "cost"] and alone["bleu_kept"] == 75.0
     assert measured_students(kit, None) == []
     for broken in (json.dumps(made | {"original": "another"}), "{", "null", json.dumps(made | {"rows": []})):
         (tmp_path / "kit" / "versus.json").write_text(broken)

@@ -106,7 +106,7 @@ class ModularTrainer(Seq2SeqTrainer):
     ``Seq2SeqTrainer`` takes. Evaluation runs the coarsest assembly, or the one that trains alone. Checkpoints hold
     banks only, and a resumed training continues as if it had never stopped.
 
-    Raises :class:`ModtfError` as :func:`check_training` does.
+    Raises :class:`ModtfError` as :func:`check_training` does, and for DeepSpeed with several assemblies a step.
     """
 
     def __init__(self, model: ModularModel, args: ModularTrainingArguments, **kwargs: Any) -> None:
@@ -117,6 +117,11 @@ class ModularTrainer(Seq2SeqTrainer):
         # The losses are plain means. By default Trainer assumes that the model divides by the number of tokens in all
         # accumulated batches.
         self.model_accepts_loss_kwargs = False
+        if self.is_deepspeed_enabled and args.assemblies_per_step > 1:
+            raise ModtfError(
+                f"assemblies_per_step is {args.assemblies_per_step}, but DeepSpeed takes a step of the optimizer for each "
+                "backward pass, of which there is one for each assembly; set it to 1, or train without DeepSpeed"
+            )
         self._sums: dict[str, float] = defaultdict(float)
         self._counted = 0
         #: the assemblies whose loss is wanted, where not all of a step are, and what the original made of the batch

@@ -33,7 +33,7 @@ _LOOKS: dict[str, dict[str, Any]] = {
 }
 _MINE: dict[str, Any] = {"name": "measured here", "color": "#8a8a8a", "symbol": "star", "dash": "solid", "size": 13}
 _STUDENT: dict[str, Any] = {"color": "#8a6d3b", "dash": "solid", "size": 9}
-_STUDENT_SYMBOLS = ("triangle-up-open", "triangle-up")
+_STUDENT_SYMBOLS = ("circle-open", "triangle-up-open", "triangle-up")
 _HERE = "#cc4e94"
 _COLORWAY = ("#3b8fd0", "#e07b1a", "#cc4e94", "#2a9d74", "#8a8a8a", "#b8860b")
 _AGAINST = {"speed_up": "speed-up, measured (×)", "ratio": "compression ratio (×)"}
@@ -53,8 +53,9 @@ def quality_curve(
     """The first two metrics of the trained rows against ``speed_up`` or ``ratio``, one line per strategy.
 
     ``here`` is the row to highlight; its mark is hollow where it is only the nearest one (``exact`` false). ``mine``
-    are rows to show as separate points, ``students`` those of :func:`modtf.evaluation.measured_students`. ``titles`` replace those of the metrics. The page sets the colour of text, so
-    that the figure is legible on light and dark pages.
+    are rows to show as separate points, ``students`` those of :func:`modtf.evaluation.measured_students`. ``titles``
+    replace those of the metrics. The page sets the colour of text, so that the figure is legible on light and dark
+    pages.
     """
     metrics = metrics[:2]
     titles = [metric.title for metric in metrics] if titles is None else titles
@@ -146,8 +147,8 @@ def versus_figure(comparison: dict[str, Any], metric: Metric, accounts: Sequence
     """A kit and separately made students: a score on the test set against the cost of training.
 
     ``comparison`` is what `benchmarks/versus.py` wrote. A column for each size; a row for each of ``accounts``: against
-    the cost of the students of all sizes together ("total"), or of one ("cost"). Costs are in floating-point operations. A
-    point is the mean of its seeds, its bar their range. The dotted line is the original.
+    the cost of the students of all sizes together ("total"), or of one ("cost"). Costs are in floating-point
+    operations. A point is the mean of its seeds, its bar their range. The dotted line is the original.
     """
     rows, sizes, tera = comparison["rows"], list(comparison["sizes"]), comparison["unit_operations"] / 1e12
     original = next((row["test"][metric.key] for row in rows if row["size"] == "1x"), None)
