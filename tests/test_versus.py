@@ -6,10 +6,12 @@ import copy
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_table import load_script
@@ -32,7 +34,7 @@ LINES = [
 ]
 
 
-def write_less(modular: modtf.ModularModel, assembly: modtf.Assembly, sources: list[str]) -> list[str]:
+def write_less(modular: modtf.ModularModel, assembly: modtf.Assembly, sources: list[str], batch_size: int) -> list[str]:
     """People's texts, without the last words where few layers are left."""
     texts = {german: english for english, german in LINES}
     return [" ".join(texts[source].split()[: len(assembly.encoder) + 4]) for source in sources]
@@ -63,6 +65,8 @@ def arguments(
         "COUNTED": 4,
         "UNITS": {"translator": UNIT},
         "write_texts": write_less,
+        "FIRST_RATES": (1.0,),
+        "RATE_LIMITS": (1.0, 1.0),
     }.items():
         monkeypatch.setattr(script, name, value)
     monkeypatch.setattr(script, "recipe_for", lambda task: recipe)
@@ -74,17 +78,17 @@ def arguments(
 def test_every_method_is_trained_and_compared_with_the_kit(
     script: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for more in (["--part", "1/2"], ["--part", "2/2"], ["--report"]):
+    for more in (["--workers", "2"], ["--report"]):
         monkeypatch.setattr(sys, "argv", [*arguments, *more])
         script.main()
     made = json.loads((tmp_path / "data" / "translator" / "versus.json").read_text())
-    assert made["done"] == made["of"] == 1 + 2 + (4 * 4 + 2) + 2, (
-        "alternating layers differ at 2x and 3x only; of the whole budget, KD alone has students, of two sizes"
+    assert made["done"] == made["of"] == 1 + 3 + (6 * 4 + 2) + 3, (
+        "alternating layers differ at 2x and 3x only; of the whole budget, KD alone has students, of three sizes"
     )
     rows = {(row["method"], row["size"], row["cost"]): row for row in made["rows"]}
     assert {method for method, _, _ in rows} == set(script.METHODS)
     assert {size for method, size, _ in rows if method == "untrained"} == {"1x", *made["sizes"]}
-    assert 0 < made["megabytes"]["kit"] < made["megabytes"]["students"]
+    assert 0 < made["megabytes"]["students_sharing"] <= made["megabytes"]["kit"] < made["megabytes"]["students"]
     for (method, size, cost), row in rows.items():
         assert row["dev"].keys() == row["test"].keys() == {"bleu", "chrf"}
         if not script.METHODS[method].for_all:
@@ -94,16 +98,20 @@ def test_every_method_is_trained_and_compared_with_the_kit(
             assert row[name]["bleu"] == pytest.approx(row["test"]["bleu"] - of_kit, abs=0.02)
             low, high = row[name]["bleu_interval"]
             assert low <= row[name]["bleu"] <= high
+            assert row[name]["share"] == pytest.approx(100 * of_kit / row["test"]["bleu"], abs=0.2)
     assert rows["KD", "6x", 4]["steps"] > rows["KD", "2x", 4]["steps"] > rows["kit", "2x", 4]["steps"] > 1
 
     lines = (tmp_path / "README.md").read_text().splitlines()
     table = [line.split(" | ") for line in lines if line.startswith("| ")][1:]
     together = [(name.strip("| "), cost) for name, cost, *_ in table]
     assert together == [
+        ("original", ""),
+        ("untrained", "0"),
         *((name, "0" if script.METHODS[name].for_all else "together 0") for name in list(script.METHODS)[:-1]),
         ("KD", "each 0"),
     ], "in TFLOP; nobody but KD has the largest budget each"
-    assert "(" not in "".join(table[0][2:]) and all("(" in cell for cell in table[1][2:])
+    assert "(" not in "".join(cell for line in table[:3] for cell in line[2:])
+    assert all("(" in cell for cell in table[3][2:])
 
     # On another machine only the archive is there: nothing is trained again, and the report is the same.
     shutil.rmtree(tmp_path / "build")
@@ -117,16 +125,18 @@ def test_every_method_is_trained_and_compared_with_the_kit(
 def test_the_plan_has_the_students_that_it_says(script: ModuleType) -> None:
     sizes = script.sizes_of(modtf.load("translator").mapping)
     runs = script.plan(sizes, (100, 400, 1600), (0, 1, 2))
-    assert len(set(runs)) == len(runs) and [run.cost for run in runs] == sorted(run.cost for run in runs)
+    assert len(set(runs)) == len(runs)
 
     def students(method: str, cost: float) -> list[tuple[str, int]]:
         return [(run.size, run.seed) for run in runs if run.method == method and run.cost == cost]
 
-    for method in ("KD", "sequence-level KD", "SFT", "Theseus"):
+    for method in ("KD", "KD, all weights", "sequence-level KD", "SFT", "Theseus"):
         assert sorted(students(method, 25)) == sorted((size, seed) for size in sizes for seed in range(3))
         assert students(method, 100) == [(size, 0) for size in sizes]
     assert students("KD", 400) == students("sequence-level KD", 400) == [(size, 0) for size in sizes]
-    assert students("SFT", 400) == students("Theseus", 400) == students("KD", 1600) == [("2x", 0), ("6x", 0)]
+    fewer = [("2x", 0), ("6x", 0), ("fast", 0)]
+    for students_of in (("SFT", 400), ("Theseus", 400), ("KD, all weights", 400), ("KD", 1600)):
+        assert students(*students_of) == fewer
     assert students("SFT, alternating layers", 400) == [("2x", 0)]
     assert not students("sequence-level KD", 1600)
     for method in ("kit", "LayerDrop"):
@@ -138,12 +148,13 @@ def test_what_is_done_is_not_done_again(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [*arguments, "--methods", "kit"])
     script.main()
-    result = tmp_path / "build" / "versus" / "translator" / "kit-all-4-0" / "result.json"
+    (result,) = (tmp_path / "build" / "versus" / "translator").glob("kit-all-4-0/result.json")
     before = result.stat().st_mtime_ns
     script.main()
     assert result.stat().st_mtime_ns == before
-    assert json.loads(result.read_text())["bf16"] is False
-    result.unlink()  # killed as it wrote its texts: the training is there, and goes on only with the same settings
+    # Killed as it wrote its texts: the training is there, and goes on only with the same settings.
+    for other in result.parent.parent.glob("*/result.json"):
+        other.unlink()
     monkeypatch.setattr(script, "UNITS", {"translator": 2 * UNIT})
     with pytest.raises(modtf.ModtfError, match=r"other settings began in .*kit-all-4-0; remove that folder"):
         script.main()
@@ -184,38 +195,88 @@ def test_small_batches_tell_what_large_ones_cost(
     assert comparison.operations(this, 48) == pytest.approx(counter.get_total_flops() / len(batches), rel=0.05)
 
 
-def test_every_method_tries_the_same_learning_rates(
+def test_rates_are_tried_from_the_first_ones_to_worse_ones(script: ModuleType) -> None:
+    assert script.rates_to_try({}) == [1, 2] and script.rates_to_try({2: 40.0}) == [1]
+    assert script.rates_to_try({1: 40.0, 2: 41.0}) == [4]
+    assert script.rates_to_try({1: 40.0, 2: 39.0}) == [0.5]
+    assert script.rates_to_try({1: 40.0, 2: 41.0, 4: 42.0}) == [8]
+    assert script.rates_to_try({1: 40.0, 2: 41.0, 4: 39.0}) == [], "2 is the best, 1 and 4 are known"
+    assert script.rates_to_try({1: 1.0, 2: 2.0, 4: 3.0, 8: 4.0, 16: 5.0}) == [], "no more than the limit"
+
+
+def test_each_training_has_the_best_learning_rate_of_its_size(
     script: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    used = []
-    for name in ("train_kit", "train_original"):
-        train = getattr(script, name)
+    monkeypatch.setattr(script, "FIRST_RATES", (1.0, 2.0))
+    monkeypatch.setattr(script, "RATE_LIMITS", (0.25, 16.0))
+    comparison = script.Comparison("translator", str(tmp_path), tmp_path / "pairs.jsonl", (4,))
+    scores = {
+        ("KD", "2x"): {1: 1, 2: 2, 4: 3, 8: 2},
+        ("KD", "6x"): {0.5: 1, 1: 2, 2: 1},
+        ("kit", ""): {1: 3, 2: 2, 0.5: 1},
+    }
+    done = {
+        script.Run(method, size, 4, 0, rate): {"bleu": score}
+        for (method, size), by_rate in scores.items()
+        for rate, score in by_rate.items()
+    }
+    monkeypatch.setattr(comparison, "on_dev", lambda result: result)
+    rates = {size: comparison.with_rate(script.Run("KD", size, 1, 1), done) for size in comparison.sizes}
+    assert {size: run and run.rate for size, run in rates.items()} == {"2x": 4, "3x": 4, "6x": 1, "fast": None}
+    assert comparison.with_rate(script.Run("logits alone", "", 4, 0), done).rate == 1, "the kit's"
+    runs = comparison.open([script.Run("KD", size, 1, 1) for size in comparison.sizes], done)
+    assert runs == [
+        *(script.Run("KD", "fast", 4, 0, rate) for rate in (1, 2)),  # the costlier ones first
+        *(script.Run("KD", size, 1, 1, rate) for size, rate in (("2x", 4), ("3x", 4), ("6x", 1))),
+        script.Run("untrained", "", 0, 0),
+    ]
 
-        def recorded(*given: Any, train: Any = train) -> None:
-            used.append((given[-3].learning_rate, given[-1]))
-            train(*given)
 
-        monkeypatch.setattr(script, name, recorded)
-    for more in (["--sweep", "--methods", "KD", "LayerDrop"], ["--report"]):
-        monkeypatch.setattr(sys, "argv", [*arguments, *more])
-        script.main()
-    assert used == [(rate * 1e-2, rate * 1e-2) for rate in script.RATES[:3] for _ in range(2)], (
-        "all are equally good here, so the first is the best, and 2 lies between it and 4"
+def test_a_worker_leaves_out_what_another_one_trains(script: ModuleType, tmp_path: Path) -> None:
+    with script.claimed(tmp_path / "kit") as mine, script.claimed(tmp_path / "kit") as another:
+        assert mine and not another
+    with script.claimed(tmp_path / "kit") as mine:
+        assert mine
+
+
+def test_a_training_of_all_weights_resumes_to_the_bit(
+    script: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison = script.Comparison("translator", str(tmp_path), tmp_path / "pairs.jsonl", (4,))
+    run = script.Run("KD, all weights", "fast", 4, 0)
+    monkeypatch.setattr(comparison, "steps", lambda run, batch_size: 4)
+    arguments_of = comparison.arguments
+    monkeypatch.setattr(
+        comparison, "arguments", lambda *given: replace(arguments_of(*given), save_steps=2, save_total_limit=2)
     )
-    made = json.loads((tmp_path / "data" / "translator" / "versus.json").read_text())
-    tried = [(row["method"], row["rate"]) for row in made["sweep"]]
-    assert tried == [(method, rate) for rate in script.RATES[:3] for method in ("KD", "LayerDrop")]
+    weights = []
+    monkeypatch.setattr(comparison, "result", lambda run, modular, *about: weights.append(modular.state_dict()))
+    comparison.train(run, tmp_path / "run")
+    before = comparison.original().state_dict()
+    trained = comparison.mapping.encoder.depth
+    after = {name: value for name, value in weights[0].items() if "banks" not in name}
+    assert any(
+        not torch.equal(before[name.removeprefix("model.")], value) for name, value in after.items() if "embed" in name
+    )
+    assert trained == 6
+    shutil.rmtree(tmp_path / "run" / "checkpoint-4")
+    comparison.train(run, tmp_path / "run")
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_rates_beyond_a_worse_one_are_left_out(script: ModuleType) -> None:
-    assert not script.is_beyond(1, {}) and not script.is_beyond(2, {1: 40.0})
-    assert script.is_beyond(0.5, {1: 40.0, 2: 41.0}) and not script.is_beyond(4, {1: 40.0, 2: 41.0})
-    assert script.is_beyond(8, {1: 40.0, 2: 41.0, 4: 39.0}) and not script.is_beyond(0.5, {1: 44.0, 4: 40.0})
+def test_intervals_cover_inputs_and_seeds(script: ModuleType) -> None:
+    seeds = [{"bleu": np.array([40.0 + way, *([40.0 + way] * 4000)])} for way in (-1, 0, 1)]
+    assert script.spread_of_seeds([seeds, seeds[:1]]) == {"bleu": 1.0}
+    assert script.spread_of_seeds([seeds[:1]]) == {"bleu": 0.0}
+    kit, other = np.array([38.0, 37.0, 39.0]), np.array([40.0, 40.0, 40.0])
+    assert script.share(kit, other) == {"share": 95.0, "share_interval": [92.6, 97.4]}
+    assert script.share(kit, 0 * other) == {}
 
 
 def test_kits_that_learn_otherwise_are_compared_with_the_kit(
     script: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(script, "RATE_LIMITS", (1.0, 2.0))
     names = ["logits alone", "no strategies' paths", "begun as the mean layer"]
     for more in (["--ablation", "--methods", *names], ["--methods", "kit"], ["--report"]):
         monkeypatch.setattr(sys, "argv", [*arguments, *more])
@@ -225,7 +286,8 @@ def test_kits_that_learn_otherwise_are_compared_with_the_kit(
         (name, size) for name in names for size in ("2x", "3x", "6x", "fast")
     }
     assert all("bleu_interval" in row["equal_each"] for row in made["ablation"])
-    assert {row["method"] for row in made["rows"]} == {"kit"}
+    assert {row["method"] for row in made["rows"]} == {"kit", "untrained"}
+    assert [(row["method"], row["rate"]) for row in made["sweep"]] == [("kit", 1), ("kit", 2)]
 
 
 @pytest.mark.parametrize("family", ["t5", "bart"])
@@ -247,7 +309,6 @@ def test_what_modules_begin_as(script: ModuleType, make_model: Any, family: str)
 def test_cost_shares(script: ModuleType) -> None:
     assemblies = {"2x": modtf.Assembly((2, 2, 2), (2, 2, 2)), "6x": modtf.Assembly((6,), (6,))}
     plan = script.plan(assemblies, [10, 20], [0, 1])
-    assert [run.cost for run in plan] == sorted(run.cost for run in plan)
     assert len(set(plan)) == len(plan) and len({run.name for run in plan}) == len(plan)
     assert {run.cost for run in plan if run.method == "KD"} == {5, 10, 20}, "equal each at 10 is equal total at 20"
     assert {run.cost for run in plan if run.method == "SFT"} == {5, 10}, "the largest budget each is for KD alone"
@@ -268,7 +329,7 @@ def test_alternating_layers(script: ModuleType, make_model: Any) -> None:
 
 
 def test_dropped_layers_are_the_others_of_training_only(script: ModuleType, make_model: Any) -> None:
-    model = script.drop_layers(make_model("t5", dropout_rate=0.0))
+    model = script.drop_layers(make_model("t5", dropout_rate=0.0), 0.5)
     ids = torch.tensor([[5, 6, 1]])
     torch.manual_seed(0)
     model.train()

@@ -12,7 +12,9 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -30,6 +32,11 @@ _MULTIPLE = 4
 
 #: The index of an example and the indices of some of its texts.
 Chunk = tuple[int, tuple[int, ...]]
+
+#: The token ids of sources and of texts by tokenizer. Trainings share them, and a GPU does not wait for the tokenizer,
+#: which took as long as a training step there.
+_KNOWN: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]
+_KNOWN = WeakKeyDictionary()
 
 
 class TaskBatches(Dataset):
@@ -66,28 +73,38 @@ class TaskBatches(Dataset):
         return list(itertools.islice(self._batches_of_all_epochs(), self.steps))
 
     @cached_property
-    def _lengths(self) -> list[tuple[int, list[int]]]:
+    def lengths(self) -> list[tuple[int, list[int]]]:
         """For each example, the number of tokens in its source and in each of its texts."""
-        sources = self.tokenizer([example.source for example in self.examples])["input_ids"]
-        texts = self.tokenizer([text for example in self.examples for text in example.references])["input_ids"]
-        lengths, start = [], 0
-        for source, example in zip(sources, self.examples, strict=True):
-            end = start + len(example.references)
-            lengths.append((len(source), [len(text) for text in texts[start:end]]))
-            start = end
-        return lengths
+        sources = self._tokens([example.source for example in self.examples])
+        texts = iter(self._tokens([text for example in self.examples for text in example.references], target=True))
+        return [
+            (len(source), [len(next(texts)) for _ in example.references])
+            for source, example in zip(sources, self.examples, strict=True)
+        ]
+
+    def _tokens(self, texts: Sequence[str], target: bool = False, keep: bool = True) -> list[np.ndarray]:
+        """The token ids of each text; ``keep`` those of new ones for the next time."""
+        known = _KNOWN.setdefault(self.tokenizer, ({}, {}))[target]
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if not new:
+            return [known[text] for text in texts]
+        ids = self.tokenizer(**{"text_target" if target else "text": new})["input_ids"]
+        found = {text: np.array(of_text, np.int32) for text, of_text in zip(new, ids, strict=True)}
+        if keep:
+            known.update(found)
+        return [found[text] if text in found else known[text] for text in texts]
 
     def _width(self, chunk: Chunk) -> tuple[int, int]:
         """How wide a chunk makes its batch: its longest text (in multiples of padding), then its source."""
         i, members = chunk
-        source, texts = self._lengths[i]
+        source, texts = self.lengths[i]
         return math.ceil(max(texts[t] for t in members) / _MULTIPLE), source
 
     def _batches_of_all_epochs(self) -> Iterator[list[Chunk]]:
         for epoch in itertools.count():
             rng = random.Random(f"{self.seed} epoch {epoch}")
             chunks = []
-            for i, (_, texts) in enumerate(self._lengths):
+            for i, (_, texts) in enumerate(self.lengths):
                 by_length = sorted(range(len(texts)), key=texts.__getitem__)
                 for k in range(0, len(texts), _TEXTS_PER_SOURCE):
                     chunks.append((i, tuple(by_length[k : k + _TEXTS_PER_SOURCE])))
@@ -113,14 +130,20 @@ class TaskBatches(Dataset):
         # Fill up with sources that no text refers to: fewer shapes.
         while len(sources) % 16:
             sources.append(sources[-1])
-        encoded = self.tokenizer(sources, padding=True, pad_to_multiple_of=_MULTIPLE, return_tensors="pt")
-        labels = self.tokenizer(text_target=targets, padding=True, pad_to_multiple_of=_MULTIPLE, return_tensors="pt")
-        return {
-            "input_ids": encoded["input_ids"],
-            "attention_mask": encoded["attention_mask"],
-            "source_index": torch.tensor(source_index),
-            "labels": labels["input_ids"].masked_fill(labels["attention_mask"] == 0, -100),
-        }
+        # Varied sources are new ones at each step.
+        ids, mask = _padded(self._tokens(sources, keep=False), self.tokenizer.pad_token_id)
+        labels, _ = _padded(self._tokens(targets, target=True, keep=False), -100)
+        return {"input_ids": ids, "attention_mask": mask, "source_index": torch.tensor(source_index), "labels": labels}
+
+
+def _padded(rows: Sequence[np.ndarray], value: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows, filled up with a value to a common length, and a mask that is 1 where they are not; (rows, length)."""
+    length = math.ceil(max(map(len, rows)) / _MULTIPLE) * _MULTIPLE
+    ids = np.full((len(rows), length), value, np.int64)
+    for place, row in zip(ids, rows, strict=True):
+        place[: len(row)] = row
+    mask = np.arange(length) < np.array([[len(row)] for row in rows])
+    return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
 
 def _cut(chunks: Sequence[Chunk], texts: int) -> list[list[Chunk]]:

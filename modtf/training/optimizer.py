@@ -40,30 +40,32 @@ class Muon(torch.optim.Muon):
 
 def _orthogonalized(updates: list[torch.Tensor], group: dict[str, Any]) -> list[torch.Tensor]:
     """For each matrix about the orthogonal one next to it; each process computes its share."""
-    if not updates or not dist.is_initialized() or dist.get_world_size() == 1:
-        return [_newton_schulz(update, group) for update in updates]
-    rank, count = dist.get_rank(), dist.get_world_size()
-    shares = [
-        _newton_schulz(update, group) if number % count == rank else torch.zeros_like(update)
-        for number, update in enumerate(updates)
-    ]
-    flat = torch.cat([share.flatten() for share in shares])
+    rank, count = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    by_shape: dict[torch.Size, list[int]] = {}
+    for number in range(rank, len(updates), count):
+        by_shape.setdefault(updates[number].shape, []).append(number)
+    made = dict(enumerate(updates)) if count == 1 else {i: torch.zeros_like(update) for i, update in enumerate(updates)}
+    for numbers in by_shape.values():  # together: a GPU spends most of the time on starting products of one matrix
+        made |= zip(numbers, _newton_schulz(torch.stack([updates[i] for i in numbers]), group), strict=True)
+    if count == 1 or not updates:
+        return list(made.values())
+    flat = torch.cat([matrix.flatten() for matrix in made.values()])
     dist.all_reduce(flat)
     parts = flat.split([update.numel() for update in updates])
     return [part.view_as(update) for part, update in zip(parts, updates, strict=True)]
 
 
-def _newton_schulz(update: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
-    """The matrix with all its singular values near 1 (Jordan et al., 2024), of the update's type."""
-    if update.size(0) > update.size(1):
-        return _newton_schulz(update.mT, group).mT  # the smaller of the two Gram matrices
+def _newton_schulz(updates: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
+    """(matrices, rows, columns) with all their singular values near 1 (Jordan et al., 2024), of the same type."""
+    if updates.size(1) > updates.size(2):
+        return _newton_schulz(updates.mT, group).mT  # the smaller of the two Gram matrices
     a, b, c = group["ns_coefficients"]
-    x = update.to(torch.bfloat16 if fast_bf16() else torch.float32)
-    x = x / x.norm().clamp(min=group["eps"])
+    x = updates.to(torch.bfloat16 if fast_bf16() else torch.float32)
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=group["eps"])
     for _ in range(group["ns_steps"]):
         gram = x @ x.mT
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.to(update.dtype)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.to(updates.dtype)
 
 
 class MuonWithAdamW(torch.optim.Optimizer):

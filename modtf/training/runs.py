@@ -88,14 +88,16 @@ def train_kit(
     args: ModularTrainingArguments,
     batch_size: int,
     adamw_learning_rate: float | None = None,
+    kind: type[ModularTrainer] = ModularTrainer,
 ) -> None:
     """Train a kit in one phase; checkpoints and the kit, with a copy of its original, go to ``args.output_dir``.
 
-    ``batch_size``, ``adamw_learning_rate`` and resuming are those of :func:`train_original`.
+    ``batch_size``, ``adamw_learning_rate`` and resuming are those of :func:`train_original`. ``kind`` is the class of the
+    trainer.
     """
     encode_sources_once(modular.model)
     trainer = _trainer(
-        ModularTrainer,
+        kind,
         model=modular,
         args=args,
         train_dataset=_batches(task, examples, modular.tokenizer, args, batch_size),

@@ -132,6 +132,11 @@ class ModularTrainer(Seq2SeqTrainer):
         return self.accelerator.unwrap_model(self.model)
 
     @property
+    def teacher(self) -> ModularModel:
+        """The model whose original teaches."""
+        return self.modular
+
+    @property
     def _evaluated(self) -> Assembly:
         """The assembly that trains alone, or the coarsest one, the hardest for the banks."""
         alone = self.args.assembly
@@ -188,7 +193,7 @@ class ModularTrainer(Seq2SeqTrainer):
 
     def teach(self, inputs: dict[str, Any]) -> Any:
         """What the original makes of a batch, for the losses that need it; or None."""
-        a, modular = self.args, self.modular
+        a, modular = self.args, self.teacher
         if a.logits_weight == 0 and not any(self._states.values()):
             return None
         with torch.no_grad():
