@@ -14,9 +14,10 @@ Each method has a budget twice: *equal total*, the students of all sizes share t
 every student has it for itself. The costliest students are fewer (LARGEST_EACH, FEWER). Methods that train once for all
 sizes have it once.
 
-All methods tune: each has the learning rates of the kit's recipe times a factor, the best one on dev at the smallest
-budget, for each size (3x has that of 2x); kits and LayerDrop the one with the best mean over sizes. Factors 1 and 2 are
-tried first, then half and twice the best one, until both are worse.
+All methods tune: each has the learning rates of the kit's recipe times a factor, for each size the best one on dev (3x
+has that of 2x); kits and LayerDrop have the one with the best mean over sizes. At the smallest budget factors 1 and 2 are
+tried first, then half and twice the best one, until both are worse. Long trainings like lower ones: a larger budget
+tries the best one of the next smaller budget, then half of it, until that is worse.
 
 Each training has a folder in build/versus/<model>/; run again, the script resumes and leaves out what is done. Several
 may work side by side (--workers). --report writes data/<model>/versus.json from what is done, and all texts into
@@ -248,11 +249,25 @@ def ablation(budgets: Sequence[float]) -> list[Run]:
     return [Run(name, "", middle_of(budgets), 0) for name in ABLATIONS]
 
 
-def rates_to_try(tried: dict[float, float]) -> list[float]:
-    """Where rates that were ``tried`` have these scores: the first ones, then those beside the best; in the end none."""
-    best = max(tried, key=lambda rate: tried[rate], default=None)
-    wanted = FIRST_RATES if best is None or not tried.keys() >= {*FIRST_RATES} else (best / 2, best * 2)
-    return [rate for rate in wanted if rate not in tried and RATE_LIMITS[0] <= rate <= RATE_LIMITS[1]]
+def rates_to_try(tried: dict[float, float], smaller: float | None = None) -> list[float]:
+    """Where rates that were ``tried`` have these scores: the first ones, then those beside the best; in the end none.
+
+    ``smaller`` is the best rate of the next smaller budget, if there is one: then only it and lower ones are tried.
+    """
+    first = FIRST_RATES if smaller is None else (smaller, smaller / 2)
+    wanted = list(first)
+    if all(rate in tried or not _possible(rate) for rate in first):
+        best = best_of(tried)
+        wanted = [best / 2] if smaller else [best / 2, best * 2]
+    return [rate for rate in wanted if rate not in tried and _possible(rate)]
+
+
+def _possible(rate: float) -> bool:
+    return RATE_LIMITS[0] <= rate <= RATE_LIMITS[1]
+
+
+def best_of(tried: dict[float, float]) -> float:
+    return max(tried, key=lambda rate: tried[rate])
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -265,7 +280,7 @@ class Comparison:
     """What all trainings have in common."""
 
     def __init__(self, model: str, data: str | None, pairs: Path | None, budgets: Sequence[float] = BUDGETS) -> None:
-        self.model, self.smallest = model, min(budgets)
+        self.model, self.budgets = model, sorted(budgets)
         self.folder = ROOT / "build" / "versus" / model
         kit = modtf.load(model)
         self.mapping, self.tokenizer, self.task = kit.mapping, kit.tokenizer, task_named(kit.task)
@@ -412,7 +427,6 @@ class Comparison:
         """Train it, or go on with it, and write its texts for dev and test."""
         if run.method == "untrained":
             return self.result(run, self.modular(run), 0, 0.0)
-        self.claim(run, folder)
         settings, examples = self.recipe.kit, self.examples(EVERYTHING[run.method].texts)
         transformers.set_seed(run.seed)
         steps = self.steps(run, settings.batch_size)
@@ -485,7 +499,8 @@ class Comparison:
     def trial(self, run: Run, rate: float) -> Run:
         """The training that says what a learning rate is worth for this one."""
         method = "kit" if run.method in ABLATIONS else run.method
-        return Run(method, RATE_OF.get(run.size, run.size), self.smallest, 0, rate)
+        cost = max((budget for budget in self.budgets if budget <= run.cost), default=self.budgets[0])
+        return Run(method, RATE_OF.get(run.size, run.size), cost, 0, rate)
 
     def tried(self, run: Run, done: Results) -> dict[float, float]:
         """By rate, the score that decides: BLEU, or slot errors (negative: fewer are better) where the task has slots."""
@@ -498,14 +513,23 @@ class Comparison:
                 scores[other.rate] = -of_rate["ser"] if "ser" in of_rate else of_rate["bleu"]
         return scores
 
+    def trials(self, run: Run, done: Results) -> list[Run]:
+        """What is still to be trained, as far as it is known now, to find the best learning rate of a run."""
+        number, smaller = self.budgets.index(self.trial(run, 1).cost), None
+        if number:
+            below = replace(run, cost=self.budgets[number - 1])
+            if trials := self.trials(below, done):
+                return trials
+            smaller = best_of(self.tried(below, done))
+        return [self.trial(run, rate) for rate in rates_to_try(self.tried(run, done), smaller)]
+
     def with_rate(self, run: Run, done: Results) -> Run | None:
         """The run at its best learning rate; None until that is known."""
-        tried = self.tried(run, done)
-        return None if rates_to_try(tried) else replace(run, rate=max(tried, key=lambda rate: tried[rate]))
+        return None if self.trials(run, done) else replace(run, rate=best_of(self.tried(run, done)))
 
     def open(self, planned: Sequence[Run], done: Results) -> list[Run]:
         """What is to be trained now, the costliest first, since others may work beside this script."""
-        trials = {self.trial(run, rate) for run in planned for rate in rates_to_try(self.tried(run, done))}
+        trials = {trial for run in planned for trial in self.trials(run, done)}
         ready = {self.with_rate(run, done) for run in planned}
         order = list(EVERYTHING)
         wanted = {Run("untrained", "", 0, 0), *trials, *(run for run in ready if run)} - done.keys()
@@ -758,6 +782,8 @@ def main() -> None:
 
 def work(comparison: Comparison, planned: Sequence[Run], archive: Path) -> None:
     """Train what is planned, or go on with it, until all is done; leave out what another worker has taken."""
+    # A copy of a process makes torch's pool of threads anew, which must not begin in two threads at once, as of a loader.
+    use_cpu_well(1)
     failed: set[Run] = set()
     done = read_archive(archive)
     comparison.check(done | results_in(comparison.folder))
@@ -769,11 +795,11 @@ def work(comparison: Comparison, planned: Sequence[Run], archive: Path) -> None:
             with claimed(folder) as mine:
                 if not mine or (folder / "result.json").exists():
                     continue
+                if run.method != "untrained":
+                    comparison.claim(run, folder)
                 try:
                     made = comparison.train(run, folder)
-                except ModtfError:
-                    raise
-                except Exception:  # out of memory, say: the others go on
+                except Exception:  # out of memory, say; the other trainings go on
                     traceback.print_exc()
                     failed.add(run)
                     break
@@ -849,8 +875,8 @@ def report(comparison: Comparison, planned: Sequence[Run], otherwise: Sequence[R
         "sizes": {name: assembly.to_json() for name, assembly in comparison.sizes.items()},
         "rows": scored(comparison, results),
         "sweep": [
-            {"method": run.method, "size": run.size, "rate": run.rate} | comparison.on_dev(done[run])
-            for run in sorted(trials, key=lambda run: (list(METHODS).index(run.method), run.size, run.rate))
+            {"method": run.method, "size": run.size, "cost": run.cost, "rate": run.rate} | comparison.on_dev(done[run])
+            for run in sorted(trials, key=lambda run: (list(METHODS).index(run.method), run.size, run.cost, run.rate))
         ],
         "ablation": [row for row in scored(comparison, [*changed, *kits]) if row["method"] in ABLATIONS],
     }  # fmt: skip

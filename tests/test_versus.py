@@ -202,6 +202,9 @@ def test_rates_are_tried_from_the_first_ones_to_worse_ones(script: ModuleType) -
     assert script.rates_to_try({1: 40.0, 2: 41.0, 4: 42.0}) == [8]
     assert script.rates_to_try({1: 40.0, 2: 41.0, 4: 39.0}) == [], "2 is the best, 1 and 4 are known"
     assert script.rates_to_try({1: 1.0, 2: 2.0, 4: 3.0, 8: 4.0, 16: 5.0}) == [], "no more than the limit"
+    assert script.rates_to_try({}, smaller=4) == [4, 2]
+    assert script.rates_to_try({4: 40.0, 2: 41.0}, smaller=4) == [1]
+    assert script.rates_to_try({4: 41.0, 2: 40.0}, smaller=4) == [], "a larger budget likes no higher one"
 
 
 def test_each_training_has_the_best_learning_rate_of_its_size(
@@ -209,7 +212,7 @@ def test_each_training_has_the_best_learning_rate_of_its_size(
 ) -> None:
     monkeypatch.setattr(script, "FIRST_RATES", (1.0, 2.0))
     monkeypatch.setattr(script, "RATE_LIMITS", (0.25, 16.0))
-    comparison = script.Comparison("translator", str(tmp_path), tmp_path / "pairs.jsonl", (4,))
+    comparison = script.Comparison("translator", str(tmp_path), tmp_path / "pairs.jsonl", (4, 16))
     scores = {
         ("KD", "2x"): {1: 1, 2: 2, 4: 3, 8: 2},
         ("KD", "6x"): {0.5: 1, 1: 2, 2: 1},
@@ -220,10 +223,15 @@ def test_each_training_has_the_best_learning_rate_of_its_size(
         for (method, size), by_rate in scores.items()
         for rate, score in by_rate.items()
     }
+    done[script.Run("kit", "", 16, 0, 1)] = {"bleu": 5}
     monkeypatch.setattr(comparison, "on_dev", lambda result: result)
     rates = {size: comparison.with_rate(script.Run("KD", size, 1, 1), done) for size in comparison.sizes}
     assert {size: run and run.rate for size, run in rates.items()} == {"2x": 4, "3x": 4, "6x": 1, "fast": None}
     assert comparison.with_rate(script.Run("logits alone", "", 4, 0), done).rate == 1, "the kit's"
+    assert comparison.trials(script.Run("logits alone", "", 16, 0), done) == [script.Run("kit", "", 16, 0, 0.5)]
+    assert comparison.trials(script.Run("KD", "fast", 16, 0), done) == [
+        script.Run("KD", "fast", 4, 0, r) for r in (1, 2)
+    ]
     runs = comparison.open([script.Run("KD", size, 1, 1) for size in comparison.sizes], done)
     assert runs == [
         *(script.Run("KD", "fast", 4, 0, rate) for rate in (1, 2)),  # the costlier ones first
