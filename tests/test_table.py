@@ -179,6 +179,14 @@ def test_the_pages_get_the_table(script: ModuleType, task: Task, written: Path, 
         assert page.read_text() == f"Ä\n{marker}\n{text}<!-- end of table -->\nend\n"
 
 
+def test_a_page_keeps_what_stands_behind_a_table_without_end(script: ModuleType, tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("<!-- table: benchmarks/table.py -->\nbehind\n")
+    with pytest.raises(ModtfError, match="has no <!-- end of table -->"):
+        script.insert(page, "benchmarks/table.py", "a table")
+    assert page.read_text().endswith("behind\n")
+
+
 @pytest.mark.parametrize("name", BUNDLED_MODELS)
 def test_the_pages_show_the_stored_table(script: ModuleType, name: str, tmp_path: Path) -> None:
     folder = ROOT / "data" / name

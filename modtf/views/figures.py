@@ -133,11 +133,14 @@ def quality_curve(
 #: What `benchmarks/versus.py` compares, in the order of its legend; the kit is drawn last, above all others.
 _METHODS: dict[str, dict[str, Any]] = {
     "KD": {"color": "#3b8fd0", "symbol": "square", "dash": "solid"},
+    "KD, all weights": {"color": "#3b8fd0", "symbol": "square-open", "dash": "dot"},
     "sequence-level KD": {"color": "#2a9d74", "symbol": "diamond", "dash": "dash"},
     "SFT": {"color": "#e07b1a", "symbol": "triangle-up", "dash": "solid"},
     "SFT, alternating layers": {"color": "#b8860b", "symbol": "triangle-down", "dash": "dash"},
+    "SFT, all weights": {"color": "#e07b1a", "symbol": "triangle-up-open", "dash": "dot"},
     "Theseus": {"color": "#8a8a8a", "symbol": "x", "dash": "dot"},
     "LayerDrop": {"color": "#6a5acd", "symbol": "cross", "dash": "dot"},
+    "LayerDrop, 0.8": {"color": "#6a5acd", "symbol": "cross-open", "dash": "dash"},
     "kit": {"color": _HERE, "symbol": "circle", "dash": "solid"},
 }
 _ACCOUNTS = {"total": "together as much as the kit", "cost": "each as much as the kit"}
@@ -148,7 +151,8 @@ def versus_figure(comparison: dict[str, Any], metric: Metric, accounts: Sequence
 
     ``comparison`` is what `benchmarks/versus.py` wrote. A column for each size; a row for each of ``accounts``: against
     the cost of the students of all sizes together ("total"), or of one ("cost"). Costs are in floating-point
-    operations. A point is the mean of its seeds, its bar their range. The dotted line is the original.
+    operations. A point is the mean of its seeds, its bar their range. The dotted line is the original; what has less
+    than half of its score lies below the axis.
     """
     rows, sizes, tera = comparison["rows"], list(comparison["sizes"]), comparison["unit_operations"] / 1e12
     original = next((row["test"][metric.key] for row in rows if row["size"] == "1x"), None)
@@ -186,6 +190,8 @@ def versus_figure(comparison: dict[str, Any], metric: Metric, accounts: Sequence
     figure.update_xaxes(type="log", tickvals=costs, ticktext=[f"{cost:,.0f}" for cost in costs], gridcolor=_GRID)
     figure.update_xaxes(title="cost (TFLOP)", row=len(accounts))
     figure.update_yaxes(gridcolor=_GRID, zeroline=False)
+    if original is not None and not metric.errors:
+        figure.update_yaxes(range=[0.5 * original, 1.04 * original])
     legend = {"orientation": "h", "y": -0.12, "yanchor": "top", "x": 0.5, "xanchor": "center"}
     return figure.update_layout(template="none", height=110 + 260 * len(accounts), hovermode="closest", legend=legend)
 
