@@ -449,10 +449,13 @@ class Comparison:
         return self.result(run, modular.to(args.device), steps, record["seconds"], record["device"])
 
     def result(self, run: Run, modular: ModularModel, steps: int, seconds: float, device: str = "") -> dict[str, Any]:
-        """What is written down: of the untrained modules also the original's texts, as the size 1x."""
+        """What is written down: of the untrained modules also the original's texts, as the size 1x.
+
+        LayerDrop changes the original: its 1x is another model.
+        """
         modular.eval()
         sizes = {run.size: self.sizes[run.size]} if run.size else self.sizes
-        if run.method == "untrained":
+        if run.method == "untrained" or EVERYTHING[run.method].drop:
             sizes = {"1x": self.mapping.original} | sizes
         texts = {
             size: {
@@ -467,8 +470,8 @@ class Comparison:
     def megabytes(self) -> dict[str, float]:
         """Of the weights, stored in half precision.
 
-        They are of one kit; of a student of each size; and of those students, where they train modules alone and share
-        the original's weights, as a kit does.
+        They are of the original, which is all that LayerDrop needs; of one kit; of a student of each size; and of those
+        students, where they train modules alone and share the original's weights, as a kit does.
         """
         kit = modtf.load(self.model)
         assemblies = self.sizes.values()
@@ -483,6 +486,7 @@ class Comparison:
                     shared |= of_layer if g == 1 else {}
                     own += 0 if g == 1 else sum(of_layer.values())
         parameters = {
+            "original": sum(weight.numel() for weight in kit.assemble(assembly=self.mapping.original).parameters()),
             "kit": sum(weight.numel() for weight in kit.parameters()),
             "students": students,
             "students_sharing": sum(shared.values()) + own,
@@ -490,8 +494,8 @@ class Comparison:
         return {name: round(2 * count / 1e6, 1) for name, count in parameters.items()}
 
     def on_dev(self, result: dict[str, Any]) -> dict[str, float]:
-        """Scores on dev, the mean over the sizes of the training."""
-        scores = [self.task.score(self.dev, texts["dev"]) for texts in result["texts"].values()]
+        """Scores on dev, the mean over the compressed sizes of the training."""
+        scores = [self.task.score(self.dev, texts["dev"]) for size, texts in result["texts"].items() if size != "1x"]
         return {name: round(float(np.mean([of_size[name] for of_size in scores])), 2) for name in scores[0]}
 
     # -- learning rates ------------------------------------------------------------------------------------------------
@@ -713,7 +717,7 @@ def _grid_of(metric: Metric, rows: Sequence[dict[str, Any]], made: dict[str, Any
         scores = {f"{size} ({shape})": _cell(found.get(size), account, metric.key) for size, shape in sizes.items()}
         lines.append({"": name, "cost (TFLOP)": cost, **scores})
 
-    whole = next((row for row in rows if row["size"] == "1x"), None)
+    whole = next((row for row in rows if (row["method"], row["size"]) == ("untrained", "1x")), None)
     if whole:
         add("original", "", dict.fromkeys(sizes, whole))
     add("untrained", "0", {row["size"]: row for row in rows if row["method"] == "untrained"})

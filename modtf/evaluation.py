@@ -175,7 +175,7 @@ def measured_students(modular: ModularModel, table: dict[str, Any] | None) -> li
         if made["original"] != fingerprint_of(modular.original_weights(), torch.float16):
             return []
         of_kit = [row for row in made["rows"] if row["method"] == "kit"]
-        (original,) = (row["test"] for row in made["rows"] if row["size"] == "1x")
+        (original,) = (row["test"] for row in made["rows"] if (row["method"], row["size"]) == ("untrained", "1x"))
     except (ModtfError, OSError, ValueError, KeyError, TypeError):
         return []
     speed_ups = {row["layers"]: row["speed_up"] for row in table["rows"] if row["trained"]}

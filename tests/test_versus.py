@@ -87,6 +87,7 @@ def test_every_method_is_trained_and_compared_with_the_kit(
     )
     rows = {(row["method"], row["size"], row["cost"]): row for row in made["rows"]}
     assert {method for method, _, _ in rows} == set(script.METHODS)
+    assert {method for method, size, _ in rows if size == "1x"} == {"LayerDrop", "LayerDrop, 0.8", "untrained"}
     assert {size for method, size, _ in rows if method == "untrained"} == {"1x", *made["sizes"]}
     assert 0 < made["megabytes"]["students_sharing"] <= made["megabytes"]["kit"] < made["megabytes"]["students"]
     for (method, size, cost), row in rows.items():

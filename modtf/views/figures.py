@@ -155,7 +155,8 @@ def versus_figure(comparison: dict[str, Any], metric: Metric, accounts: Sequence
     than half of its score lies below the axis.
     """
     rows, sizes, tera = comparison["rows"], list(comparison["sizes"]), comparison["unit_operations"] / 1e12
-    original = next((row["test"][metric.key] for row in rows if row["size"] == "1x"), None)
+    of_original = (row for row in rows if (row["method"], row["size"]) == ("untrained", "1x"))
+    original = next((row["test"][metric.key] for row in of_original), None)
     titles = [f"{size} ({_shape(comparison['sizes'][size])})" for size in sizes]
     figure = make_subplots(
         rows=len(accounts), cols=len(sizes), shared_xaxes="all", shared_yaxes=True, column_titles=titles,
