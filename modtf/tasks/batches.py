@@ -34,7 +34,7 @@ _MULTIPLE = 4
 Chunk = tuple[int, tuple[int, ...]]
 
 #: The token ids of sources and of texts by tokenizer. Trainings share them, and a GPU does not wait for the tokenizer,
-#: which took as long as a training step there.
+#: which takes tens of milliseconds for a batch.
 _KNOWN: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]
 _KNOWN = WeakKeyDictionary()
 
