@@ -20,8 +20,9 @@ tried first, then half and twice the best one, until both are worse. Long traini
 tries the best one of the next smaller budget, then half of it, until that is worse.
 
 Each training has a folder in build/versus/<model>/; run again, the script resumes and leaves out what is done. Several
-may work side by side (--workers); on a GPU, 14 of them do 2.7 times as much under CUDA MPS. --report writes data/<model>/versus.json from what is done, and all texts into
-benchmarks/versus-<model>.jsonl.xz: what stands there is done, on any machine.
+may work side by side (--workers); on a GPU, 14 of them do 2.7 times as much under CUDA MPS. --report writes
+data/<model>/versus.json from what is done, and all texts into benchmarks/versus-<model>.jsonl.xz: what stands there is
+done, on any machine.
 """
 
 from __future__ import annotations
@@ -292,14 +293,13 @@ class Comparison:
         self.dev = spread(self.task.read_data(folder, "dev"), DEV_INPUTS)
         self.test = self.task.read_data(folder, self.task.test_split)
         self.original_fingerprint = fingerprint_of(kit.original_weights(), torch.float16)
-        # Not the texts: another machine rounds otherwise, and so writes a few others.
         self._scores: dict[Run, dict[str, float]] = {}
+        # Not the texts: another machine rounds otherwise, and so writes a few others.
         self.pairs_fingerprint = hashlib.sha256(json.dumps([pair.source for pair in self.written]).encode()).hexdigest()
 
     def tokenize(self) -> None:
         """Tokenize all texts, so that no training has to."""
-        for texts in ("people", "both"):
-            len(TaskBatches(self.task, self.examples(texts), self.tokenizer, 1, 1).lengths)
+        TaskBatches(self.task, self.examples("both"), self.tokenizer, 1).lengths  # noqa: B018
 
     def original(self) -> transformers.PreTrainedModel:
         original = modtf.load(self.model).assemble()
@@ -412,14 +412,11 @@ class Comparison:
             raise ModtfError(
                 f"what a cost of 1 pays for is not known for {self.model}; put about a step of its kit into UNITS"
             )
-        # Counted once: it takes half a minute.
-        path, of = (
-            self.folder / "operations" / f"{replace(run, cost=0, seed=0, rate=1).name}.json",
-            self.fingerprint(run),
-        )
+        path = self.folder / "operations" / f"{replace(run, cost=0, seed=0, rate=1).name}.json"
+        of = self.fingerprint(replace(run, seed=0))
         known = json.loads(path.read_text()) if path.exists() else {}
         if known.get("of") != of:
-            known = {"of": of, "operations": self.operations(run, batch_size)}
+            known = {"of": of, "operations": self.operations(run, batch_size)}  # takes half a minute and more
             write_whole(path, json.dumps(known))
         return max(1, round(run.cost * UNITS[self.model] / known["operations"]))
 
@@ -639,26 +636,26 @@ def drawn_groups(comparison: Comparison, results: Sequence[dict[str, Any]]) -> d
             drawn = drawn_scores(comparison.task, comparison.test, texts["test"])
             by_group[result["method"], size, result["cost"]].append(drawn)
     made: dict[Group, dict[str, np.ndarray]] = {}
-    spread = spread_of_seeds(list(by_group.values()))
+    scatter = scatter_of_seeds(list(by_group.values()))
     rng = np.random.default_rng(0)
     for group in sorted(by_group):
         seeds = by_group[group]
         means = {name: np.mean([scores[name] for scores in seeds], 0) for name in seeds[0]}
         if group[0] != "untrained":
             for name, values in means.items():
-                values[1:] += rng.normal(0, spread[name] / math.sqrt(len(seeds)), len(values) - 1)
+                values[1:] += rng.normal(0, scatter[name] / math.sqrt(len(seeds)), len(values) - 1)
         made[group] = means
     return made
 
 
-def spread_of_seeds(groups: Sequence[Sequence[dict[str, np.ndarray]]]) -> dict[str, float]:
+def scatter_of_seeds(groups: Sequence[Sequence[dict[str, np.ndarray]]]) -> dict[str, float]:
     """Of each score, the standard deviation between trainings of different seeds; 0 where none has several."""
     several = [seeds for seeds in groups if len(seeds) > 1]
-    spread = {}
+    scatter = {}
     for name in groups[0][0] if groups else ():
         variances = [np.var([scores[name][0] for scores in seeds], ddof=1) for seeds in several]
-        spread[name] = float(np.sqrt(np.mean(variances))) if variances else 0.0
-    return spread
+        scatter[name] = float(np.sqrt(np.mean(variances))) if variances else 0.0
+    return scatter
 
 
 def scored(comparison: Comparison, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

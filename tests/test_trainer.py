@@ -37,7 +37,7 @@ from modtf.mapping import Assembly, boundaries
 from modtf.tasks import TEXT, Example
 from modtf.training import ModularTrainer, ModularTrainingArguments
 from modtf.training.batches import WHOLE_BATCHES, encode_sources_once, only_batch
-from modtf.training.optimizer import Muon, MuonWithAdamW
+from modtf.training.optimizer import Muon, MuonWithAdamW, _newton_schulz, _together
 from modtf.training.runs import set_dropout, train_original
 
 Batch = dict[str, torch.Tensor]
@@ -906,6 +906,16 @@ def test_muon_takes_matrices_and_adamw_the_rest() -> None:
     before = snapshot(model.state_dict())
     steps(model, optimizer, 2)
     assert changed(before, model.state_dict()) == {"embedding.weight", "matrix.weight", "matrix.bias"}
+
+
+def test_muon_takes_matrices_of_one_shape_together_on_a_gpu() -> None:
+    group = {"ns_coefficients": (3.4445, -4.775, 2.0315), "ns_steps": 5, "eps": 1e-7}
+    tall = torch.randn(3, 8, 4, generator=torch.Generator().manual_seed(0))
+    for matrices in (tall, tall.mT):
+        each = torch.stack([_newton_schulz(matrix, group) for matrix in matrices])
+        torch.testing.assert_close(_newton_schulz(matrices, group), each)
+    mixed = [torch.empty(shape, device="meta") for shape in ((8, 4), (4, 8), (8, 4), (2, 2))]
+    assert [made.shape for made in _together(mixed, group)] == [matrix.shape for matrix in mixed]
 
 
 @pytest.mark.parametrize("shape", [(7, 4), (4, 7)])

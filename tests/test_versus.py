@@ -149,7 +149,7 @@ def test_what_is_done_is_not_done_again(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [*arguments, "--methods", "kit"])
     script.main()
-    (result,) = (tmp_path / "build" / "versus" / "translator").glob("kit-all-4-0/result.json")
+    result = tmp_path / "build" / "versus" / "translator" / "kit-all-4-0" / "result.json"
     before = result.stat().st_mtime_ns
     script.main()
     assert result.stat().st_mtime_ns == before
@@ -241,6 +241,25 @@ def test_each_training_has_the_best_learning_rate_of_its_size(
     ]
 
 
+def test_a_rate_is_a_factor_of_both_learning_rates(
+    script: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+    for name in ("train_kit", "train_original"):
+        train = getattr(script, name)
+
+        def recorded(*given: Any, train: Any = train) -> None:
+            args, _, adamw = given[given.index(2) - 1 : given.index(2) + 2]  # beside the batch size
+            used.append((args.learning_rate, adamw))
+            train(*given)
+
+        monkeypatch.setattr(script, name, recorded)
+    comparison = script.Comparison("translator", str(tmp_path), tmp_path / "pairs.jsonl", (4,))
+    for method, size in (("KD", "6x"), ("KD, all weights", "6x"), ("LayerDrop", "")):
+        comparison.train(script.Run(method, size, 1, 0, 4), tmp_path / method)
+    assert used == [(4e-2, 4e-2)] * 3
+
+
 def test_a_worker_leaves_out_what_another_one_trains(script: ModuleType, tmp_path: Path) -> None:
     with script.claimed(tmp_path / "kit") as mine, script.claimed(tmp_path / "kit") as another:
         assert mine and not another
@@ -261,13 +280,11 @@ def test_a_training_of_all_weights_resumes_to_the_bit(
     weights = []
     monkeypatch.setattr(comparison, "result", lambda run, modular, *about: weights.append(modular.state_dict()))
     comparison.train(run, tmp_path / "run")
-    before = comparison.original().state_dict()
-    trained = comparison.mapping.encoder.depth
-    after = {name: value for name, value in weights[0].items() if "banks" not in name}
-    assert any(
-        not torch.equal(before[name.removeprefix("model.")], value) for name, value in after.items() if "embed" in name
-    )
-    assert trained == 6
+    began = comparison.modular(run).state_dict()
+    changed = {name for name, value in weights[0].items() if not torch.equal(value, began[name])}
+    for part in ("model.encoder.embed_tokens", "encoder.layers.originals.5.", "decoder.layers.banks.6."):
+        assert any(part in name for name in changed)
+    assert not any("decoder.layers.originals." in name for name in changed), "the student has no such layers"
     shutil.rmtree(tmp_path / "run" / "checkpoint-4")
     comparison.train(run, tmp_path / "run")
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -275,8 +292,8 @@ def test_a_training_of_all_weights_resumes_to_the_bit(
 
 def test_intervals_cover_inputs_and_seeds(script: ModuleType) -> None:
     seeds = [{"bleu": np.array([40.0 + way, *([40.0 + way] * 4000)])} for way in (-1, 0, 1)]
-    assert script.spread_of_seeds([seeds, seeds[:1]]) == {"bleu": 1.0}
-    assert script.spread_of_seeds([seeds[:1]]) == {"bleu": 0.0}
+    assert script.scatter_of_seeds([seeds, seeds[:1]]) == {"bleu": 1.0}
+    assert script.scatter_of_seeds([seeds[:1]]) == {"bleu": 0.0}
     kit, other = np.array([38.0, 37.0, 39.0]), np.array([40.0, 40.0, 40.0])
     assert script.share(kit, other) == {"share": 95.0, "share_interval": [92.6, 97.4]}
     assert script.share(kit, 0 * other) == {}
