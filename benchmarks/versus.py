@@ -1,23 +1,30 @@
 """One kit against what people would use instead: trainings from one original, on the same data, at equal cost.
 
-    python benchmarks/versus.py translator --data <folder> --pairs <pairs.jsonl of the kit's training>
+    python benchmarks/versus.py translator --data <folder> --pairs <pairs.jsonl>
     python benchmarks/versus.py translator --data <folder> --pairs <...> --ablation  # what its parts are worth
     python benchmarks/versus.py translator --data <folder> --pairs <...> --report
 
-All methods have the kit's optimizer, no dropout, float32 (on GPUs TF32). Kits and most students train modules alone:
-embeddings, head and original layers stay fixed, as a kit needs them. A student can also train all its weights ("all
-weights"), as LayerDrop does. Cost is counted in floating-point operations of forward and backward passes, the teacher's
-included, but not the optimizer's, nor the texts that the teacher wrote beforehand for the kit and for all KD. Its unit is
-about a step of the kit (UNITS).
+The pairs are texts that the original wrote (`modtf train kit` begins with them). All methods have the batches of the kit's
+recipe, its optimizer, and no dropout. Products are in TF32 on GPUs, in bfloat16 on CPUs that are faster so, and in float32
+elsewhere; weights are always in float32, and Muon's iteration is in bfloat16 wherever that is faster. Kits and most students train
+modules alone: embeddings, head and original layers stay fixed, as a kit needs them. A student can also train all its
+weights ("all weights"), as LayerDrop does.
+
+Cost is counted in floating-point operations of forward and backward passes, the teacher's included. Not counted are the
+optimizer's (for a student of the translator about 10 to 30 % more, for the kit about 15), the search of learning rates, and
+the texts that the original wrote beforehand. Its unit is UNITS.
 
 Each method has a budget twice: *equal total*, the students of all sizes share the budget of one kit; and *equal each*,
-every student has it for itself. The costliest students are fewer (LARGEST_EACH, FEWER). Methods that train once for all
-sizes have it once.
+every student has it for itself, but for the largest budget, which would cost more so than all the rest. The costliest
+students are fewer (FEWER); a share that is not trained is a share all the same. Methods that train once for all sizes
+have it once.
 
 All methods tune: each has the learning rates of the kit's recipe times a factor, for each size the best one on dev (3x
 has that of 2x); kits and LayerDrop have the one with the best mean over sizes. At the smallest budget factors 1 and 2 are
-tried first, then half and twice the best one, until both are worse. Long trainings like lower ones: a larger budget
-tries the best one of the next smaller budget, then half of it, until that is worse.
+tried first, then half and twice the best one, until both are worse or beyond RATE_LIMITS. Long trainings like lower ones:
+the next budget tries the best one of the smallest, then half of it, until that is worse. Larger ones take that budget's
+best, and shares of the smallest budget try its best and twice that. Ablations have the kit's rates. What the kit is was
+changed after a first comparison, by trials on dev at the smallest budget (LOG.md); the students were not.
 
 Each training has a folder in build/versus/<model>/; run again, the script resumes and leaves out what is done. Several
 may work side by side (--workers); on a GPU, 14 of them do 2.7 times as much under CUDA MPS. --report writes
@@ -37,6 +44,7 @@ import lzma
 import math
 import multiprocessing
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -63,7 +71,7 @@ from modtf.bundled import BUNDLED_MODELS
 from modtf.cli import data_folder
 from modtf.errors import ModtfError
 from modtf.evaluation import size_of, write_texts
-from modtf.mapping import Assembly, LayerPath, Mapping, start_indices
+from modtf.mapping import Assembly, LayerPath, Mapping, StackMapping, start_indices
 from modtf.modular import ModularModel
 from modtf.recipes import recipe_for
 from modtf.saving import fingerprint_of
@@ -73,11 +81,11 @@ from modtf.tasks.batches import TaskBatches
 from modtf.tasks.examples import read_pairs, spread
 from modtf.tasks.task import Metric
 from modtf.training.batches import WHOLE_BATCHES, encode_sources_once
-from modtf.training.machine import use_cpu_well
+from modtf.training.machine import fast_bf16, use_cpu_well
 from modtf.training.runs import set_dropout, train_kit, train_original, with_texts_of_the_original
 
 ROOT = Path(__file__).parents[1]
-#: Operations that a cost of 1 pays for: about a step of the kit.
+#: Operations that a cost of 1 pays for: about a step that teaches four assemblies.
 UNITS = {"translator": 307e9, "pocket": 134e9}
 #: Budgets. Four sizes, and a factor of 4: what is equal each at one budget is equal total at the next.
 BUDGETS = (100, 400, 1600)
@@ -85,13 +93,13 @@ BUDGETS = (100, 400, 1600)
 FIRST_RATES, RATE_LIMITS = (1.0, 2.0), (0.25, 16.0)
 #: The size whose learning rate another one has.
 RATE_OF = {"3x": "2x"}
-#: The methods whose students also have the largest budget each. For all of them it would cost more than all the rest.
-LARGEST_EACH = ("KD",)
-#: The sizes of the costliest students: those with the largest budget each, and from the middle budget on those that
-#: learn from people's texts alone or train all weights.
+#: The sizes of the costliest students: of those that learn from people's texts alone or train all weights, from the
+#: middle budget on.
 FEWER = ("2x", "6x", "fast")
 #: Steps whose operations are counted, spread over a training; their texts; and the examples that these are taken from.
 COUNTED, COUNTED_TEXTS, COUNTED_EXAMPLES = 100, (4, 16), 20_000
+#: Draws of assemblies over a training, whose mean counts.
+COUNTED_DRAWS = 2000
 #: Steps whose assemblies the fingerprint of a training holds.
 DRAWN = 200
 DEV_INPUTS = 600
@@ -113,14 +121,18 @@ class Method:
     start: str = "first"
     #: whether embeddings, head and original layers train, too
     all_weights: bool = False
-    #: probability that a layer is skipped; above 0 the method is LayerDrop
-    drop: float = 0
+    #: probability that a layer is skipped as all weights of the original train on: LayerDrop; with 0 the original remains
+    drop: float | None = None
     #: what differs from the defaults of ModularTrainingArguments
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def drops(self) -> bool:
+        return self.drop is not None
+
 
 METHODS = {
-    "kit": Method(for_all=True, options={"assemblies_per_step": 4}),
+    "kit": Method("people", for_all=True, options=LABELS | {"whole": 0.2}),
     "KD": Method(),
     "KD, all weights": Method(all_weights=True),
     "sequence-level KD": Method("original", options=LABELS),
@@ -130,11 +142,12 @@ METHODS = {
     "Theseus": Method("people", options=LABELS | {"mixtures": 1.0, "whole": 0.0, "coarse_at": 0.0}),
     "LayerDrop": Method("people", for_all=True, drop=0.5),
     "LayerDrop, 0.8": Method("people", for_all=True, drop=0.8),
+    "original, trained on": Method("people", for_all=True, drop=0.0),
     "untrained": Method(for_all=True),
 }
 
 
-def kit_with(texts: str = "both", start: str = "first", **options: float) -> Method:
+def kit_with(texts: str = METHODS["kit"].texts, start: str = "first", **options: float) -> Method:
     """A kit that learns otherwise."""
     return Method(texts, for_all=True, start=start, options=METHODS["kit"].options | options)
 
@@ -147,23 +160,25 @@ def one(loss: str) -> dict[str, float]:
     return {f"{name}_weight": float(name == loss) for name in LOSSES}
 
 
-#: Logits have weight 1 already.
-EVERY = {"labels_weight": 1.0, "hidden_weight": 0.2, "attention_weight": 0.2}
-#: What each part of the kit's training is worth: kits at one budget.
+EVERY = {"labels_weight": 1.0, "logits_weight": 1.0, "hidden_weight": 0.2, "attention_weight": 0.2}
+#: What each part of the kit's training is worth: kits at one budget. The kit learns from people's texts alone.
 ABLATIONS = {
-    "people's texts alone": kit_with("people", **LABELS),
-    "the original's texts alone": kit_with("original", **LABELS),
-    "logits alone": kit_with(**one("logits")),
-    "hidden states alone": kit_with(**one("hidden")),
-    "attention maps alone": kit_with(**one("attention")),
-    "every signal": kit_with(**EVERY),
+    "the original's texts alone": kit_with("original"),
+    "logits alone": kit_with("both", **one("logits")),
+    "hidden states alone": kit_with("both", **one("hidden")),
+    "attention maps alone": kit_with("both", **one("attention")),
+    "every signal": kit_with("both", **EVERY),
     "every signal but people's texts": kit_with("original", **EVERY),
-    "every signal but the original's texts": kit_with("people", **EVERY),
-    "every signal but labels": kit_with(**EVERY | {"labels_weight": 0.0}),
-    "every signal but logits": kit_with(**EVERY | {"logits_weight": 0.0}),
-    "every signal but hidden states": kit_with(**EVERY | {"hidden_weight": 0.0}),
-    "every signal but attention maps": kit_with(**EVERY | {"attention_weight": 0.0}),
+    "every signal but the original's texts": kit_with(**EVERY),
+    "every signal but labels": kit_with("both", **EVERY | {"labels_weight": 0.0}),
+    "every signal but logits": kit_with("both", **EVERY | {"logits_weight": 0.0}),
+    "every signal but hidden states": kit_with("both", **EVERY | {"hidden_weight": 0.0}),
+    "every signal but attention maps": kit_with("both", **EVERY | {"attention_weight": 0.0}),
+    "logits and hidden states, four assemblies a step": Method(for_all=True, options={"assemblies_per_step": 4}),
+    "two assemblies a step": kit_with(assemblies_per_step=2),
+    "four assemblies a step": kit_with(assemblies_per_step=4),
     "no whole-grain paths": kit_with(whole=0.0),
+    "three times as many whole-grain paths": kit_with(whole=0.6),
     "no mixtures": kit_with(mixtures=0.0),
     "no strategies' paths": kit_with(whole=0.9),
     "begun as the last layer": kit_with(start="last"),
@@ -223,43 +238,40 @@ def sizes_of(mapping: Mapping) -> dict[str, Assembly]:
 
 def plan(sizes: dict[str, Assembly], budgets: Sequence[float], seeds: Sequence[int]) -> list[Run]:
     """All trainings, at learning rates that are to be found; each method's cheapest ones have all seeds."""
-    runs = []
-    middle, largest = middle_of(budgets), max(budgets)
+    runs, (*each, _) = [], sorted(budgets)
+    middle = sorted(budgets)[len(budgets) // 2]
     for name, method in METHODS.items():
         if name == "untrained":
             continue
-        costs = set(budgets) if method.for_all else {*budgets, *(budget / len(sizes) for budget in budgets)}
-        for cost, size in itertools.product(costs, [""] if method.for_all else sizes):
-            costly = cost == largest or (cost >= middle and (method.texts == "people" or method.all_weights))
+        costs = set(budgets) if method.for_all else {*each, *(budget / len(sizes) for budget in budgets)}
+        for cost, size in itertools.product(sorted(costs), [""] if method.for_all else sizes):
+            costly = cost >= middle and (method.texts == "people" or method.all_weights)
             if size and (
                 (costly and size not in FEWER)
-                or (cost == largest and name not in LARGEST_EACH)
                 or (method.start == "alternating" and not differs(sizes[size]))
+                or (name == "Theseus" and modules_of(sizes[size]) == 1)  # there is nothing to mix: it is SFT
             ):
                 continue
             runs += [Run(name, size, cost, seed) for seed in (seeds if cost == min(costs) else seeds[:1])]
     return runs
 
 
-def middle_of(budgets: Sequence[float]) -> float:
-    return sorted(budgets)[len(budgets) // 2]
-
-
 def ablation(budgets: Sequence[float]) -> list[Run]:
-    """Kits that learn otherwise, at the middle budget."""
-    return [Run(name, "", middle_of(budgets), 0) for name in ABLATIONS]
+    """Kits that learn otherwise, at the smallest budget."""
+    return [Run(name, "", min(budgets), 0) for name in ABLATIONS]
 
 
-def rates_to_try(tried: dict[float, float], smaller: float | None = None) -> list[float]:
+def rates_to_try(tried: dict[float, float], known: float | None = None, factor: float = 1) -> list[float]:
     """Where rates that were ``tried`` have these scores: the first ones, then those beside the best; in the end none.
 
-    ``smaller`` is the best rate of the next smaller budget, if there is one: then only it and lower ones are tried.
+    ``known`` is the best rate of the smallest budget, if this is another one: then it and its products with ``factor``
+    are tried.
     """
-    first = FIRST_RATES if smaller is None else (smaller, smaller / 2)
+    first = FIRST_RATES if known is None else (known, known * factor)
     wanted = list(first)
     if all(rate in tried or not _possible(rate) for rate in first):
         best = best_of(tried)
-        wanted = [best / 2] if smaller else [best / 2, best * 2]
+        wanted = [best / 2, best * 2] if known is None else [best * factor]
     return [rate for rate in wanted if rate not in tried and _possible(rate)]
 
 
@@ -294,8 +306,14 @@ class Comparison:
         self.test = self.task.read_data(folder, self.task.test_split)
         self.original_fingerprint = fingerprint_of(kit.original_weights(), torch.float16)
         self._scores: dict[Run, dict[str, float]] = {}
+        self.fingerprints = {
+            name: hashlib.sha256(json.dumps([(one.source, one.references) for one in examples]).encode()).hexdigest()
+            for name, examples in (("people", self.people), ("dev", self.dev), ("test", self.test))
+        }
         # Not the texts: another machine rounds otherwise, and so writes a few others.
-        self.pairs_fingerprint = hashlib.sha256(json.dumps([pair.source for pair in self.written]).encode()).hexdigest()
+        sources = [pair.source for pair in self.written]
+        self.fingerprints["original"] = hashlib.sha256(json.dumps(sources).encode()).hexdigest()
+        self.bf16 = not torch.cuda.is_available() and fast_bf16()  # measured once, before there are workers
 
     def tokenize(self) -> None:
         """Tokenize all texts, so that no training has to."""
@@ -307,15 +325,20 @@ class Comparison:
         set_dropout(original, 0.0)
         return original
 
+    def mapping_of(self, run: Run) -> Mapping:
+        """All granularities for a kit, those of its size for a student."""
+        if not run.size:
+            return self.mapping
+        stacks = zip(self.mapping.stacks, self.sizes[run.size].paths, strict=True)
+        return Mapping(*(StackMapping(stack.depth, tuple(sorted(set(path) - {1}))) for stack, path in stacks))
+
     def modular(self, run: Run) -> ModularModel:
         """The untrained modules of a run: of all granularities for a kit, of those of its size for a student."""
-        original = self.original()
-        paths = (self.mapping.encoder.granularities, self.mapping.decoder.granularities)
-        if run.size:
-            paths = tuple(tuple(sorted(set(path) - {1})) for path in self.sizes[run.size].paths)
+        mapping = self.mapping_of(run)
         modular = modtf.modularize(
-            original, paths[0], decoder_granularities=paths[1], tokenizer=self.tokenizer, task=self.task.name
-        )
+            self.original(), mapping.encoder.granularities, decoder_granularities=mapping.decoder.granularities,
+            tokenizer=self.tokenizer, task=self.task.name,
+        )  # fmt: skip
         if EVERYTHING[run.method].start == "alternating":
             take_alternating_layers(modular, self.sizes[run.size])
         elif EVERYTHING[run.method].start != "first":
@@ -324,15 +347,21 @@ class Comparison:
             modular.model.requires_grad_(True)
         return modular
 
+    def dropping(self, method: Method) -> transformers.PreTrainedModel:
+        """The original, all of whose weights train, under LayerDrop."""
+        return drop_layers(self.original().requires_grad_(True), method.drop or 0.0)
+
     def fingerprint(self, run: Run) -> str:
         """Of what a training depends on, apart from the code of its steps."""
-        given = asdict(EVERYTHING[run.method])
-        method = {name: value for name, value in given.items() if value != getattr(Method(), name)}
-        about = [self.original_fingerprint, self.pairs_fingerprint, method, repr(self.recipe.kit)]
-        about.append(UNITS.get(self.model))
+        method = EVERYTHING[run.method]
+        given = {name: value for name, value in asdict(method).items() if value != getattr(Method(), name)}
+        texts = {"people": ["people"], "original": ["original"], "both": ["people", "original"]}[method.texts]
+        about = [self.original_fingerprint, given, repr(self.recipe.kit), UNITS.get(self.model)]
+        about += [self.fingerprints[name] for name in (*texts, "dev", "test")]
+        about += [str(assembly) for size, assembly in self.sizes.items() if run.size in ("", size)]
         args = self.arguments(replace(run, rate=1), DRAWN, Path("any"))
         if isinstance(args, modtf.ModularTrainingArguments):
-            schedule = args.schedule(self.mapping, DRAWN)
+            schedule = args.schedule(self.mapping_of(run), DRAWN)
             about += [getattr(args, name) for name in ("temperature", *(f"{loss}_weight" for loss in LOSSES))]
             about += [str(schedule.draw_several(step, args.assemblies_per_step)) for step in range(DRAWN)]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
@@ -340,11 +369,11 @@ class Comparison:
     def claim(self, run: Run, folder: Path) -> None:
         """Mark the folder of a training as this run's; raises :class:`ModtfError` if one of other settings began there."""
         folder.mkdir(parents=True, exist_ok=True)
-        mark, of = folder / "of.txt", self.fingerprint(run)
+        mark, of = folder / "of.txt", self.fingerprint(run) + (" bf16" if self.bf16 else "")
         if not mark.exists() and not any(folder.iterdir()):
             mark.write_text(of)
         if not mark.exists() or mark.read_text() != of:
-            raise ModtfError(f"a training of other settings began in {folder}; remove that folder")
+            raise ModtfError(f"a training of other settings or precision began in {folder}; remove that folder")
 
     def check(self, done: Results) -> None:
         """Refuse results that say nothing about the bundled original, these texts and these methods."""
@@ -367,9 +396,10 @@ class Comparison:
             "warmup_steps": min(100, steps // 10), "lr_scheduler_type": "linear", "seed": run.seed, "report_to": "none",
             "save_steps": max(200, steps // 10), "save_total_limit": 1, "logging_steps": 50, "disable_tqdm": True,
             "use_cpu": not torch.cuda.is_available(), "tf32": torch.cuda.is_available() or None,
+            "bf16": self.bf16,
             "dataloader_pin_memory": False, **WHOLE_BATCHES,
         }  # fmt: skip
-        if EVERYTHING[run.method].drop:
+        if EVERYTHING[run.method].drops:
             return transformers.Seq2SeqTrainingArguments(**given)
         options = dict(EVERYTHING[run.method].options)
         if run.size and run.method != "Theseus":
@@ -377,40 +407,47 @@ class Comparison:
         return modtf.ModularTrainingArguments(**given, **options)
 
     def operations(self, run: Run, batch_size: int) -> float:
-        """Floating-point operations of a step, without the optimizer's: the mean over the batches of many examples.
+        """Floating-point operations of a step, without the optimizer's: the mean over many batches and draws.
 
-        A step needs so many for each of its :func:`places`. How many, small batches tell, which take little time. The
-        mean needs all batches, since each holds texts of one length.
+        They are a sum over layers and :func:`places`, so small batches and a few draws tell the operations of each
+        kind of layer at each place (:func:`layer_places`). Of these, the mean is over the batches of many examples,
+        since each holds texts of one length, and over the draws of a whole training.
         """
-        examples = spread(self.examples(EVERYTHING[run.method].texts), COUNTED_EXAMPLES)
+        method, args = EVERYTHING[run.method], self.arguments(replace(run, seed=0), COUNTED, self.folder / "counted")
+        examples = spread(self.examples(method.texts), COUNTED_EXAMPLES)
         small = [TaskBatches(self.task, examples, self.tokenizer, COUNTED, texts) for texts in COUNTED_TEXTS]
         batches = [small[step % len(small)][step] for step in range(COUNTED)]
-        args = self.arguments(replace(run, seed=0), COUNTED, self.folder / "counted")
-        method = EVERYTHING[run.method]
-        model: Any = (
-            drop_layers(self.original().requires_grad_(True), method.drop) if method.drop else self.modular(run)
-        )
-        encode_sources_once(model if method.drop else model.model)
-        trainer: Any = (transformers.Seq2SeqTrainer if method.drop else trainer_of(method))(model, args)
+        model: Any = self.dropping(method) if method.drops else self.modular(run)
+        encode_sources_once(model if method.drops else model.model)
+        trainer: Any = (transformers.Seq2SeqTrainer if method.drops else trainer_of(method))(model, args)
         trainer.current_gradient_accumulation_steps = 1  # the training loop sets it
         torch.manual_seed(0)  # the layers that LayerDrop skips; a resumed training must count the same
-        counted = []
+        counted, ran = [], []
         for step in range(COUNTED):
             trainer.state.global_step = step
             with FlopCounterMode(display=False) as counter:
                 trainer.training_step(model, batches[step])
             counted.append(counter.get_total_flops())
-        of_a_place, *_ = np.linalg.lstsq(places(batches), np.array(counted, float))
+            ran.append(layers_run(model) if method.drops else sum(map(numbers_of, trainer.drawn())))
+        fitted, *_ = np.linalg.lstsq(layer_places(np.array(ran), places(batches)), np.array(counted, float))
+        if method.drops:
+            kept = 1 - (method.drop or 0.0)
+            mean = layers_alone(*(1 + (stack.depth - 1) * kept for stack in self.mapping.stacks))
+        else:
+            schedule = args.schedule(model.mapping, COUNTED_DRAWS)
+            draws = (schedule.draw_several(step, args.assemblies_per_step) for step in range(COUNTED_DRAWS))
+            mean = np.mean([sum(map(numbers_of, drawn)) for drawn in draws], 0)
         texts = sum(len(example.references) for example in examples)
         steps = math.ceil(texts / batch_size)
         large = TaskBatches(self.task, examples, self.tokenizer, steps, batch_size)
-        return float((places([large[step] for step in range(steps)]) @ of_a_place).mean())
+        of_batch = places([large[step] for step in range(steps)]).mean(0)
+        return float((layer_places(mean[None], of_batch[None]) @ fitted)[0])
 
     def steps(self, run: Run, batch_size: int) -> int:
         """As many as the run's cost pays for."""
         if self.model not in UNITS:
             raise ModtfError(
-                f"what a cost of 1 pays for is not known for {self.model}; put about a step of its kit into UNITS"
+                f"what a cost of 1 pays for is not known for {self.model}; put some number of operations into UNITS"
             )
         path = self.folder / "operations" / f"{replace(run, cost=0, seed=0, rate=1).name}.json"
         of = self.fingerprint(replace(run, seed=0))
@@ -423,14 +460,13 @@ class Comparison:
     def train(self, run: Run, folder: Path) -> dict[str, Any]:
         """Train it, or go on with it, and write its texts for dev and test."""
         if run.method == "untrained":
-            return self.result(run, self.modular(run), 0, 0.0)
+            return self.result(run, self.modular(run), 0)
         settings, examples = self.recipe.kit, self.examples(EVERYTHING[run.method].texts)
-        transformers.set_seed(run.seed)
         steps = self.steps(run, settings.batch_size)
         args, adamw = self.arguments(run, steps, folder), settings.adamw_learning_rate * run.rate
         method = EVERYTHING[run.method]
-        if method.drop:
-            model = drop_layers(self.original().requires_grad_(True), method.drop)
+        if method.drops:
+            model = self.dropping(method)
             train_original(model, self.tokenizer, self.task, examples, args, settings.batch_size, adamw)
             kept = self.original()
             kept.load_state_dict({name: value.cpu() for name, value in model.state_dict().items()})
@@ -441,19 +477,18 @@ class Comparison:
         else:
             modular = self.modular(run)
             train_kit(modular, self.task, examples, args, settings.batch_size, adamw, trainer_of(method))
-        # Its seconds are those of all parts, if the training was resumed.
-        record = json.loads((folder / "training.json").read_text())
-        return self.result(run, modular.to(args.device), steps, record["seconds"], record["device"])
+        return self.result(run, modular.to(args.device), steps, args.device.type + (" bf16" if args.bf16 else ""))
 
-    def result(self, run: Run, modular: ModularModel, steps: int, seconds: float, device: str = "") -> dict[str, Any]:
+    def result(self, run: Run, modular: ModularModel, steps: int, device: str = "") -> dict[str, Any]:
         """What is written down: of the untrained modules also the original's texts, as the size 1x.
 
         LayerDrop changes the original: its 1x is another model.
         """
         modular.eval()
         sizes = {run.size: self.sizes[run.size]} if run.size else self.sizes
-        if run.method == "untrained" or EVERYTHING[run.method].drop:
-            sizes = {"1x": self.mapping.original} | sizes
+        method = EVERYTHING[run.method]
+        if run.method == "untrained" or method.drops:
+            sizes = {"1x": self.mapping.original} | ({} if method.drop == 0 else sizes)
         texts = {
             size: {
                 split: write_texts(modular, assembly, [example.source for example in of_split], WRITTEN_TOGETHER)
@@ -461,8 +496,7 @@ class Comparison:
             }
             for size, assembly in sizes.items()
         }
-        cost = {"steps": steps, "seconds": seconds, "device": device}
-        return {**asdict(run), **cost, "of": self.fingerprint(run), "texts": texts}
+        return {**asdict(run), "steps": steps, "device": device, "of": self.fingerprint(run), "texts": texts}
 
     def megabytes(self) -> dict[str, float]:
         """Of the weights, stored in half precision.
@@ -491,8 +525,9 @@ class Comparison:
         return {name: round(2 * count / 1e6, 1) for name, count in parameters.items()}
 
     def on_dev(self, result: dict[str, Any]) -> dict[str, float]:
-        """Scores on dev, the mean over the compressed sizes of the training."""
-        scores = [self.task.score(self.dev, texts["dev"]) for size, texts in result["texts"].items() if size != "1x"]
+        """Scores on dev, the mean over the compressed sizes of the training, if it has any."""
+        sizes = [size for size in result["texts"] if size != "1x"] or ["1x"]
+        scores = [self.task.score(self.dev, result["texts"][size]["dev"]) for size in sizes]
         return {name: round(float(np.mean([of_size[name] for of_size in scores])), 2) for name in scores[0]}
 
     # -- learning rates ------------------------------------------------------------------------------------------------
@@ -500,8 +535,7 @@ class Comparison:
     def trial(self, run: Run, rate: float) -> Run:
         """The training that says what a learning rate is worth for this one."""
         method = "kit" if run.method in ABLATIONS else run.method
-        cost = max((budget for budget in self.budgets if budget <= run.cost), default=self.budgets[0])
-        return Run(method, RATE_OF.get(run.size, run.size), cost, 0, rate)
+        return Run(method, RATE_OF.get(run.size, run.size), min(run.cost, self.budgets[:2][-1]), 0, rate)
 
     def tried(self, run: Run, done: Results) -> dict[float, float]:
         """By rate, the score that decides: BLEU, or slot errors (negative: fewer are better) where the task has slots."""
@@ -516,13 +550,13 @@ class Comparison:
 
     def trials(self, run: Run, done: Results) -> list[Run]:
         """What is still to be trained, as far as it is known now, to find the best learning rate of a run."""
-        number, smaller = self.budgets.index(self.trial(run, 1).cost), None
-        if number:
-            below = replace(run, cost=self.budgets[number - 1])
-            if trials := self.trials(below, done):
+        trial, known, factor = self.trial(run, 1), None, 1.0
+        if trial.cost != self.budgets[0]:
+            nearest = replace(run, cost=self.budgets[0])
+            if trials := self.trials(nearest, done):
                 return trials
-            smaller = best_of(self.tried(below, done))
-        return [self.trial(run, rate) for rate in rates_to_try(self.tried(run, done), smaller)]
+            known, factor = best_of(self.tried(nearest, done)), 0.5 if trial.cost > self.budgets[0] else 2.0
+        return [self.trial(run, rate) for rate in rates_to_try(self.tried(run, done), known, factor)]
 
     def with_rate(self, run: Run, done: Results) -> Run | None:
         """The run at its best learning rate; None until that is known."""
@@ -559,6 +593,43 @@ def places(batches: Sequence[dict[str, torch.Tensor]]) -> np.ndarray:
     return np.array([(rows * source, texts * target, texts * source) for rows, source, texts, target in shapes], float)
 
 
+def numbers_of(assembly: Assembly) -> np.ndarray:
+    """What an assembly computes besides embeddings and head, as numbers of layers (7,).
+
+    They are, of the encoder: its layers, those behind its first module, through which gradients flow on, and its modules;
+    of the decoder the same, and all of its layers if the encoder has modules, which learn through their cross-attention.
+    """
+    numbers: list[int] = []
+    for path in assembly.paths:
+        first = next((i for i, g in enumerate(path) if g > 1), len(path))
+        numbers += [len(path), max(0, len(path) - first - 1), sum(g > 1 for g in path)]
+    through = len(assembly.decoder) if set(assembly.encoder) != {1} else 0
+    return np.array([*numbers[:4], max(numbers[4], through), numbers[5], through], float)
+
+
+def layers_alone(encoder: float, decoder: float) -> np.ndarray:
+    """:func:`numbers_of` layers that all train."""
+    return np.array([encoder, 0, 0, decoder, 0, 0, 0], float)
+
+
+def layers_run(model: transformers.PreTrainedModel) -> np.ndarray:
+    """:func:`numbers_of` the layers that were not dropped in the last step."""
+    name = architecture_of(model).layers
+    return layers_alone(*(getattr(stack, name).ran for stack in stacks_of(model)))
+
+
+def layer_places(numbers: np.ndarray, of_batches: np.ndarray) -> np.ndarray:
+    """Products of :func:`numbers_of` (steps, 7) and :func:`places` (steps, 3), of which operations are a sum: (steps, 13).
+
+    A step has embeddings, head and a teacher whatever it draws; an encoder layer works at the places of sources; one of
+    the decoder at those of texts and, in cross-attention, at those that texts attend to.
+    """
+    source, text, attended = of_batches.T[:, :, None]
+    return np.concatenate(
+        [of_batches, numbers[:, :3] * source, numbers[:, 3:6] * text, numbers[:, [3, 4, 5, 6]] * attended], 1
+    )
+
+
 def take_alternating_layers(modular: ModularModel, assembly: Assembly) -> None:
     """Begin with layers as far apart as possible, the first and the last among them (DistilBART's 0, 2, 5 of 6)."""
     for stack, path in zip(modular.stacks, assembly.paths, strict=True):
@@ -588,6 +659,10 @@ def differs(assembly: Assembly) -> bool:
     return any(set(path) != {1} and alternating(path) != list(start_indices(path)) for path in assembly.paths)
 
 
+def modules_of(assembly: Assembly) -> int:
+    return sum(g > 1 for path in assembly.paths for g in path)
+
+
 def alternating(path: LayerPath) -> list[int]:
     """The original layers, as many as the path has."""
     last = sum(path) - 1
@@ -603,10 +678,14 @@ class Dropping(nn.ModuleList):
     def __init__(self, layers: Iterable[nn.Module], drop: float) -> None:
         super().__init__(layers)
         self.drop = drop
+        #: layers of the last pass
+        self.ran = 0
 
     def __iter__(self) -> Any:
+        self.ran = 0
         for number, layer in enumerate(super().__iter__()):
             if not self.training or number == 0 or torch.rand(()) >= self.drop:
+                self.ran += 1
                 yield layer
 
 
@@ -627,35 +706,37 @@ Group = tuple[str, str, float]
 def drawn_groups(comparison: Comparison, results: Sequence[dict[str, Any]]) -> dict[Group, dict[str, np.ndarray]]:
     """By method, size and cost, the test scores (1 + draws,): the mean of the seeds, then of samples of the inputs.
 
-    Another seed would give other scores, too. How far they scatter is taken from all groups of several seeds, and added
-    to the samples at random.
+    Another seed would give other scores, too. How far they scatter is added to the samples at random. It is that of the
+    method's trainings of several seeds, which are its cheapest; longer ones may scatter less.
     """
     by_group: dict[Group, list[dict[str, np.ndarray]]] = defaultdict(list)
     for result in results:
         for size, texts in result["texts"].items():
             drawn = drawn_scores(comparison.task, comparison.test, texts["test"])
             by_group[result["method"], size, result["cost"]].append(drawn)
+    every = scatter_of_seeds(list(by_group.values()))
     made: dict[Group, dict[str, np.ndarray]] = {}
-    scatter = scatter_of_seeds(list(by_group.values()))
     rng = np.random.default_rng(0)
     for group in sorted(by_group):
-        seeds = by_group[group]
+        method, seeds = group[0], by_group[group]
         means = {name: np.mean([scores[name] for scores in seeds], 0) for name in seeds[0]}
-        if group[0] != "untrained":
+        if method != "untrained":
+            scatter = scatter_of_seeds([of for (name, *_), of in by_group.items() if name == method]) or every
             for name, values in means.items():
-                values[1:] += rng.normal(0, scatter[name] / math.sqrt(len(seeds)), len(values) - 1)
+                values[1:] += rng.normal(0, scatter.get(name, 0) / math.sqrt(len(seeds)), len(values) - 1)
         made[group] = means
     return made
 
 
 def scatter_of_seeds(groups: Sequence[Sequence[dict[str, np.ndarray]]]) -> dict[str, float]:
-    """Of each score, the standard deviation between trainings of different seeds; 0 where none has several."""
+    """Of each score, the standard deviation between trainings of different seeds; of none where none has several."""
     several = [seeds for seeds in groups if len(seeds) > 1]
-    scatter = {}
-    for name in groups[0][0] if groups else ():
-        variances = [np.var([scores[name][0] for scores in seeds], ddof=1) for seeds in several]
-        scatter[name] = float(np.sqrt(np.mean(variances))) if variances else 0.0
-    return scatter
+    if not several:
+        return {}
+    return {
+        name: float(np.sqrt(np.mean([np.var([scores[name][0] for scores in seeds], ddof=1) for seeds in several])))
+        for name in several[0][0]
+    }
 
 
 def scored(comparison: Comparison, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -672,7 +753,7 @@ def scored(comparison: Comparison, results: Sequence[dict[str, Any]]) -> list[di
         trainings = 1 if EVERYTHING[run.method].for_all else len(comparison.sizes)
         for size, texts in result["texts"].items():
             row = {**asdict(run), "size": size, "total": run.cost * trainings}
-            row |= {name: result[name] for name in ("steps", "seconds", "device")}
+            row |= {name: result[name] for name in ("steps", "device")}
             for split, examples in (("dev", comparison.dev), ("test", test)):
                 row[split] = {name: round(value, 2) for name, value in task.score(examples, texts[split]).items()}
             if run.seed == 0:
@@ -699,15 +780,21 @@ def markdown(made: dict[str, Any], metrics: Sequence[Metric]) -> str:
     """A table for each score whose differences have intervals: the kit, and all else at equal total and equal each."""
     rows = [row for row in made["rows"] if row["seed"] == 0]
     shown = [metric for metric in metrics if any(metric.key in row.get("equal_total", {}) for row in rows)]
-    return "\n\n".join(_grid_of(metric, rows, made) for metric in shown) + "\n"
+    of, count = made["megabytes"], len(made["sizes"])
+    weights = (
+        f"Weights in half precision: the original {of['original']:.0f} MB, the kit with it {of['kit']:.0f}, {count} students "
+        f"{of['students']:.0f}, or {of['students_sharing']:.0f} where they share what they did not train."
+    )
+    return "\n\n".join([*(_grid_of(metric, rows, made) for metric in shown), weights]) + "\n"
 
 
 def _grid_of(metric: Metric, rows: Sequence[dict[str, Any]], made: dict[str, Any]) -> str:
-    """Of the largest budget both accounts; of the next one, which more students have each, the second."""
+    """Of the largest budget what is equal in total; of the next one, which students have each, what is equal each."""
     largest, *smaller = sorted({row["cost"] for row in rows if row["method"] == "kit"}, reverse=True)
-    accounts = [("equal_total", "total", largest), ("equal_each", "cost", largest)]
-    accounts += [("equal_each", "cost", budget) for budget in smaller[:1]]
-    sizes = {size: Assembly.from_json(assembly).shape for size, assembly in made["sizes"].items()}
+    accounts = [("equal_total", "total", largest), *(("equal_each", "cost", budget) for budget in smaller[:1])]
+    assemblies = {size: Assembly.from_json(assembly) for size, assembly in made["sizes"].items()}
+    sizes = {"1x": "original"} | {size: assembly.shape for size, assembly in assemblies.items()}
+    tera = made["unit_operations"] / 1e12
     lines = []
 
     def add(name: str, cost: str, found: dict[str, dict[str, Any]], account: str = "") -> None:
@@ -716,16 +803,23 @@ def _grid_of(metric: Metric, rows: Sequence[dict[str, Any]], made: dict[str, Any
 
     whole = next((row for row in rows if (row["method"], row["size"]) == ("untrained", "1x")), None)
     if whole:
-        add("original", "", dict.fromkeys(sizes, whole))
-    add("untrained", "0", {row["size"]: row for row in rows if row["method"] == "untrained"})
+        add("original", "", {"1x": whole})
+    add("untrained", "0", {row["size"]: row for row in rows if row["method"] == "untrained" and row["size"] != "1x"})
     for account, which, budget in accounts:
         for name, method in METHODS.items():
             found = {row["size"]: row for row in rows if row["method"] == name and row[which] == budget}
-            again = method.for_all and account == "equal_each" and (name != "kit" or budget == largest)
-            if found and not again:
-                together = "" if method.for_all else "together " if account == "equal_total" else "each "
-                add(name, together + f"{budget * made['unit_operations'] / 1e12:,.0f}", found, account)
-    return f"{metric.name}, and in brackets less the kit's at the same cost (95 % interval):\n\n{grid(lines)}"
+            if not found:
+                continue
+            if name == "kit" and whole:
+                found["1x"] = whole  # it has the original's weights
+            cost = next(iter(found.values()))["cost"] if name != "kit" else budget
+            add(name, ("" if method.for_all else f"{len(sizes) - 1} × ") + f"{cost * tera:,.4g}", found, account)
+    each = (
+        "; where each student costs as much as the kit, the kit's share of it"
+        if smaller and metric.key == "bleu"
+        else ""
+    )
+    return f"{metric.name}, and in brackets less the kit's at the same cost (95 % interval, in bold where it excludes zero){each}:\n\n{grid(lines)}"
 
 
 def _cell(row: dict[str, Any] | None, account: str, key: str) -> str:
@@ -735,6 +829,9 @@ def _cell(row: dict[str, Any] | None, account: str, key: str) -> str:
     difference = row.get(account)
     if difference is None:
         return f"{row['mean'][key]:.1f}"
+    if account == "equal_each" and key == "bleu" and "share" in difference:
+        low, high = difference["share_interval"]
+        return f"{row['mean'][key]:.1f} ({difference['share']:.0f} %, {low:.0f} to {high:.0f})"
     low, high = difference[f"{key}_interval"]
     words = f"{difference[key]:+.1f}, {low:+.1f} to {high:+.1f}"
     return f"{row['mean'][key]:.1f} ({f'**{words}**' if low > 0 or high < 0 else words})"
@@ -745,7 +842,7 @@ def main() -> None:
     parser.add_argument("model", choices=BUNDLED_MODELS)
     parser.add_argument("--data", help="(default: the folder that the task's environment variable names)")
     parser.add_argument("--pairs", type=Path, help="the original's texts (default: the bundled ones, which are few)")
-    parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="in steps of a kit")
+    parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="in UNITS")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2), help="larger budgets have the first alone")
     parser.add_argument("--methods", nargs="+", choices=EVERYTHING, help="(default: all)")
     parser.add_argument("--workers", type=int, default=1, help="trainings side by side, of one thread each")
@@ -796,16 +893,21 @@ def work(comparison: Comparison, planned: Sequence[Run], archive: Path) -> None:
             with claimed(folder) as mine:
                 if not mine or (folder / "result.json").exists():
                     continue
-                if run.method != "untrained":
-                    comparison.claim(run, folder)
                 try:
+                    if run.method != "untrained":
+                        comparison.claim(run, folder)
                     made = comparison.train(run, folder)
-                except Exception:  # out of memory, say; the other trainings go on
-                    traceback.print_exc()
+                except Exception as error:  # out of memory, say; the other trainings go on
+                    if isinstance(error, ModtfError):
+                        print(f"{run.name}: {error}", file=sys.stderr, flush=True)
+                    else:
+                        traceback.print_exc()
                     failed.add(run)
                     break
                 write_whole(folder / "result.json", json.dumps(made, ensure_ascii=False) + "\n")
-                print(f"{run.name}: {made['steps']} steps in {made['seconds']} s", flush=True)
+                for checkpoint in folder.glob("checkpoint-*"):
+                    shutil.rmtree(checkpoint)
+                print(f"{run.name}: {made['steps']} steps", flush=True)
                 break
         else:
             if not runs:
@@ -866,7 +968,8 @@ def report(comparison: Comparison, planned: Sequence[Run], otherwise: Sequence[R
     results = [done[run] for run in wanted if run in done]
     kits = [result for result in results if result["method"] == "kit"]
     changed = [done[run] for run in (comparison.with_rate(run, done) for run in otherwise) if run in done]
-    trials = [run for run in done if run.method in METHODS and run == comparison.trial(run, run.rate)]
+    trained = METHODS.keys() - {"untrained"}
+    trials = [run for run in done if run.method in trained and run == comparison.trial(run, run.rate)]
     made = {
         "made_by": "benchmarks/versus.py",
         "original": comparison.original_fingerprint,

@@ -156,7 +156,7 @@ def test_the_comparison_over_its_cost() -> None:
             row("KD", size, 50, 100, 0, 45.0),
             row("KD", size, 400, 800, 0, 55.0),
         ]
-    figure = versus_figure({"rows": rows, "sizes": half, "unit_operations": 1e12}, METRICS[0])
+    figure = versus_figure({"rows": rows[::-1], "sizes": half, "unit_operations": 1e12}, METRICS[0])
     drawn = [trace for trace in figure.data if trace.name in ("kit", "KD") and trace.x]
     assert len(drawn) == 2 * 2 * 2, "two methods, two sizes, two accounts"
     kits = [trace for trace in drawn if trace.name == "kit"]

@@ -8,7 +8,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,7 @@ def arguments(
     monkeypatch.setattr(script, "recipe_for", lambda task: recipe)
     (tmp_path / "README.md").write_text("# Ä\n<!-- table: benchmarks/versus.py translator -->\n<!-- end of table -->\n")
     return ["versus.py", "translator", "--data", str(tmp_path), "--pairs", str(tmp_path / "pairs.jsonl"),
-            "--budgets", "4", "--seeds", "0"]  # fmt: skip
+            "--budgets", "4", "16", "--seeds", "0"]  # fmt: skip
 
 
 def test_every_method_is_trained_and_compared_with_the_kit(
@@ -82,37 +82,45 @@ def test_every_method_is_trained_and_compared_with_the_kit(
         monkeypatch.setattr(sys, "argv", [*arguments, *more])
         script.main()
     made = json.loads((tmp_path / "data" / "translator" / "versus.json").read_text())
-    assert made["done"] == made["of"] == 1 + 3 + (6 * 4 + 2) + 3, (
-        "alternating layers differ at 2x and 3x only; of the whole budget, KD alone has students, of three sizes"
+    assert made["done"] == made["of"] == 1 + 2 * 4 + 2 * (6 * 4 - 1 + 2), (
+        "at fast, Theseus is SFT; alternating layers differ at 2x and 3x only"
     )
     rows = {(row["method"], row["size"], row["cost"]): row for row in made["rows"]}
     assert {method for method, _, _ in rows} == set(script.METHODS)
-    assert {method for method, size, _ in rows if size == "1x"} == {"LayerDrop", "LayerDrop, 0.8", "untrained"}
+    assert {method for method, size, _ in rows if size == "1x"} == {
+        "LayerDrop", "LayerDrop, 0.8", "original, trained on", "untrained"
+    }  # fmt: skip
+    assert {size for method, size, _ in rows if method == "original, trained on"} == {"1x"}
     assert {size for method, size, _ in rows if method == "untrained"} == {"1x", *made["sizes"]}
     assert 0 < made["megabytes"]["students_sharing"] <= made["megabytes"]["kit"] < made["megabytes"]["students"]
     for (method, size, cost), row in rows.items():
         assert row["dev"].keys() == row["test"].keys() == {"bleu", "chrf"}
         if not script.METHODS[method].for_all:
             assert row["total"] == 4 * cost
-            of_kit = rows["kit", size, 4]["test"]["bleu"]
-            name = "equal_each" if cost == 4 else "equal_total"
-            assert row[name]["bleu"] == pytest.approx(row["test"]["bleu"] - of_kit, abs=0.02)
-            low, high = row[name]["bleu_interval"]
-            assert low <= row[name]["bleu"] <= high
-            assert row[name]["share"] == pytest.approx(100 * of_kit / row["test"]["bleu"], abs=0.2)
-    assert rows["KD", "6x", 4]["steps"] > rows["KD", "2x", 4]["steps"] > rows["kit", "2x", 4]["steps"] > 1
+            accounts = {"equal_total": 4 * cost} | ({"equal_each": cost} if cost == 4 else {})
+            assert {name for name in row if name.startswith("equal")} == set(accounts)
+            for name, budget in accounts.items():
+                of_kit = rows["kit", size, budget]["test"]["bleu"]
+                assert row[name]["bleu"] == pytest.approx(row["test"]["bleu"] - of_kit, abs=0.02)
+                low, high = row[name]["bleu_interval"]
+                assert low <= row[name]["bleu"] <= high
+                assert row[name]["share"] == pytest.approx(100 * of_kit / row["test"]["bleu"], abs=0.2)
+    assert rows["KD", "6x", 4]["steps"] > rows["KD", "2x", 4]["steps"] > 1, "small students pay for more steps"
+    assert rows["kit", "2x", 4]["steps"] > rows["KD", "2x", 4]["steps"], "a kit's have no teacher"
 
     lines = (tmp_path / "README.md").read_text().splitlines()
     table = [line.split(" | ") for line in lines if line.startswith("| ")][1:]
     together = [(name.strip("| "), cost) for name, cost, *_ in table]
+    methods = [(name, method) for name, method in script.METHODS.items() if name != "untrained"]
     assert together == [
         ("original", ""),
         ("untrained", "0"),
-        *((name, "0" if script.METHODS[name].for_all else "together 0") for name in list(script.METHODS)[:-1]),
-        ("KD", "each 0"),
-    ], "in TFLOP; nobody but KD has the largest budget each"
+        *((name, "0.00128" if method.for_all else "4 × 0.00032") for name, method in methods),
+        *((name, "0.00032" if method.for_all else "4 × 0.00032") for name, method in methods),
+    ], "nobody has the largest budget each"
     assert "(" not in "".join(cell for line in table[:3] for cell in line[2:])
-    assert all("(" in cell for cell in table[3][2:])
+    assert all("(" in cell for cell in table[3][3:])
+    assert table[0][2] == table[2][2] and not any(table[1][2] + table[3][2]), "a kit's 1x is the original"
 
     # On another machine only the archive is there: nothing is trained again, and the report is the same.
     shutil.rmtree(tmp_path / "build")
@@ -132,20 +140,25 @@ def test_the_plan_has_the_students_that_it_says(script: ModuleType) -> None:
         return [(run.size, run.seed) for run in runs if run.method == method and run.cost == cost]
 
     for method in ("KD", "KD, all weights", "sequence-level KD", "SFT", "Theseus"):
-        assert sorted(students(method, 25)) == sorted((size, seed) for size in sizes for seed in range(3))
-        assert students(method, 100) == [(size, 0) for size in sizes]
+        of = [size for size in sizes if (method, size) != ("Theseus", "fast")]
+        assert sorted(students(method, 25)) == sorted((size, seed) for size in of for seed in range(3))
+        assert students(method, 100) == [(size, 0) for size in of]
     assert students("KD", 400) == students("sequence-level KD", 400) == [(size, 0) for size in sizes]
     fewer = [("2x", 0), ("6x", 0), ("fast", 0)]
-    for students_of in (("SFT", 400), ("Theseus", 400), ("KD, all weights", 400), ("KD", 1600)):
-        assert students(*students_of) == fewer
+    assert students("SFT", 400) == students("KD, all weights", 400) == fewer
+    assert students("Theseus", 400) == fewer[:2]
     assert students("SFT, alternating layers", 400) == [("2x", 0)]
-    assert not students("sequence-level KD", 1600)
+    assert not [run for run in runs if run.size and run.cost == 1600]
     for method in ("kit", "LayerDrop"):
         assert [len(students(method, cost)) for cost in (100, 400, 1600)] == [3, 1, 1]
 
 
 def test_what_is_done_is_not_done_again(
-    script: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: ModuleType,
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(sys, "argv", [*arguments, "--methods", "kit"])
     script.main()
@@ -157,9 +170,11 @@ def test_what_is_done_is_not_done_again(
     for other in result.parent.parent.glob("*/result.json"):
         other.unlink()
     monkeypatch.setattr(script, "UNITS", {"translator": 2 * UNIT})
-    with pytest.raises(modtf.ModtfError, match=r"other settings began in .*kit-all-4-0; remove that folder"):
+    with pytest.raises(SystemExit):
         script.main()
+    assert "other settings or precision began in" in capsys.readouterr().err
     monkeypatch.setattr(script, "UNITS", {"translator": UNIT})
+    (result.parent.parent / "untrained-all-0-0" / "result.json").unlink()
     script.main()
     result.write_text(json.dumps(json.loads(result.read_text()) | {"of": "another original"}))
     for more in ([], ["--report"]):
@@ -171,7 +186,9 @@ def test_what_is_done_is_not_done_again(
         script.main()
 
 
-@pytest.mark.parametrize("run", [("KD", "2x"), ("SFT", "6x"), ("sequence-level KD", "fast")], ids=lambda run: run[0])
+@pytest.mark.parametrize(
+    "run", [("KD", "2x"), ("SFT", "6x"), ("sequence-level KD", "fast"), ("kit", "")], ids=lambda run: run[0]
+)
 def test_small_batches_tell_what_large_ones_cost(
     script: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: tuple[str, str]
 ) -> None:
@@ -187,13 +204,15 @@ def test_small_batches_tell_what_large_ones_cost(
     texts = sum(len(example.references) for example in examples)
     batches = script.TaskBatches(comparison.task, examples, comparison.tokenizer, -(-texts // 48), 48)
     model = comparison.modular(this)
-    trainer = modtf.ModularTrainer(model, comparison.arguments(this, len(batches), tmp_path), train_dataset=batches)
+    steps = len(batches) * (1 if this.size else 40)  # a kit draws its assemblies
+    trainer = modtf.ModularTrainer(model, comparison.arguments(this, steps, tmp_path), train_dataset=batches)
     trainer.current_gradient_accumulation_steps = 1
     script.encode_sources_once(model.model)
     with script.FlopCounterMode(display=False) as counter:
-        for step in range(len(batches)):
-            trainer.training_step(model, batches[step])
-    assert comparison.operations(this, 48) == pytest.approx(counter.get_total_flops() / len(batches), rel=0.05)
+        for step in range(steps):
+            trainer.state.global_step = step
+            trainer.training_step(model, batches[step % len(batches)])
+    assert comparison.operations(this, 48) == pytest.approx(counter.get_total_flops() / steps, rel=0.05)
 
 
 def test_rates_are_tried_from_the_first_ones_to_worse_ones(script: ModuleType) -> None:
@@ -203,9 +222,11 @@ def test_rates_are_tried_from_the_first_ones_to_worse_ones(script: ModuleType) -
     assert script.rates_to_try({1: 40.0, 2: 41.0, 4: 42.0}) == [8]
     assert script.rates_to_try({1: 40.0, 2: 41.0, 4: 39.0}) == [], "2 is the best, 1 and 4 are known"
     assert script.rates_to_try({1: 1.0, 2: 2.0, 4: 3.0, 8: 4.0, 16: 5.0}) == [], "no more than the limit"
-    assert script.rates_to_try({}, smaller=4) == [4, 2]
-    assert script.rates_to_try({4: 40.0, 2: 41.0}, smaller=4) == [1]
-    assert script.rates_to_try({4: 41.0, 2: 40.0}, smaller=4) == [], "a larger budget likes no higher one"
+    assert script.rates_to_try({}, 4, 0.5) == [4, 2]
+    assert script.rates_to_try({4: 40.0, 2: 41.0}, 4, 0.5) == [1]
+    assert script.rates_to_try({4: 41.0, 2: 40.0}, 4, 0.5) == [], "a larger budget likes no higher one"
+    assert script.rates_to_try({4: 40.0, 8: 41.0}, 4, 2) == [16], "a smaller one may"
+    assert script.rates_to_try({16: 40.0}, 16, 2) == [], "no more than the limit"
 
 
 def test_each_training_has_the_best_learning_rate_of_its_size(
@@ -213,7 +234,7 @@ def test_each_training_has_the_best_learning_rate_of_its_size(
 ) -> None:
     monkeypatch.setattr(script, "FIRST_RATES", (1.0, 2.0))
     monkeypatch.setattr(script, "RATE_LIMITS", (0.25, 16.0))
-    comparison = script.Comparison("translator", str(tmp_path), tmp_path / "pairs.jsonl", (4, 16))
+    comparison = script.Comparison("translator", str(tmp_path), tmp_path / "pairs.jsonl", (4, 16, 64))
     scores = {
         ("KD", "2x"): {1: 1, 2: 2, 4: 3, 8: 2},
         ("KD", "6x"): {0.5: 1, 1: 2, 2: 1},
@@ -226,19 +247,26 @@ def test_each_training_has_the_best_learning_rate_of_its_size(
     }
     done[script.Run("kit", "", 16, 0, 1)] = {"bleu": 5}
     monkeypatch.setattr(comparison, "on_dev", lambda result: result)
-    rates = {size: comparison.with_rate(script.Run("KD", size, 1, 1), done) for size in comparison.sizes}
+    rates = {size: comparison.with_rate(script.Run("KD", size, 4, 1), done) for size in comparison.sizes}
     assert {size: run and run.rate for size, run in rates.items()} == {"2x": 4, "3x": 4, "6x": 1, "fast": None}
     assert comparison.with_rate(script.Run("logits alone", "", 4, 0), done).rate == 1, "the kit's"
     assert comparison.trials(script.Run("logits alone", "", 16, 0), done) == [script.Run("kit", "", 16, 0, 0.5)]
+    done[script.Run("kit", "", 16, 0, 0.5)] = {"bleu": 6}
+    assert comparison.trials(script.Run("kit", "", 64, 0), done) == [script.Run("kit", "", 16, 0, 0.25)]
+    done[script.Run("kit", "", 16, 0, 0.25)] = {"bleu": 4}
+    assert comparison.with_rate(script.Run("kit", "", 64, 0), done) == script.Run("kit", "", 64, 0, 0.5)
     assert comparison.trials(script.Run("KD", "fast", 16, 0), done) == [
         script.Run("KD", "fast", 4, 0, r) for r in (1, 2)
     ]
-    runs = comparison.open([script.Run("KD", size, 1, 1) for size in comparison.sizes], done)
+    runs = comparison.open([script.Run("KD", size, 4, 1) for size in comparison.sizes], done)
     assert runs == [
-        *(script.Run("KD", "fast", 4, 0, rate) for rate in (1, 2)),  # the costlier ones first
-        *(script.Run("KD", size, 1, 1, rate) for size, rate in (("2x", 4), ("3x", 4), ("6x", 1))),
+        *(script.Run("KD", "fast", 4, 0, rate) for rate in (1, 2)),
+        *(script.Run("KD", size, 4, 1, rate) for size, rate in (("2x", 4), ("3x", 4), ("6x", 1))),
         script.Run("untrained", "", 0, 0),
-    ]
+    ], "the costlier ones first"
+    assert comparison.trials(script.Run("KD", "6x", 1, 2), done) == [script.Run("KD", "6x", 1, 0, r) for r in (1, 2)]
+    done |= {script.Run("KD", "6x", 1, 0, rate): {"bleu": score} for rate, score in {1: 1, 2: 2, 4: 1}.items()}
+    assert comparison.with_rate(script.Run("KD", "6x", 1, 2), done) == script.Run("KD", "6x", 1, 2, 2)
 
 
 def test_a_rate_is_a_factor_of_both_learning_rates(
@@ -258,6 +286,17 @@ def test_a_rate_is_a_factor_of_both_learning_rates(
     for method, size in (("KD", "6x"), ("KD, all weights", "6x"), ("LayerDrop", "")):
         comparison.train(script.Run(method, size, 1, 0, 4), tmp_path / method)
     assert used == [(4e-2, 4e-2)] * 3
+
+
+def test_layerdrop_writes_with_what_it_learned(
+    script: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison = script.Comparison("translator", str(tmp_path), tmp_path / "pairs.jsonl", (4,))
+    monkeypatch.setattr(comparison, "result", lambda run, modular, *about: modular)
+    trained = comparison.train(script.Run("LayerDrop", "", 1, 0), tmp_path / "run").original_weights()
+    before = comparison.original().state_dict()
+    changed = {name for name, weight in trained.items() if not torch.equal(weight, before[name])}
+    assert "model.shared.weight" in changed and any("decoder.layers.0." in name for name in changed)
 
 
 def test_a_worker_leaves_out_what_another_one_trains(script: ModuleType, tmp_path: Path) -> None:
@@ -293,7 +332,24 @@ def test_a_training_of_all_weights_resumes_to_the_bit(
 def test_intervals_cover_inputs_and_seeds(script: ModuleType) -> None:
     seeds = [{"bleu": np.array([40.0 + way, *([40.0 + way] * 4000)])} for way in (-1, 0, 1)]
     assert script.scatter_of_seeds([seeds, seeds[:1]]) == {"bleu": 1.0}
-    assert script.scatter_of_seeds([seeds[:1]]) == {"bleu": 0.0}
+    assert script.scatter_of_seeds([seeds[:1]]) == {}
+    texts = {"test": [f"It is {words}." for words in ("cold", "very cold", "late", "not late")]}
+    results = [
+        {"method": method, "cost": 1, "seed": seed, "texts": {"2x": {"test": texts["test"][seed:] + ["Yes."] * seed}}}
+        for method, seeds in (("kit", 3), ("KD", 1))
+        for seed in range(seeds)
+    ]
+    examples = [Example("", (text,)) for text in texts["test"]]
+    comparison = SimpleNamespace(task=TRANSLATION, test=examples)
+    groups = script.drawn_groups(comparison, results)
+    of_kits = [script.drawn_scores(TRANSLATION, examples, one["texts"]["2x"]["test"])["bleu"] for one in results[:3]]
+    scatter, of_inputs = np.std([scores[0] for scores in of_kits], ddof=1), np.var(np.mean(of_kits, 0)[1:])
+    assert scatter > 1
+    kits = groups["kit", "2x", 1]["bleu"]
+    assert kits[0] == pytest.approx(np.mean([scores[0] for scores in of_kits]))
+    assert np.var(kits[1:]) == pytest.approx(of_inputs + scatter**2 / 3, rel=0.15), "a mean of three"
+    of_student = np.var(script.drawn_scores(TRANSLATION, examples, results[3]["texts"]["2x"]["test"])["bleu"][1:])
+    assert np.var(groups["KD", "2x", 1]["bleu"][1:]) == pytest.approx(of_student + scatter**2, rel=0.15), "the kits'"
     kit, other = np.array([38.0, 37.0, 39.0]), np.array([40.0, 40.0, 40.0])
     assert script.share(kit, other) == {"share": 95.0, "share_interval": [92.6, 97.4]}
     assert script.share(kit, 0 * other) == {}
@@ -305,7 +361,7 @@ def test_kits_that_learn_otherwise_are_compared_with_the_kit(
     monkeypatch.setattr(script, "RATE_LIMITS", (1.0, 2.0))
     names = ["logits alone", "no strategies' paths", "begun as the mean layer"]
     for more in (["--ablation", "--methods", *names], ["--methods", "kit"], ["--report"]):
-        monkeypatch.setattr(sys, "argv", [*arguments, *more])
+        monkeypatch.setattr(sys, "argv", [*arguments, "--budgets", "4", *more])
         script.main()
     made = json.loads((tmp_path / "data" / "translator" / "versus.json").read_text())
     assert {(row["method"], row["size"]) for row in made["ablation"]} == {
@@ -336,8 +392,7 @@ def test_cost_shares(script: ModuleType) -> None:
     assemblies = {"2x": modtf.Assembly((2, 2, 2), (2, 2, 2)), "6x": modtf.Assembly((6,), (6,))}
     plan = script.plan(assemblies, [10, 20], [0, 1])
     assert len(set(plan)) == len(plan) and len({run.name for run in plan}) == len(plan)
-    assert {run.cost for run in plan if run.method == "KD"} == {5, 10, 20}, "equal each at 10 is equal total at 20"
-    assert {run.cost for run in plan if run.method == "SFT"} == {5, 10}, "the largest budget each is for KD alone"
+    assert {run.cost for run in plan if run.method == "KD"} == {5, 10}, "equal each at 10 is equal total at 20"
     assert {run.seed for run in plan if run.method == "kit" and run.cost == 20} == {0}
 
 
@@ -401,16 +456,17 @@ def test_students_beside_the_measured_table(make_model: Any, tmp_path: Path) -> 
         "sizes": {name: assembly.to_json() for name, assembly in sizes.items()},
         "rows": [
             row("untrained", "1x", 0, 0, 80.0), *(row("kit", "2x", cost, cost, 70.0) for cost in (100, 400)),
-            *(row("KD", size, cost, 4 * cost, 40.0) for size in sizes for cost in (25, 100)), row("KD", "2x", 400, 1600, 60.0),
+            *(row("SFT", size, cost, 4 * cost, 40.0) for size in sizes for cost in (25, 100, 400)),
+            row("SFT, all weights", "2x", 100, 400, 60.0),
         ],
     }  # fmt: skip
     (tmp_path / "kit" / "versus.json").write_text(json.dumps(made))
-    of_kit, together, alone = measured_students(kit, table)
+    of_kit, together, all_weights = measured_students(kit, table)
     assert of_kit["kind"] == STUDENTS["kit", "cost"] and of_kit["bleu_kept"] == 87.5
     assert together == {
-        "kind": STUDENTS["KD", "total"], "layers": "3-3", "ratio": 2.0, "speed_up": 1.5, "bleu_kept": 50.0, "chrf_kept": 50.0
+        "kind": STUDENTS["SFT", "total"], "layers": "3-3", "ratio": 2.0, "speed_up": 1.5, "bleu_kept": 50.0, "chrf_kept": 50.0
     }, "of the largest budget; 6-1 has no measured speed"  # fmt: skip
-    assert alone["kind"] == STUDENTS["KD", "cost"] and alone["bleu_kept"] == 75.0
+    assert all_weights["kind"] == STUDENTS["SFT, all weights", "total"] and all_weights["bleu_kept"] == 75.0
     assert measured_students(kit, None) == []
     for broken in (json.dumps(made | {"original": "another"}), "{", "null", json.dumps(made | {"rows": []})):
         (tmp_path / "kit" / "versus.json").write_text(broken)

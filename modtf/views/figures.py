@@ -33,7 +33,7 @@ _LOOKS: dict[str, dict[str, Any]] = {
 }
 _MINE: dict[str, Any] = {"name": "measured here", "color": "#8a8a8a", "symbol": "star", "dash": "solid", "size": 13}
 _STUDENT: dict[str, Any] = {"color": "#8a6d3b", "dash": "solid", "size": 9}
-_STUDENT_SYMBOLS = ("circle-open", "triangle-up-open", "triangle-up")
+_STUDENT_SYMBOLS = ("circle-open", "triangle-up", "triangle-up-open")
 _HERE = "#cc4e94"
 _COLORWAY = ("#3b8fd0", "#e07b1a", "#cc4e94", "#2a9d74", "#8a8a8a", "#b8860b")
 _AGAINST = {"speed_up": "speed-up, measured (×)", "ratio": "compression ratio (×)"}
@@ -151,8 +151,8 @@ def versus_figure(comparison: dict[str, Any], metric: Metric, accounts: Sequence
 
     ``comparison`` is what `benchmarks/versus.py` wrote. A column for each size; a row for each of ``accounts``: against
     the cost of the students of all sizes together ("total"), or of one ("cost"). Costs are in floating-point
-    operations. A point is the mean of its seeds, its bar their range. The dotted line is the original; what has less
-    than half of its score lies below the axis.
+    operations. A point is the mean of its seeds, its bar their range; most have one seed, and so no bar. The dotted
+    line is the original; what has less than half of its score lies below the axis.
     """
     rows, sizes, tera = comparison["rows"], list(comparison["sizes"]), comparison["unit_operations"] / 1e12
     of_original = (row for row in rows if (row["method"], row["size"]) == ("untrained", "1x"))
@@ -169,16 +169,17 @@ def versus_figure(comparison: dict[str, Any], metric: Metric, accounts: Sequence
                 for row in rows:
                     if (row["method"], row["size"]) == (method, size):
                         scores[row[account] * tera].append(row["test"][metric.key])
-                means = [sum(of_cost) / len(of_cost) for of_cost in scores.values()]
+                of_costs = [scores[cost] for cost in sorted(scores)]
+                means = [sum(of_cost) / len(of_cost) for of_cost in of_costs]
                 figure.add_scatter(
-                    x=list(scores), y=means, name=method, legendgroup=method, row=number, col=column,
+                    x=sorted(scores), y=means, name=method, legendgroup=method, row=number, col=column,
                     showlegend=number == column == 1, mode="lines+markers",
                     line={"color": look["color"], "dash": look["dash"], "width": 3 if method == "kit" else 1.5},
                     marker={"symbol": look["symbol"], "size": 9 if method == "kit" else 7},
                     error_y={
                         "type": "data", "symmetric": False, "thickness": 1, "width": 3,
-                        "array": [max(v) - mean for v, mean in zip(scores.values(), means, strict=True)],
-                        "arrayminus": [mean - min(v) for v, mean in zip(scores.values(), means, strict=True)],
+                        "array": [max(v) - mean for v, mean in zip(of_costs, means, strict=True)],
+                        "arrayminus": [mean - min(v) for v, mean in zip(of_costs, means, strict=True)],
                     },
                     hovertemplate=f"{method}, {size}<br>%{{y:.1f}} {metric.name}<br>%{{x:.0f}} TFLOP<extra></extra>",
                 )  # fmt: skip
