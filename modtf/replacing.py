@@ -29,7 +29,8 @@ class ReplacingSchedule:
     - *mixtures* (a share ``mixtures`` of all steps) go through each stack and replace the next layers, with probability
       p, by a module of any granularity that may start there: they teach every module to work beside every other;
     - *whole* steps (a share ``whole``) give each stack one granularity from end to end, drawn uniformly, 1 included:
-      a full stack must work with a compressed one;
+      a full stack must work with a compressed one. In a share ``matched`` of them both stacks have the same one, not 1,
+      as in the sizes that are asked for most;
     - *strategy* steps, the rest, run assemblies of :mod:`modtf.strategies`, with probability proportional to the ratio.
 
     p rises linearly from ``probability`` at the first step to 1 at ``full_at`` (a share of all steps). The coarsest
@@ -48,6 +49,7 @@ class ReplacingSchedule:
     coarse_at: float = 0.1
     mixtures: float = 0.1
     whole: float = 0.6
+    matched: float = 0.0
     only: Assembly | None = None
 
     def __post_init__(self) -> None:
@@ -63,7 +65,7 @@ class ReplacingSchedule:
                 raise ModtfError(f"{name} is {value!r}; give a whole number")
         if self.steps < 1:
             raise ModtfError(f"steps is {self.steps}; give 1 or more")
-        for name in ("probability", "full_at", "coarse_at", "mixtures", "whole"):
+        for name in ("probability", "full_at", "coarse_at", "mixtures", "whole", "matched"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
                 raise ModtfError(f"{name} is {value!r}; give a number from 0 to 1")
@@ -147,6 +149,9 @@ class ReplacingSchedule:
         if kind == "mixture":
             p = self.replacing_probability(step)
             return Assembly(*(_mixture(rng, p, stack, allowed) for stack in self.mapping.stacks))
+        if kind == "whole" and self.matched and rng.random() < self.matched:
+            g = rng.choice(allowed)
+            return Assembly(*(_uniform(stack, g) for stack in self.mapping.stacks))
         if kind == "whole":
             return Assembly(*(_whole(rng, stack, allowed) for stack in self.mapping.stacks))
         reachable = assemblies(self.mapping, rng.choice(sorted(STRATEGIES)))

@@ -43,6 +43,7 @@ def schedules(draw: st.DrawFn) -> ReplacingSchedule:
         coarse_at=draw(st.floats(0, 1)),
         mixtures=mixtures,
         whole=draw(st.floats(0.05, 1 - mixtures)),
+        matched=draw(st.sampled_from((0.0, 0.5, 1.0))),
     )
 
 
@@ -169,6 +170,10 @@ def test_kinds_of_steps() -> None:
     whole = list(ReplacingSchedule(DEEP, 100, coarse_at=0, mixtures=0, whole=1))
     assert all(len(set(drawn.encoder)) == len(set(drawn.decoder)) == 1 for drawn in whole)
     assert len(set(whole)) > 12, "full and compressed stacks in many combinations"
+    matched = set(ReplacingSchedule(DEEP, 100, coarse_at=0, mixtures=0, whole=1, matched=1))
+    assert matched == {Assembly((g,) * (12 // g), (g,) * (12 // g)) for g in (2, 3, 4, 6)}
+    half = list(ReplacingSchedule(DEEP, 200, coarse_at=0, mixtures=0, whole=1, matched=0.5))
+    assert 90 < sum(drawn in matched for drawn in half) < 140, "half of them, and a few of the others by chance"
     strategic = list(ReplacingSchedule(DEEP, 100, coarse_at=0, mixtures=0, whole=0))
     assert all(len(set(drawn.encoder)) <= 3 for drawn in strategic)
     assert {drawn.ratio for drawn in strategic} >= {2, 3, 6}
@@ -220,6 +225,7 @@ def test_a_draw_ends(mapping: Mapping, options: dict[str, Any]) -> None:
         ({"mixtures": -1}, "mixtures is -1"),
         ({"whole": float("nan")}, "whole is nan"),
         ({"mixtures": 0.6, "whole": 0.5}, "more than 1"),
+        ({"matched": 1.5}, "matched is 1.5; give a number from 0 to 1"),
         ({"steps": "10"}, "steps is '10'; give a whole number"),
         ({"steps": 10.0}, "steps is 10.0; give a whole number"),
         ({"steps": None}, "steps is None; give a whole number"),

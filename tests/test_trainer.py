@@ -1069,7 +1069,7 @@ def test_a_shell_may_read_the_arguments(tmp_path: Path) -> None:
     (args,) = parser.parse_args_into_dataclasses([*typed, "--hidden-weight", "0.5", "--coarse_at", "0.3"])
     assert (args.hidden_weight, args.coarse_at, args.logits_weight) == (0.5, 0.3, 1.0)
     shown = " ".join(parser.format_help().split())
-    assert len(own_fields()) == 12
+    assert len(own_fields()) == 13
     for field in own_fields():
         assert field.metadata["help"] in shown
         assert field.metadata["help"].endswith(".")

@@ -56,7 +56,13 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
     whole: float = field(
         default=0.6, metadata={"help": "Share of steps with one granularity from end to end of a stack."}
     )
-
+    matched: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of these steps in which both stacks have the same granularity; without effect with several "
+            "assemblies a step."
+        },
+    )
     assemblies_per_step: int = field(
         default=1,
         metadata={
@@ -93,7 +99,7 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
         """The replacing schedule of ``steps`` training steps; raises :class:`ModtfError` for impossible settings."""
         return ReplacingSchedule(
             mapping, steps, self.seed, probability=self.replacing_probability, full_at=self.full_at,
-            coarse_at=self.coarse_at, mixtures=self.mixtures, whole=self.whole,
+            coarse_at=self.coarse_at, mixtures=self.mixtures, whole=self.whole, matched=self.matched,
             only=None if self.assembly is None else Assembly.parse(self.assembly),
         )  # fmt: skip
 
