@@ -4,15 +4,15 @@
     python benchmarks/versus.py translator --data <folder> --pairs <...> --ablation  # what its parts are worth
     python benchmarks/versus.py translator --data <folder> --pairs <...> --report
 
-The pairs are texts that the original wrote (`modtf train kit` begins with them). All methods have the batches of the kit's
-recipe, its optimizer, and no dropout. Products are in TF32 on GPUs, in bfloat16 on CPUs that are faster so, and in float32
-elsewhere; weights are always in float32, and Muon's iteration is in bfloat16 wherever that is faster. Kits and most students train
-modules alone: embeddings, head and original layers stay fixed, as a kit needs them. A student can also train all its
-weights ("all weights"), as LayerDrop does.
+The pairs are texts that the original wrote (`modtf train kit` begins with them). All methods have the batches of the
+kit's recipe, its optimizer, and no dropout. Products are in TF32 on GPUs, in bfloat16 on CPUs that are faster so, and in
+float32 elsewhere; weights are always in float32, and Muon's iteration is in bfloat16 wherever that is faster. Kits and
+most students train modules alone: embeddings, head and original layers stay fixed, as a kit needs them. A student can
+also train all its weights ("all weights"), as LayerDrop does.
 
-Cost is counted in floating-point operations of forward and backward passes, the teacher's included. Not counted are the
-optimizer's (for a student of the translator 10 to 28 % more, for the kit 19), the search of learning rates, and
-the texts that the original wrote beforehand. Its unit is UNITS.
+Cost is counted in floating-point operations of forward and backward passes, the teacher's included, in UNITS. Not counted
+are the optimizer's (for students of the translator that train modules alone about 10 to 28 % more, for the kit 19), the
+search of learning rates, and the texts that the original wrote beforehand.
 
 Each method has a budget twice: *equal total*, the students of all sizes share the budget of one kit; and *equal each*,
 every student has it for itself, but for the largest budget, which would cost more so than all the rest. The costliest
@@ -24,7 +24,7 @@ has that of 2x); kits and LayerDrop have the one with the best mean over sizes. 
 tried first, then half and twice the best one, until both are worse or beyond RATE_LIMITS. Long trainings like lower ones:
 the next budget tries the best one of the smallest, then half of it, until that is worse. Larger ones take that budget's
 best, and shares of the smallest budget try its best and twice that. Ablations have the kit's rates. What the kit is was
-changed after a first comparison, by trials on dev at the smallest budget (LOG.md); the students were not.
+changed after a first comparison, by trials at the first two budgets (LOG.md); the students were not.
 
 Each training has a folder in build/versus/<model>/; run again, the script resumes and leaves out what is done. Several
 may work side by side (--workers); on a GPU, 14 of them do 2.7 times as much under CUDA MPS. --report writes
@@ -810,16 +810,17 @@ def _grid_of(metric: Metric, rows: Sequence[dict[str, Any]], made: dict[str, Any
             found = {row["size"]: row for row in rows if row["method"] == name and row[which] == budget}
             if not found:
                 continue
+            cost = next(iter(found.values()))["cost"] * tera
             if name == "kit" and whole:
                 found["1x"] = whole  # it has the original's weights
-            cost = next(iter(found.values()))["cost"] if name != "kit" else budget
-            add(name, ("" if method.for_all else f"{len(sizes) - 1} × ") + f"{cost * tera:,.4g}", found, account)
-    each = (
-        "; where each student costs as much as the kit, the kit's share of it"
-        if smaller and metric.key == "bleu"
-        else ""
-    )
-    return f"{metric.name}, and in brackets less the kit's at the same cost (95 % interval, in bold where it excludes zero){each}:\n\n{grid(lines)}"
+            if method.for_all:  # it has all sizes for this cost
+                add(name, f"{cost:,.4g}", found, "equal_total")
+            else:
+                add(name, f"{len(assemblies)} × {cost:,.4g}", found, account)
+    words = f"{metric.name}, and in brackets less the kit's at the same cost (95 % interval, in bold where it excludes zero)"
+    if smaller and metric.key == "bleu":
+        words += "; where each student costs as much as the kit, the kit's share of it"
+    return f"{words}:\n\n{grid(lines)}"
 
 
 def _cell(row: dict[str, Any] | None, account: str, key: str) -> str:

@@ -59,8 +59,8 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
     matched: float = field(
         default=0.0,
         metadata={
-            "help": "Share of these steps in which both stacks have the same granularity; without effect with several "
-            "assemblies a step."
+            "help": "Share of the steps of --whole in which both stacks have the same granularity; without effect with "
+            "several assemblies a step."
         },
     )
     assemblies_per_step: int = field(
