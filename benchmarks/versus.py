@@ -134,7 +134,6 @@ class Method:
 METHODS = {
     "kit": Method("people", for_all=True, options=LABELS | {"whole": 0.5, "matched": 0.6}),
     "KD": Method(),
-    "KD, all weights": Method(all_weights=True),
     "sequence-level KD": Method("original", options=LABELS),
     "SFT": Method("people", options=LABELS),
     "SFT, alternating layers": Method("people", start="alternating", options=LABELS),

@@ -6,12 +6,12 @@ loss on the logits are our choice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.nn import functional
 
-#: Logits that the divergence takes at once on CPUs: 8 MB in float32, which caches hold and malloc keeps once it is free.
+#: Logits that a loss takes at once on CPUs: 8 MB in float32, which caches hold and malloc keeps once it is free.
 _PIECE = 2**21
 
 
@@ -20,7 +20,9 @@ def labels_loss(student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
     ``student`` are logits (batch, target, vocabulary), ``labels`` token ids (batch, target), -100 where none counts.
     """
-    return functional.cross_entropy(student.flatten(0, 1).float(), labels.flatten(), ignore_index=-100)
+    pieces = _pieces(student.flatten(0, 1), labels.flatten())
+    losses = [functional.cross_entropy(s.float(), of_s, ignore_index=-100, reduction="sum") for s, of_s in pieces]
+    return torch.stack(losses).sum() / (labels != -100).sum()
 
 
 def logits_loss(
@@ -33,9 +35,14 @@ def logits_loss(
     counts.
     """
     student, teacher = student[keep], teacher[keep]
-    size = max(1, _PIECE // student.shape[-1] if student.device.type == "cpu" else len(student))
-    pieces = zip(student.split(size), teacher.split(size), strict=True)
-    return torch.stack([divergence(s, t, temperature) for s, t in pieces]).sum() / len(student) * temperature**2
+    losses = [divergence(s, t, temperature) for s, t in _pieces(student, teacher)]
+    return torch.stack(losses).sum() / len(student) * temperature**2
+
+
+def _pieces(logits: torch.Tensor, others: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Logits (tokens, vocabulary) and what else the tokens have, for as many tokens at once as caches hold."""
+    size = max(1, _PIECE // logits.shape[-1] if logits.device.type == "cpu" else len(logits))
+    return zip(logits.split(size), others.split(size), strict=True)
 
 
 def divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:

@@ -139,13 +139,13 @@ def test_the_plan_has_the_students_that_it_says(script: ModuleType) -> None:
     def students(method: str, cost: float) -> list[tuple[str, int]]:
         return [(run.size, run.seed) for run in runs if run.method == method and run.cost == cost]
 
-    for method in ("KD", "KD, all weights", "sequence-level KD", "SFT", "Theseus"):
+    for method in ("KD", "sequence-level KD", "SFT", "SFT, all weights", "Theseus"):
         of = [size for size in sizes if (method, size) != ("Theseus", "fast")]
         assert sorted(students(method, 25)) == sorted((size, seed) for size in of for seed in range(3))
         assert students(method, 100) == [(size, 0) for size in of]
     assert students("KD", 400) == students("sequence-level KD", 400) == [(size, 0) for size in sizes]
     fewer = [("2x", 0), ("6x", 0), ("fast", 0)]
-    assert students("SFT", 400) == students("KD, all weights", 400) == fewer
+    assert students("SFT", 400) == students("SFT, all weights", 400) == fewer
     assert students("Theseus", 400) == fewer[:2]
     assert students("SFT, alternating layers", 400) == [("2x", 0)]
     assert not [run for run in runs if run.size and run.cost == 1600]
@@ -284,7 +284,7 @@ def test_a_rate_is_a_factor_of_both_learning_rates(
 
         monkeypatch.setattr(script, name, recorded)
     comparison = script.Comparison("translator", str(tmp_path), tmp_path / "pairs.jsonl", (4,))
-    for method, size in (("KD", "6x"), ("KD, all weights", "6x"), ("LayerDrop", "")):
+    for method, size in (("KD", "6x"), ("SFT, all weights", "6x"), ("LayerDrop", "")):
         comparison.train(script.Run(method, size, 1, 0, 4), tmp_path / method)
     assert used == [(4e-2, 4e-2)] * 3
 
@@ -311,7 +311,7 @@ def test_a_training_of_all_weights_resumes_to_the_bit(
     script: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     comparison = script.Comparison("translator", str(tmp_path), tmp_path / "pairs.jsonl", (4,))
-    run = script.Run("KD, all weights", "fast", 4, 0)
+    run = script.Run("SFT, all weights", "fast", 4, 0)
     monkeypatch.setattr(comparison, "steps", lambda run, batch_size: 4)
     arguments_of = comparison.arguments
     monkeypatch.setattr(

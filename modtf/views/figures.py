@@ -133,7 +133,6 @@ def quality_curve(
 #: What `benchmarks/versus.py` compares, in the order of its legend; the kit is drawn last, above all others.
 _METHODS: dict[str, dict[str, Any]] = {
     "KD": {"color": "#3b8fd0", "symbol": "square", "dash": "solid"},
-    "KD, all weights": {"color": "#3b8fd0", "symbol": "square-open", "dash": "dot"},
     "sequence-level KD": {"color": "#2a9d74", "symbol": "diamond", "dash": "dash"},
     "SFT": {"color": "#e07b1a", "symbol": "triangle-up", "dash": "solid"},
     "SFT, alternating layers": {"color": "#b8860b", "symbol": "triangle-down", "dash": "dash"},
