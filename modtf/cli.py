@@ -345,7 +345,7 @@ def _train_kit(arguments: Sequence[str]) -> None:
 
     from modtf.modular import modularize
     from modtf.recipes import recipe_for
-    from modtf.tasks.examples import read_pairs
+    from modtf.tasks.examples import read_pairs, without_faults
     from modtf.training import ModularTrainingArguments
     from modtf.training.machine import use_cpu_well
     from modtf.training.options import check_model_folder, parse_training
@@ -366,6 +366,11 @@ def _train_kit(arguments: Sequence[str]) -> None:
             "(default %(default)s)",
         )
         parser.add_argument("--without-data", action="store_true", help="train on the original's texts alone")
+        parser.add_argument(
+            "--faultless",
+            action="store_true",
+            help="train only on texts that say all that their input does, and nothing else, as the task judges them",
+        )
         parser.add_argument(
             "--granularities",
             type=int,
@@ -388,6 +393,8 @@ def _train_kit(arguments: Sequence[str]) -> None:
     if options.without_data and (task.draw is None or not options.pairs):
         reason = "--pairs is 0" if task.draw else "this task cannot draw inputs"
         raise ModtfError(f"without data there is nothing to train on: {reason}; leave out --without-data")
+    if options.faultless and task.faultless is None:
+        raise ModtfError(f"the task {task.name} cannot tell which texts have faults; leave out --faultless")
     tokenizer = AutoTokenizer.from_pretrained(options.original)
     modular = modularize(load_original(options.original), options.granularities, tokenizer=tokenizer, task=task.name)
     if options.begin_with is not None:
@@ -396,11 +403,18 @@ def _train_kit(arguments: Sequence[str]) -> None:
     check_training(modular, args)
     use_cpu_well(options.threads)
     started = time.monotonic()
+    written = []
     if options.pairs:
         path = _texts_of_the_original(
             modular, examples, options.pairs, args.seed, Path(args.output_dir), options.begin_with
         )
-        examples = with_texts_of_the_original(examples, read_pairs(path))
+        written = read_pairs(path)
+    if options.faultless and task.faultless is not None:
+        examples, written = (without_faults(texts, task.faultless) for texts in (examples, written))
+        if not examples and not written:
+            raise ModtfError("no text is without faults; leave out --faultless")
+    if written:
+        examples = with_texts_of_the_original(examples, written)
     if options.dropout is not None:
         set_dropout(modular.model, options.dropout)
     train_kit(modular, task, examples, args, options.batch_size, options.adamw_learning_rate)

@@ -24,6 +24,7 @@ import modtf
 from modtf import cli
 from modtf.bundled import bundled
 from modtf.tasks import E2E
+from modtf.tasks.e2e import check, parse_mr
 from modtf.training.options import NOT_OFFERED
 from modtf.training.runs import last_checkpoint
 
@@ -216,13 +217,13 @@ KIT = ("train", "kit", "--original", ORIGINAL, "--pairs", "0")
 
 @pytest.fixture
 def asked(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
-    """What a training would get: its arguments, the batch size, and AdamW's learning rate beside Muon's."""
+    """What a training would get: examples, its arguments, the batch size, and AdamW's learning rate beside Muon's."""
 
     def ask(*command: str) -> dict[str, Any]:
         given: dict[str, Any] = {}
 
         def train(*positional: Any) -> None:
-            *_, given["args"], given["batch_size"], given["adamw_learning_rate"] = positional
+            *_, given["examples"], given["args"], given["batch_size"], given["adamw_learning_rate"] = positional
 
         monkeypatch.setattr("modtf.training.runs.train_kit", train)
         monkeypatch.setattr("modtf.training.runs.train_original", train)
@@ -304,6 +305,19 @@ def test_another_optimizer_trains_alone(what: str, data: Path, original: Path, t
     assert json.loads((tmp_path / "training.json").read_text())["batch_size"] == 8
 
 
+def test_texts_with_faults_are_left_out(asked: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """People's, and the original's: here those of the bundled kit."""
+    written = ("--pairs", "4000", "--begin-with", str(bundled("pocket")))
+    counts = []
+    for source in ((), ("--without-data", *written), written):
+        examples = asked(*KIT, *source, "--faultless")["examples"]
+        assert all(not check(parse_mr(one.source), text).errors for one in examples for text in one.references)
+        counts.append(sum(len(one.references) for one in examples))
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    people, original, both = counts
+    assert 100 < people < 200 and 2000 < original < 4000 and both == people + original
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -330,6 +344,7 @@ def test_another_optimizer_trains_alone(what: str, data: Path, original: Path, t
         (["--bf16", "--fp16"], "these options are not possible: At most one of fp16 and bf16"),
         (["--report-to", "nonsense"], "these options are not possible: nonsense is not supported"),
         (["--without-data"], "--pairs is 0; leave out --without-data"),
+        (["--task", "translation", "--faultless"], "the task translation cannot tell which texts have faults"),
     ],
 )
 def test_impossible_options_are_refused_in_one_line(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +27,15 @@ def group_pairs(pairs: Iterable[tuple[str, str]]) -> list[Example]:
     for source, target in pairs:
         grouped.setdefault(source, []).append(target)
     return [Example(source, tuple(targets)) for source, targets in grouped.items()]
+
+
+def without_faults(examples: Iterable[Example], faultless: Callable[[str, str], bool]) -> list[Example]:
+    """The examples without the references that have faults; those that have no others are left out."""
+    kept = [
+        (example.source, tuple(text for text in example.references if faultless(example.source, text)))
+        for example in examples
+    ]
+    return [Example(source, references) for source, references in kept if references]
 
 
 def spread(items: Sequence[T], number: int) -> list[T]:

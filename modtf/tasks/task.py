@@ -149,6 +149,9 @@ class Task:
     #: varies an example (source, references), at random and anew each time that it is trained on
     vary: Callable[[str, tuple[str, ...], random.Random], tuple[str, tuple[str, ...]]] = as_it_is
 
+    #: whether a text (source, text) says all that its source does, and nothing else; None where that cannot be told
+    faultless: Callable[[str, str], bool] | None = None
+
     # The live judgement of one text, from (source, text, the full model's text).
     judge: Callable[[str, str, str], Judgement] = judge_likeness
     measure: str = "ROUGE-L against the full model's text"

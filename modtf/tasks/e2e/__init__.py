@@ -48,6 +48,10 @@ def _judge(source: str, text: str, full: str) -> Judgement:
     return Judgement(report.errors, marks)
 
 
+def _faultless(source: str, text: str) -> bool:
+    return check(parse_mr(source), text).errors == 0
+
+
 def _score(examples: Sequence[Example], texts: Sequence[str]) -> dict[str, float]:
     mrs = [parse_mr(example.source) for example in examples]
     return asdict(score(mrs, texts, [example.references for example in examples]))
@@ -76,6 +80,7 @@ E2E = Task(
     test_inputs="meaning representations of the 2017 test set",
     model="pocket",
     vary=vary,
+    faultless=_faultless,
     judge=_judge,
     measure="slot errors",
     unit="",
