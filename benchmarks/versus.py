@@ -2,6 +2,7 @@
 
     python benchmarks/versus.py translator --data <folder> --pairs <pairs.jsonl>
     python benchmarks/versus.py translator --data <folder> --pairs <...> --ablation  # what its parts are worth
+    python benchmarks/versus.py translator --data <folder> --pairs <...> --time      # minutes; nothing else should run
     python benchmarks/versus.py translator --data <folder> --pairs <...> --report
 
 The pairs are texts that the original wrote (`modtf train kit` begins with them). All methods have the batches of the
@@ -12,7 +13,8 @@ also train all its weights ("all weights"), as LayerDrop does.
 
 Cost is counted in floating-point operations of forward and backward passes, the teacher's included, in UNITS. Not counted
 are the optimizer's (for students of the translator that train modules alone about 10 to 28 % more, for the kit 19), the
-search of learning rates, and the texts that the original wrote beforehand.
+search of learning rates, and the texts that the original wrote beforehand. Minutes include the optimizer. They are those
+of TIMED steps of each method and size on one machine, one after another, since the trainings ran on several machines.
 
 Each method has a budget twice: *equal total*, the students of all sizes share the budget of one kit; and *equal each*,
 every student has it for itself, but for the largest budget, which would cost more so than all the rest. The costliest
@@ -23,8 +25,9 @@ All methods tune: each has the learning rates of the kit's recipe times a factor
 has that of 2x); kits and LayerDrop have the one with the best mean over sizes. At the smallest budget factors 1 and 2 are
 tried first, then half and twice the best one, until both are worse or beyond RATE_LIMITS. Long trainings like lower ones:
 the next budget tries the best one of the smallest, then half of it, until that is worse. Larger ones take that budget's
-best, and shares of the smallest budget try its best and twice that. Ablations have the kit's rates. What the kit is was
-changed after a first comparison, by trials at the first two budgets (LOG.md); the students were not.
+best, and shares of the smallest budget try its best and twice that. Ablations have the kit's rates. LayerDrop skips a
+layer with a probability of 0.8, which was better than 0.5. What the kit is was changed after a first comparison, by
+trials at the first two budgets (LOG.md); the students were not.
 
 Each training has a folder in build/versus/<model>/; run again, the script resumes and leaves out what is done. Several
 may work side by side (--workers); on a GPU, 14 of them do 2.7 times as much under CUDA MPS. --report writes
@@ -46,6 +49,7 @@ import multiprocessing
 import os
 import shutil
 import sys
+import tempfile
 import time
 import traceback
 from collections import defaultdict
@@ -62,6 +66,7 @@ import transformers
 from bootstrap import DRAWS, differences, drawn_scores
 from pages import grid, insert
 from safetensors.torch import load_model, save_model
+from table import cpu_name
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -100,6 +105,8 @@ FEWER = ("2x", "6x", "fast")
 COUNTED, COUNTED_TEXTS, COUNTED_EXAMPLES = 100, (4, 16), 20_000
 #: Draws of assemblies over a training, whose mean counts.
 COUNTED_DRAWS = 2000
+#: Steps of each method and size whose seconds are measured.
+TIMED = 60
 #: Steps whose assemblies the fingerprint of a training holds.
 DRAWN = 200
 DEV_INPUTS = 600
@@ -121,14 +128,14 @@ class Method:
     start: str = "first"
     #: whether embeddings, head and original layers train, too
     all_weights: bool = False
-    #: probability that a layer is skipped as all weights of the original train on: LayerDrop; with 0 the original remains
-    drop: float | None = None
+    #: probability that a layer is skipped as all weights of the original train on: LayerDrop
+    drop: float = 0.0
     #: what differs from the defaults of ModularTrainingArguments
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def drops(self) -> bool:
-        return self.drop is not None
+        return self.drop > 0
 
 
 METHODS = {
@@ -139,9 +146,7 @@ METHODS = {
     "SFT, alternating layers": Method("people", start="alternating", options=LABELS),
     "SFT, all weights": Method("people", all_weights=True, options=LABELS),
     "Theseus": Method("people", options=LABELS | {"mixtures": 1.0, "whole": 0.0, "coarse_at": 0.0}),
-    "LayerDrop": Method("people", for_all=True, drop=0.5),
-    "LayerDrop, 0.8": Method("people", for_all=True, drop=0.8),
-    "original, trained on": Method("people", for_all=True, drop=0.0),
+    "LayerDrop": Method("people", for_all=True, drop=0.8),
     "untrained": Method(for_all=True),
 }
 
@@ -202,6 +207,11 @@ class Run:
         method = self.method.replace(",", "").replace("'", "").replace(" ", "-")
         rate = f"-rate-{self.rate:g}" if self.rate != 1 else ""
         return f"{method}-{self.size or 'all'}-{self.cost:g}-{self.seed}{rate}"
+
+    @property
+    def step(self) -> str:
+        """The name of what a step of it is: the same at any cost, seed and learning rate."""
+        return replace(self, cost=0, seed=0, rate=1).name
 
     @classmethod
     def of(cls, result: dict[str, Any]) -> Run:
@@ -348,7 +358,7 @@ class Comparison:
 
     def dropping(self, method: Method) -> transformers.PreTrainedModel:
         """The original, all of whose weights train, under LayerDrop."""
-        return drop_layers(self.original().requires_grad_(True), method.drop or 0.0)
+        return drop_layers(self.original().requires_grad_(True), method.drop)
 
     def fingerprint(self, run: Run) -> str:
         """Of what a training depends on, apart from the code of its steps."""
@@ -430,7 +440,7 @@ class Comparison:
             ran.append(layers_run(model) if method.drops else sum(map(numbers_of, trainer.drawn())))
         fitted, *_ = np.linalg.lstsq(layer_places(np.array(ran), places(batches)), np.array(counted, float))
         if method.drops:
-            kept = 1 - (method.drop or 0.0)
+            kept = 1 - method.drop
             mean = layers_alone(*(1 + (stack.depth - 1) * kept for stack in self.mapping.stacks))
         else:
             schedule = args.schedule(model.mapping, COUNTED_DRAWS)
@@ -448,7 +458,7 @@ class Comparison:
             raise ModtfError(
                 f"what a cost of 1 pays for is not known for {self.model}; put some number of operations into UNITS"
             )
-        path = self.folder / "operations" / f"{replace(run, cost=0, seed=0, rate=1).name}.json"
+        path = self.folder / "operations" / f"{run.step}.json"
         of = self.fingerprint(replace(run, seed=0))
         known = json.loads(path.read_text()) if path.exists() else {}
         if known.get("of") != of:
@@ -460,13 +470,9 @@ class Comparison:
         """Train it, or go on with it, and write its texts for dev and test."""
         if run.method == "untrained":
             return self.result(run, self.modular(run), 0)
-        settings, examples = self.recipe.kit, self.examples(EVERYTHING[run.method].texts)
-        steps = self.steps(run, settings.batch_size)
-        args, adamw = self.arguments(run, steps, folder), settings.adamw_learning_rate * run.rate
-        method = EVERYTHING[run.method]
-        if method.drops:
-            model = self.dropping(method)
-            train_original(model, self.tokenizer, self.task, examples, args, settings.batch_size, adamw)
+        steps = self.steps(run, self.recipe.kit.batch_size)
+        args, model = self.trained(run, steps, folder)
+        if EVERYTHING[run.method].drops:
             kept = self.original()
             kept.load_state_dict({name: value.cpu() for name, value in model.state_dict().items()})
             modular = modtf.modularize(
@@ -474,9 +480,27 @@ class Comparison:
                 tokenizer=self.tokenizer, task=self.task.name,
             )  # fmt: skip
         else:
-            modular = self.modular(run)
-            train_kit(modular, self.task, examples, args, settings.batch_size, adamw, trainer_of(method))
+            modular = model
         return self.result(run, modular.to(args.device), steps, args.device.type + (" bf16" if args.bf16 else ""))
+
+    def trained(self, run: Run, steps: int, folder: Path) -> tuple[Any, Any]:
+        """The arguments of a training, and what was trained with them."""
+        method, settings = EVERYTHING[run.method], self.recipe.kit
+        args, adamw = self.arguments(run, steps, folder), settings.adamw_learning_rate * run.rate
+        examples = self.examples(method.texts)
+        if method.drops:
+            model: Any = self.dropping(method)
+            train_original(model, self.tokenizer, self.task, examples, args, settings.batch_size, adamw)
+        else:
+            model = self.modular(run)
+            train_kit(model, self.task, examples, args, settings.batch_size, adamw, trainer_of(method))
+        return args, model
+
+    def seconds(self, run: Run) -> float:
+        """Of a step, measured now."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.trained(run, TIMED, Path(folder))
+            return float(json.loads((Path(folder) / "training.json").read_text())["seconds"]) / TIMED
 
     def result(self, run: Run, modular: ModularModel, steps: int, device: str = "") -> dict[str, Any]:
         """What is written down: of the untrained modules also the original's texts, as the size 1x.
@@ -487,7 +511,7 @@ class Comparison:
         sizes = {run.size: self.sizes[run.size]} if run.size else self.sizes
         method = EVERYTHING[run.method]
         if run.method == "untrained" or method.drops:
-            sizes = {"1x": self.mapping.original} | ({} if method.drop == 0 else sizes)
+            sizes = {"1x": self.mapping.original} | sizes
         texts = {
             size: {
                 split: write_texts(modular, assembly, [example.source for example in of_split], WRITTEN_TOGETHER)
@@ -524,8 +548,8 @@ class Comparison:
         return {name: round(2 * count / 1e6, 1) for name, count in parameters.items()}
 
     def on_dev(self, result: dict[str, Any]) -> dict[str, float]:
-        """Scores on dev, the mean over the compressed sizes of the training, if it has any."""
-        sizes = [size for size in result["texts"] if size != "1x"] or ["1x"]
+        """Scores on dev, the mean over the compressed sizes of the training."""
+        sizes = [size for size in result["texts"] if size != "1x"]
         scores = [self.task.score(self.dev, result["texts"][size]["dev"]) for size in sizes]
         return {name: round(float(np.mean([of_size[name] for of_size in scores])), 2) for name in scores[0]}
 
@@ -738,8 +762,10 @@ def scatter_of_seeds(groups: Sequence[Sequence[dict[str, np.ndarray]]]) -> dict[
     }
 
 
-def scored(comparison: Comparison, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each training and size, with its scores.
+def scored(
+    comparison: Comparison, results: Sequence[dict[str, Any]], seconds: dict[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """A row for each training and size, with its scores, and its minutes where the ``seconds`` of a step are known.
 
     The first seed's row also has the mean of all seeds, and its distance from the kit's at equal total and at equal each:
     the difference, the kit's share of this BLEU in percent, and their 95 % intervals. ``total`` is the cost of having all
@@ -753,6 +779,8 @@ def scored(comparison: Comparison, results: Sequence[dict[str, Any]]) -> list[di
         for size, texts in result["texts"].items():
             row = {**asdict(run), "size": size, "total": run.cost * trainings}
             row |= {name: result[name] for name in ("steps", "device")}
+            if seconds and run.step in seconds:
+                row["minutes"] = round(result["steps"] * seconds[run.step] / 60, 1)
             for split, examples in (("dev", comparison.dev), ("test", test)):
                 row[split] = {name: round(value, 2) for name, value in task.score(examples, texts[split]).items()}
             if run.seed == 0:
@@ -784,7 +812,8 @@ def markdown(made: dict[str, Any], metrics: Sequence[Metric]) -> str:
         f"Weights in half precision: the original {of['original']:.0f} MB, the kit with it {of['kit']:.0f}, {count} students "
         f"{of['students']:.0f}, or {of['students_sharing']:.0f} where they share what they did not train."
     )
-    return "\n\n".join([*(_grid_of(metric, rows, made) for metric in shown), weights]) + "\n"
+    minutes = f" Minutes are those of one thread: {made['timed_on']}." if made["timed_on"] else ""
+    return "\n\n".join([*(_grid_of(metric, rows, made) for metric in shown), weights + minutes]) + "\n"
 
 
 def _grid_of(metric: Metric, rows: Sequence[dict[str, Any]], made: dict[str, Any]) -> str:
@@ -796,9 +825,10 @@ def _grid_of(metric: Metric, rows: Sequence[dict[str, Any]], made: dict[str, Any
     tera = made["unit_operations"] / 1e12
     lines = []
 
-    def add(name: str, cost: str, found: dict[str, dict[str, Any]], account: str = "") -> None:
+    def add(name: str, cost: str, found: dict[str, dict[str, Any]], account: str = "", minutes: str = "") -> None:
         scores = {f"{size} ({shape})": _cell(found.get(size), account, metric.key) for size, shape in sizes.items()}
-        lines.append({"": name, "cost (TFLOP)": cost, **scores})
+        timed = {"minutes": minutes} if made["timed_on"] else {}
+        lines.append({"": name, "cost (TFLOP)": cost, **timed, **scores})
 
     whole = next((row for row in rows if (row["method"], row["size"]) == ("untrained", "1x")), None)
     if whole:
@@ -809,13 +839,13 @@ def _grid_of(metric: Metric, rows: Sequence[dict[str, Any]], made: dict[str, Any
             found = {row["size"]: row for row in rows if row["method"] == name and row[which] == budget}
             if not found:
                 continue
-            cost = next(iter(found.values()))["cost"] * tera
+            times = "" if method.for_all else f"{len(assemblies)} × "
+            cost = f"{times}{next(iter(found.values()))['cost'] * tera:,.4g}"
+            minutes = f"{times}{np.mean([row['minutes'] for row in found.values()]):.0f}" if made["timed_on"] else ""
             if name == "kit" and whole:
                 found["1x"] = whole  # it has the original's weights
-            if method.for_all:  # it has all sizes for this cost
-                add(name, f"{cost:,.4g}", found, "equal_total")
-            else:
-                add(name, f"{len(assemblies)} × {cost:,.4g}", found, account)
+            # What trains once has all sizes for its cost, so both accounts are one.
+            add(name, cost, found, "equal_total" if method.for_all else account, minutes)
     words = f"{metric.name}, and in brackets less the kit's at the same cost (95 % interval, in bold where it excludes zero)"
     if smaller and metric.key == "bleu":
         words += "; where each student costs as much as the kit, the kit's share of it"
@@ -848,6 +878,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="trainings side by side, of one thread each")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--ablation", action="store_true", help="train kits that learn otherwise instead")
+    instead.add_argument("--time", action="store_true", help="measure the seconds of a step of each method and size")
     instead.add_argument("--report", action="store_true", help="write data/<model>/versus.json from what is done")
     options = parser.parse_args()
     use_cpu_well(1)
@@ -855,10 +886,15 @@ def main() -> None:
     comparison = Comparison(options.model, options.data, options.pairs, options.budgets)
     otherwise, planned = ablation(options.budgets), plan(comparison.sizes, options.budgets, options.seeds)
     archive = ROOT / "benchmarks" / f"versus-{options.model}.jsonl.xz"
+    seconds = ROOT / "benchmarks" / f"versus-{options.model}-seconds.json"
+    if options.time:
+        time_steps(comparison, planned, seconds)
+        return
     if options.report:
         done = read_archive(archive) | results_in(comparison.folder)
         comparison.check(done)
-        report(comparison, planned, otherwise, done)
+        timed = json.loads(seconds.read_text()) if seconds.exists() else {}
+        report(comparison, planned, otherwise, done, timed)
         write_archive(archive, done)
         return
     wanted = [
@@ -962,7 +998,22 @@ def write_archive(path: Path, results: Results) -> None:
     new.replace(path)
 
 
-def report(comparison: Comparison, planned: Sequence[Run], otherwise: Sequence[Run], done: Results) -> None:
+def time_steps(comparison: Comparison, planned: Sequence[Run], path: Path) -> None:
+    """Write the seconds of a step of each method and size; what is known is left out."""
+    machine = f"{cpu_name()}{', bfloat16' if comparison.bf16 else ''}, torch {torch.__version__}"
+    timed = json.loads(path.read_text()) if path.exists() else {"machine": machine, "seconds": {}}
+    if timed["machine"] != machine:
+        raise ModtfError(f"the seconds in {path} are of another machine ({timed['machine']}); remove that file")
+    for name, run in {run.step: run for run in planned}.items():
+        if name not in timed["seconds"]:
+            timed["seconds"][name] = round(comparison.seconds(run), 3)
+            write_whole(path, json.dumps(timed, indent=1) + "\n")
+            print(f"{name}: {timed['seconds'][name]:.2f} s a step", flush=True)
+
+
+def report(
+    comparison: Comparison, planned: Sequence[Run], otherwise: Sequence[Run], done: Results, timed: dict[str, Any]
+) -> None:
     """Write versus.json, and the table in the README and the model card."""
     wanted = [Run("untrained", "", 0, 0), *(comparison.with_rate(run, done) for run in planned)]
     results = [done[run] for run in wanted if run in done]
@@ -975,9 +1026,9 @@ def report(comparison: Comparison, planned: Sequence[Run], otherwise: Sequence[R
         "original": comparison.original_fingerprint,
         "of": len(wanted), "done": len(results), "examples": len(comparison.test), "draws": DRAWS,
         "unit_operations": UNITS[comparison.model],
-        "megabytes": comparison.megabytes(),
+        "megabytes": comparison.megabytes(), "timed_on": timed.get("machine", ""),
         "sizes": {name: assembly.to_json() for name, assembly in comparison.sizes.items()},
-        "rows": scored(comparison, results),
+        "rows": scored(comparison, results, timed.get("seconds")),
         "sweep": [
             {"method": run.method, "size": run.size, "cost": run.cost, "rate": run.rate} | comparison.on_dev(done[run])
             for run in sorted(trials, key=lambda run: (list(METHODS).index(run.method), run.size, run.cost, run.rate))

@@ -138,8 +138,7 @@ _METHODS: dict[str, dict[str, Any]] = {
     "SFT, alternating layers": {"color": "#b8860b", "symbol": "triangle-down", "dash": "dash"},
     "SFT, all weights": {"color": "#e07b1a", "symbol": "triangle-up-open", "dash": "dot"},
     "Theseus": {"color": "#8a8a8a", "symbol": "x", "dash": "dot"},
-    "LayerDrop": {"color": "#6a5acd", "symbol": "cross", "dash": "dot"},
-    "LayerDrop, 0.8": {"color": "#6a5acd", "symbol": "cross-open", "dash": "dash"},
+    "LayerDrop": {"color": "#6a5acd", "symbol": "cross", "dash": "dash"},
     "kit": {"color": _HERE, "symbol": "circle", "dash": "solid"},
 }
 _ACCOUNTS = {"total": "together as much as the kit", "cost": "each as much as the kit"}
