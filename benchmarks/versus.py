@@ -210,7 +210,7 @@ class Run:
 
     @property
     def step(self) -> str:
-        """The name of what a step of it is: the same at any cost, seed and learning rate."""
+        """The name of its steps, which are the same at any cost, seed and learning rate."""
         return replace(self, cost=0, seed=0, rate=1).name
 
     @classmethod
@@ -827,8 +827,8 @@ def _grid_of(metric: Metric, rows: Sequence[dict[str, Any]], made: dict[str, Any
 
     def add(name: str, cost: str, found: dict[str, dict[str, Any]], account: str = "", minutes: str = "") -> None:
         scores = {f"{size} ({shape})": _cell(found.get(size), account, metric.key) for size, shape in sizes.items()}
-        timed = {"minutes": minutes} if made["timed_on"] else {}
-        lines.append({"": name, "cost (TFLOP)": cost, **timed, **scores})
+        known = {"minutes": minutes} if made["timed_on"] else {}
+        lines.append({"": name, "cost (TFLOP)": cost, **known, **scores})
 
     whole = next((row for row in rows if (row["method"], row["size"]) == ("untrained", "1x")), None)
     if whole:
@@ -841,7 +841,8 @@ def _grid_of(metric: Metric, rows: Sequence[dict[str, Any]], made: dict[str, Any
                 continue
             times = "" if method.for_all else f"{len(assemblies)} × "
             cost = f"{times}{next(iter(found.values()))['cost'] * tera:,.4g}"
-            minutes = f"{times}{np.mean([row['minutes'] for row in found.values()]):.0f}" if made["timed_on"] else ""
+            timed = [row["minutes"] for row in found.values() if "minutes" in row]
+            minutes = f"{times}{np.mean(timed):.0f}" if timed else ""
             if name == "kit" and whole:
                 found["1x"] = whole  # it has the original's weights
             # What trains once has all sizes for its cost, so both accounts are one.

@@ -410,9 +410,12 @@ def _train_kit(arguments: Sequence[str]) -> None:
         )
         written = read_pairs(path)
     if options.faultless and task.faultless is not None:
+        before = sum(len(example.references) for example in (*examples, *written))
         examples, written = (without_faults(texts, task.faultless) for texts in (examples, written))
-        if not examples and not written:
-            raise ModtfError("no text is without faults; leave out --faultless")
+        kept = sum(len(example.references) for example in (*examples, *written))
+        if not kept:
+            raise ModtfError(f"none of the {before:,} texts is without faults; leave out --faultless")
+        print(f"{kept:,} of {before:,} texts are without faults")
     if written:
         examples = with_texts_of_the_original(examples, written)
     if options.dropout is not None:

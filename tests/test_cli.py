@@ -305,7 +305,9 @@ def test_another_optimizer_trains_alone(what: str, data: Path, original: Path, t
     assert json.loads((tmp_path / "training.json").read_text())["batch_size"] == 8
 
 
-def test_texts_with_faults_are_left_out(asked: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_texts_with_faults_are_left_out(
+    asked: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """People's, and the original's: here those of the bundled kit."""
     written = ("--pairs", "4000", "--begin-with", str(bundled("pocket")))
     counts = []
@@ -313,6 +315,7 @@ def test_texts_with_faults_are_left_out(asked: Callable[..., dict[str, Any]], tm
         examples = asked(*KIT, *source, "--faultless")["examples"]
         assert all(not check(parse_mr(one.source), text).errors for one in examples for text in one.references)
         counts.append(sum(len(one.references) for one in examples))
+        assert f"{counts[-1]:,} of " in capsys.readouterr().out
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
     people, original, both = counts
     assert 100 < people < 200 and 2000 < original < 4000 and both == people + original

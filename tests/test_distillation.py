@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch.nn import functional
 
 from modtf import distillation
 from modtf.distillation import attention_loss, hidden_loss, labels_loss, logits_loss
@@ -166,6 +167,18 @@ def test_large_logits_are_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> No
     assert max(calls) == 2 and sum(calls) == int(keep.sum())
     torch.testing.assert_close(pieces, whole)
     torch.testing.assert_close(torch.autograd.grad(pieces, student)[0], gradient)
+
+
+def test_labels_are_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the pieces has no token that counts; the mean is over those of all others."""
+    student = logits(0)[0].requires_grad_(True)
+    labels = torch.zeros(KEEP.shape, dtype=torch.long).masked_fill(~KEEP, -100)
+    labels.flatten()[2:4] = -100
+    whole = functional.cross_entropy(student.flatten(0, 1), labels.flatten(), ignore_index=-100)
+    monkeypatch.setattr(distillation, "_PIECE", 2 * student.shape[-1] + 1)  # two tokens a piece
+    pieces = labels_loss(student, labels)
+    torch.testing.assert_close(pieces, whole)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, student)[0] for loss in (pieces, whole)))
 
 
 def test_hidden_by_hand() -> None:

@@ -173,7 +173,7 @@ def _train(trainer: Seq2SeqTrainer, batch_size: int) -> bool:
         "processes": args.world_size,
         "threads": torch.get_num_threads(),
         "bf16": args.bf16,
-        "seconds": round(seconds * steps / max(1, run)),
+        "seconds": round(seconds * steps / max(1, run), 1),
     }
     (Path(args.output_dir) / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     return True
