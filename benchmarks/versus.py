@@ -53,7 +53,7 @@ import tempfile
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -105,6 +105,8 @@ FEWER = ("2x", "6x", "fast")
 COUNTED, COUNTED_TEXTS, COUNTED_EXAMPLES = 100, (4, 16), 20_000
 #: Draws of assemblies over a training, whose mean counts.
 COUNTED_DRAWS = 2000
+#: Marks the scores of trainings for which the rule still asks for other learning rates.
+UNSETTLED = "°"
 #: Steps of each method and size whose seconds are measured.
 TIMED = 60
 #: Steps whose assemblies the fingerprint of a training holds.
@@ -581,9 +583,10 @@ class Comparison:
             known, factor = best_of(self.tried(nearest, done)), 0.5 if trial.cost > self.budgets[0] else 2.0
         return [self.trial(run, rate) for rate in rates_to_try(self.tried(run, done), known, factor)]
 
-    def with_rate(self, run: Run, done: Results) -> Run | None:
-        """The run at its best learning rate; None until that is known."""
-        return None if self.trials(run, done) else replace(run, rate=best_of(self.tried(run, done)))
+    def with_rate(self, run: Run, done: Results, *, settled: bool = True) -> Run | None:
+        """The run at its best learning rate; None until that is known, or, if not ``settled``, until one was tried."""
+        tried = self.tried(run, done) or self.tried(replace(run, cost=self.budgets[0]), done)
+        return replace(run, rate=best_of(tried)) if tried and not (settled and self.trials(run, done)) else None
 
     def open(self, planned: Sequence[Run], done: Results) -> list[Run]:
         """What is to be trained now, the costliest first, since others may work beside this script."""
@@ -763,9 +766,14 @@ def scatter_of_seeds(groups: Sequence[Sequence[dict[str, np.ndarray]]]) -> dict[
 
 
 def scored(
-    comparison: Comparison, results: Sequence[dict[str, Any]], seconds: dict[str, float] | None = None
+    comparison: Comparison,
+    results: Sequence[dict[str, Any]],
+    seconds: dict[str, float] | None = None,
+    unsettled: Collection[Run] = (),
 ) -> list[dict[str, Any]]:
     """A row for each training and size, with its scores, and its minutes where the ``seconds`` of a step are known.
+
+    Those are marked whose learning rate is ``unsettled``: others are still to be tried.
 
     The first seed's row also has the mean of all seeds, and its distance from the kit's at equal total and at equal each:
     the difference, the kit's share of this BLEU in percent, and their 95 % intervals. ``total`` is the cost of having all
@@ -778,7 +786,7 @@ def scored(
         trainings = 1 if EVERYTHING[run.method].for_all else len(comparison.sizes)
         for size, texts in result["texts"].items():
             row = {**asdict(run), "size": size, "total": run.cost * trainings}
-            row |= {name: result[name] for name in ("steps", "device")}
+            row |= {name: result[name] for name in ("steps", "device")} | {"settled": run not in unsettled}
             if seconds and run.step in seconds:
                 row["minutes"] = round(result["steps"] * seconds[run.step] / 60, 1)
             for split, examples in (("dev", comparison.dev), ("test", test)):
@@ -813,7 +821,9 @@ def markdown(made: dict[str, Any], metrics: Sequence[Metric]) -> str:
         f"{of['students']:.0f}, or {of['students_sharing']:.0f} where they share what they did not train."
     )
     minutes = f" Minutes are those of one thread: {made['timed_on']}." if made["timed_on"] else ""
-    return "\n\n".join([*(_grid_of(metric, rows, made) for metric in shown), weights + minutes]) + "\n"
+    grids = [_grid_of(metric, rows, made) for metric in shown]
+    marked = f" {UNSETTLED}: not all learning rates were tried yet." if UNSETTLED in "".join(grids) else ""
+    return "\n\n".join([*grids, weights + minutes + marked]) + "\n"
 
 
 def _grid_of(metric: Metric, rows: Sequence[dict[str, Any]], made: dict[str, Any]) -> str:
@@ -857,15 +867,16 @@ def _cell(row: dict[str, Any] | None, account: str, key: str) -> str:
     """A score and its distance from the kit's, in bold where that is more than inputs and seeds explain."""
     if row is None:
         return ""
+    score = f"{row['mean'][key]:.1f}{'' if row['settled'] else UNSETTLED}"
     difference = row.get(account)
     if difference is None:
-        return f"{row['mean'][key]:.1f}"
+        return score
     if account == "equal_each" and key == "bleu" and "share" in difference:
         low, high = difference["share_interval"]
-        return f"{row['mean'][key]:.1f} ({difference['share']:.0f} %, {low:.0f} to {high:.0f})"
+        return f"{score} ({difference['share']:.0f} %, {low:.0f} to {high:.0f})"
     low, high = difference[f"{key}_interval"]
     words = f"{difference[key]:+.1f}, {low:+.1f} to {high:+.1f}"
-    return f"{row['mean'][key]:.1f} ({f'**{words}**' if low > 0 or high < 0 else words})"
+    return f"{score} ({f'**{words}**' if low > 0 or high < 0 else words})"
 
 
 def main() -> None:
@@ -1016,8 +1027,10 @@ def report(
     comparison: Comparison, planned: Sequence[Run], otherwise: Sequence[Run], done: Results, timed: dict[str, Any]
 ) -> None:
     """Write versus.json, and the table in the README and the model card."""
-    wanted = [Run("untrained", "", 0, 0), *(comparison.with_rate(run, done) for run in planned)]
+    rated = [(run, comparison.with_rate(run, done, settled=False)) for run in planned]
+    wanted = [Run("untrained", "", 0, 0), *(at_rate for _, at_rate in rated)]
     results = [done[run] for run in wanted if run in done]
+    unsettled = [at_rate for run, at_rate in rated if at_rate and comparison.trials(run, done)]
     kits = [result for result in results if result["method"] == "kit"]
     changed = [done[run] for run in (comparison.with_rate(run, done) for run in otherwise) if run in done]
     trained = METHODS.keys() - {"untrained"}
@@ -1029,7 +1042,7 @@ def report(
         "unit_operations": UNITS[comparison.model],
         "megabytes": comparison.megabytes(), "timed_on": timed.get("machine", ""),
         "sizes": {name: assembly.to_json() for name, assembly in comparison.sizes.items()},
-        "rows": scored(comparison, results, timed.get("seconds")),
+        "rows": scored(comparison, results, timed.get("seconds"), unsettled),
         "sweep": [
             {"method": run.method, "size": run.size, "cost": run.cost, "rate": run.rate} | comparison.on_dev(done[run])
             for run in sorted(trials, key=lambda run: (list(METHODS).index(run.method), run.size, run.cost, run.rate))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import shutil
 import sys
@@ -135,6 +136,15 @@ def test_every_method_is_trained_and_compared_with_the_kit(
     assert not list((tmp_path / "build").rglob("result.json"))
     assert json.loads((tmp_path / "data" / "translator" / "versus.json").read_text()) == made
 
+    assert script.UNSETTLED not in (tmp_path / "README.md").read_text()
+    monkeypatch.setattr(script, "FIRST_RATES", (1.0, 2.0))
+    monkeypatch.setattr(script, "RATE_LIMITS", (1.0, 2.0))
+    script.main()
+    rows = json.loads((tmp_path / "data" / "translator" / "versus.json").read_text())["rows"]
+    assert len(rows) == len(made["rows"]) and all(row["settled"] == (row["method"] == "untrained") for row in rows)
+    *table, marked = [line for line in (tmp_path / "README.md").read_text().splitlines() if script.UNSETTLED in line]
+    assert len(table) == 2 * len(methods) and "not all learning rates" in marked
+
 
 def test_the_plan_has_the_students_that_it_says(script: ModuleType) -> None:
     sizes = script.sizes_of(modtf.load("translator").mapping)
@@ -255,6 +265,9 @@ def test_each_training_has_the_best_learning_rate_of_its_size(
     monkeypatch.setattr(comparison, "on_dev", lambda result: result)
     rates = {size: comparison.with_rate(script.Run("KD", size, 4, 1), done) for size in comparison.sizes}
     assert {size: run and run.rate for size, run in rates.items()} == {"2x": 4, "3x": 4, "6x": 1, "fast": None}
+    reported = functools.partial(comparison.with_rate, done=done, settled=False)
+    assert reported(script.Run("KD", "fast", 4, 1)) is None, "none was tried"
+    assert reported(script.Run("KD", "2x", 16, 0)).rate == 4, "none was tried at this budget"
     assert comparison.with_rate(script.Run("logits alone", "", 4, 0), done).rate == 1, "the kit's"
     assert comparison.trials(script.Run("logits alone", "", 16, 0), done) == [script.Run("kit", "", 16, 0, 0.5)]
     done[script.Run("kit", "", 16, 0, 0.5)] = {"bleu": 6}
