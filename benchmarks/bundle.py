@@ -3,8 +3,9 @@
     python benchmarks/bundle.py pocket --original build/plain build/original --kit build/kit
 
 Each training is given by its folders, one for each of its parts; the last folder of --kit holds the kit.
-pairs.jsonl gets at most 4,000 of the original's texts. evaluation.jsonl is the kit's own; a kit whose task cannot draw
-inputs has none, and 400 sources of the test split take its place, with all their references.
+pairs.jsonl gets at most 4,000 of the texts that the original wrote for the kit's first part. evaluation.jsonl is that
+part's, too; a kit whose task cannot draw inputs has none, and 400 sources of the test split take its place, with all
+their references.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ def main() -> None:
 
 def bundle(folder: Path, originals: Sequence[Path], kits: Sequence[Path], data: str | None = None) -> None:
     """Read and check everything first, then write ``folder``."""
-    kit = kits[-1]
-    modular = modtf.load(kit)
+    first = kits[0]
+    modular = modtf.load(kits[-1])
     task = task_named(modular.task)
-    pairs = spread((kit / "pairs.jsonl").read_text(encoding="utf-8").strip().split("\n"), PAIRS)
-    if (kit / "evaluation.jsonl").is_file():
-        examples = read_pairs(kit / "evaluation.jsonl")
+    pairs = spread((first / "pairs.jsonl").read_text(encoding="utf-8").strip().split("\n"), PAIRS)
+    if (first / "evaluation.jsonl").is_file():
+        examples = read_pairs(first / "evaluation.jsonl")
     else:
         examples = spread(task.read_data(data or data_folder(task), task.test_split), EVALUATION)
     training = {

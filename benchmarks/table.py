@@ -8,8 +8,9 @@ compare times of this run only: models and engines take turns on each sentence, 
 machine.
 
 --speed-only keeps the quality in data/<model>/table.json and measures everything else anew: for other code or another
-machine, but the same weights. --ctranslate2 also times that compiled engine, to show what is possible without Python
-between the tokens.
+machine, but the same weights. --quality-only keeps everything else, which is a matter of how many layers there are: for
+other weights, where this machine is not quiet enough for times. --ctranslate2 also times that compiled engine, to show
+what is possible without Python between the tokens.
 """
 
 from __future__ import annotations
@@ -54,6 +55,11 @@ ROOT = Path(__file__).parent.parent
 TOKENS = 32
 RATIOS = (1, 1.09, 1.33, 1.5, 2, 3, 4, 6)
 BATCH = 32
+#: What :func:`latencies` and :func:`sizes` measure of an assembly.
+COSTS = (
+    "latency_ms", "speed_up", "batch_latency_ms", "batch_speed_up", "generate", "ctranslate2", "parameters",
+    "parameters_without_embeddings", "assemble_ms", "peak_memory_mb",
+)  # fmt: skip
 #: Precisions in which CTranslate2 computes, and the number of inputs for which its texts are compared with ours.
 PRECISIONS = ("float32", "int8")
 COMPARED = 100
@@ -89,10 +95,16 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=40, help="number of sentences that time the latency of one")
     parser.add_argument("--batches", type=int, default=5, help="number of runs that time the latency of a batch")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
+    keep = parser.add_mutually_exclusive_group()
+    keep.add_argument(
         "--speed-only",
         action="store_true",
         help="keep the quality in data/<model>/table.json, which must be of the same weights",
+    )
+    keep.add_argument(
+        "--quality-only",
+        action="store_true",
+        help="keep times and memory in data/<model>/table.json, which must have assemblies of as many layers",
     )
     parser.add_argument("--ctranslate2", action="store_true", help="time CTranslate2, too; it must be installed")
     parser.add_argument(
@@ -116,6 +128,9 @@ def main() -> None:
     known = None
     if options.speed_only:  # refused here, not after hours of measuring
         known = known_rows(folder / "table.json", wanted, task.metrics)
+    timed = None
+    if options.quality_only:
+        timed = known_costs(folder / "table.json", chosen, options.threads, options.ctranslate2)
     examples = task.read_data(options.data or data_folder(task), task.test_split)
     sources = [example.source for example in examples]
 
@@ -126,11 +141,13 @@ def main() -> None:
     same = {
         assembly: same_texts(modular, assembly, compiled[assembly], spread(sources, COMPARED)) for assembly in compiled
     }
-    costs = latencies(modular, chosen, sources, options.sentences, options.batches, compiled)
+    costs = timed or latencies(modular, chosen, sources, options.sentences, options.batches, compiled)
     for assembly in chosen:
         for precision, share in same.get(assembly, {}).items():
             costs[assembly]["ctranslate2"][precision]["same_text"] = share
-        costs[assembly] |= sizes(modular, assembly, spread(sources, BATCH)) | {"bundled": likeness[assembly]}
+        if not timed:
+            costs[assembly] |= sizes(modular, assembly, spread(sources, BATCH))
+        costs[assembly] |= {"bundled": likeness[assembly]}
         print(f"{assembly.shape}: {costs[assembly]}", flush=True)
     rows, count = known or (measure_rows(modular, wanted, examples), len(examples))
     for row in rows:
@@ -138,12 +155,18 @@ def main() -> None:
             row |= costs[Assembly.from_json(row["assembly"])]
 
     training = folder / "training.json"
+    about = {
+        "machine": f"{cpu_name()}, torch {torch.__version__}, transformers {transformers.__version__}",
+        "engine": LOOP, **({"ctranslate2": version("ctranslate2")} if compiled else {}),
+        "threads": options.threads,
+    }  # fmt: skip
+    if timed:
+        before = json.loads((folder / "table.json").read_text(encoding="utf-8"))
+        about = {name: before[name] for name in (*about, "ctranslate2") if name in before}
     table = {
         "made_by": "benchmarks/table.py",
         "banks": fingerprint_of(modular.bank_weights(), torch.float16),
-        "machine": f"{cpu_name()}, torch {torch.__version__}, transformers {transformers.__version__}",
-        "engine": LOOP, **({"ctranslate2": version("ctranslate2")} if compiled else {}),
-        "threads": options.threads, "examples": count, "rows": rows,
+        **about, "examples": count, "rows": rows,
         "training": json.loads(training.read_text()) if training.exists() else {},
     }  # fmt: skip
     (options.output or folder / "table.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
@@ -243,6 +266,24 @@ def known_rows(path: Path, wanted: Wanted, metrics: Sequence[Metric]) -> tuple[l
 
 
 # -- speed -------------------------------------------------------------------------------------------------------------
+
+
+def known_costs(
+    path: Path, chosen: Sequence[Assembly], threads: int, ctranslate2: bool
+) -> dict[Assembly, dict[str, Any]]:
+    """Times, sizes and memory from a table: of the same assembly, or else one of as many layers, with any weights."""
+    if not path.exists():
+        raise ModtfError(f"{path} is missing, so no times are known; measure them, too: leave out --quality-only")
+    table = json.loads(path.read_text(encoding="utf-8"))
+    rows = {Assembly.from_json(row["assembly"]): row for row in table["rows"] if row["trained"]}
+    by_shape = {assembly.shape: row for assembly, row in rows.items()}
+    if missing := sorted({assembly.shape for assembly in chosen} - by_shape.keys()):
+        raise ModtfError(f"{path} has no assembly of {', '.join(missing)} layers; leave out --quality-only")
+    if table["threads"] != threads or ("ctranslate2" in table) != ctranslate2:
+        its = f"--threads {table['threads']}{' --ctranslate2' if 'ctranslate2' in table else ''}"
+        raise ModtfError(f"{path} was measured otherwise; with --quality-only give {its}")
+    of = {assembly: rows.get(assembly, by_shape[assembly.shape]) for assembly in chosen}
+    return {assembly: {name: copy.deepcopy(row[name]) for name in COSTS if name in row} for assembly, row in of.items()}
 
 
 def latencies(

@@ -460,7 +460,8 @@ def _texts_of_the_original(
     count = count if task.draw is not None else min(count, len(examples))
     written = earlier / path.name if first and earlier is not None and not path.is_file() else None
     # If they are more or fewer, the original writes anew: a bundled kit comes with a few of its texts only.
-    if earlier is not None and written is not None and written.is_file() and len(read_pairs(written)) == count:
+    known = read_pairs(written) if written is not None and written.is_file() else []
+    if earlier is not None and sum(len(example.references) for example in known) == count:
         output.mkdir(parents=True, exist_ok=True)
         for name in ("evaluation", "pairs"):
             if (earlier / f"{name}.jsonl").is_file():

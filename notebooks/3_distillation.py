@@ -583,10 +583,10 @@ notebook.play(
 # Read the bars with the noise in mind: in notebook 2, the same schedule with another seed changed the slot errors of 2x by a point or two, those of 6x by up to sixteen. Then this is left:
 #
 # - **Hidden states or maps without a word about tokens teach nobody to write**, at least in 400 steps. They say how to think, but not what to say.
-# - With labels or logits, 2x ends with 5.5 to 9.4 % slot errors. Those with labels were ahead of those without, by about as much as a seed changes; the pair that `pocket`'s kit was trained with, logits and hidden states, is
+# - With labels or logits, 2x ends with 5.5 to 9.4 % slot errors. Those with labels were ahead of those without, by about as much as a seed changes; the pair that `pocket`'s kit mostly learned from, logits and hidden states, is
 #   the last of the twelve at 2x and among the first at 6x. Single runs of 400 steps cannot say which is best.
-# - `pocket`'s kit was trained with logits and a light hand of hidden states (0.2), because trials for *one* size, at equal steps, had fewer slot errors so ([benchmarks/LOG.md](../benchmarks/LOG.md)), and because
-#   it asks for little: attention maps exist only with eager attention, which is slow for long texts.
+# - `pocket`'s kit was first trained with logits and a light hand of hidden states (0.2), because trials for *one* size, at equal steps, had fewer slot errors so ([benchmarks/LOG.md](../benchmarks/LOG.md)), and because
+#   it asks for little: attention maps exist only with eager attention, which is slow for long texts. In a short last part it learned from labels and logits, on those of the original's texts that have no slot errors.
 #
 # > **In the paper** (abstract): attention *and* hidden states are distilled, on other models and tasks. Our short runs are no verdict on that.
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 4 · Assembly
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/4_assembly.ipynb) · runs in 0.5 minute on two CPU cores · about 30 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/4_assembly.ipynb) · runs in 1 minute on two CPU cores · about 30 minutes to work through
 #
 # [← 3 · Distillation](3_distillation.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [5 · Quality and speed →](5_quality_and_speed.ipynb)
 # <!-- end of header -->
@@ -49,7 +49,7 @@ from modtf.views.figures import described, paths_figure, quality_curve
 torch.set_num_threads(1)
 modular = modtf.load("pocket")
 mapping = modular.mapping
-facts = "name[The Plough], eatType[pub], food[Chinese], priceRange[cheap], customer rating[5 out of 5], area[city centre], near[Café Rouge]"
+facts = "name[The Plough], eatType[pub], food[Italian], priceRange[more than £30], customer rating[average], area[city centre], familyFriendly[yes], near[Café Rouge]"
 
 # %% [markdown]
 # ## A model in milliseconds

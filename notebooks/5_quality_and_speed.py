@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 5 · Quality and speed
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/5_quality_and_speed.ipynb) · runs in 1 minute on two CPU cores · about 45 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/5_quality_and_speed.ipynb) · runs in 1.5 minutes on two CPU cores · about 50 minutes to work through
 #
 # [← 4 · Assembly](4_assembly.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [6 · Your own model →](6_your_own_model.ipynb)
 # <!-- end of header -->
@@ -12,6 +12,7 @@
 # - say what a slot error is, and why BLEU alone cannot tell a true text from a false one;
 # - read a table of quality and speed: what each column can say, and what it cannot;
 # - tell a difference from noise, with a bootstrap;
+# - say when one kit is worth its training, and when a student of one size is;
 # - measure time so that another person would find the same.
 #
 # **You need** to know what a path, an assembly and a ratio are ([notebook 1](1_layer_mapping.ipynb)). Nothing else of the course is needed.
@@ -77,7 +78,7 @@ def chips(mr: dict[str, str], text: str) -> str:
     return " · ".join(said + [f"{sign} {slot} {fault}" for sign, fault in faults.items() for slot in getattr(report, fault)])
 
 
-for number in (2, 12, 24):
+for number in (2, 36, 94):
     print(sources[number])
     for ratio in (1, 6):
         text = modular.generate(sources[number], ratio=ratio)
@@ -85,8 +86,8 @@ for number in (2, 12, 24):
     print()
 
 # %% [markdown]
-# Read alone, the first text at 6x looks perfect. Only the input shows that the price is missing. The second says that there is a rating, but not which; the third says the price
-# twice.
+# Read alone, each of the texts at 6x looks perfect. Only the input shows that the first leaves out the price and the third that children are welcome, and that the second has made its price
+# up.
 #
 # The **slot error rate** (SER) counts this over many texts:
 #
@@ -224,12 +225,13 @@ for name, scores in sorted(likeness.items(), key=lambda item: -item[1].bleu):
 
 # %%
 kinds = ("missed", "wrong", "repeated", "added")
-for name, texts in {"1x": own, "6x": written["6x"], "1x, turned around": spoiled["1x, turned around"]}.items():
+for name, texts in {"1x": own, "2x": written["2x"], "6x": written["6x"], "1x, turned around": spoiled["1x, turned around"]}.items():
     reports = [check(mr, text) for mr, text in zip(mrs, texts, strict=True)]
     print(f"{name:18}", "   ".join(f"{kind} {sum(len(getattr(report, kind)) for report in reports):3}" for kind in kinds))
 
 # %% [markdown]
-# Compression makes this model forget more, and now and then repeat itself. It hardly makes it lie.
+# 1x, 2x and 6x forget, and hardly ever lie. And 6x forgets less than the original that taught it! That is not what compression does: in the last part of its training the kit learned only from those of the original's texts that say everything. What compression does shows between 2x and 6x, which have
+# no original layers left: the smaller one forgets more.
 #
 # ## The same with people's texts
 #
@@ -289,7 +291,7 @@ figure.update_xaxes(title="slot error rate (%), better to the left", range=[0, 2
 figure.update_yaxes(title="BLEU, better upwards", range=[49, 69])
 described(
     figure,
-    "BLEU over slot error rate. All assemblies of pocket from 1x to 6x and both published systems lie in a narrow band of BLEU, at 1 to 5 % slot errors. "
+    "BLEU over slot error rate. All assemblies of pocket from 1x to 6x and both published systems lie in a narrow band of BLEU, at less than 5 % slot errors. "
     "In the same band of BLEU, but at 13 and 14 % slot errors, lie the models that never say the food or the family friendliness.",
     margin={"l": 60, "r": 20, "t": 50, "b": 90},
 )
@@ -341,7 +343,7 @@ print(
 )
 
 # %% [markdown]
-# If BLEU were all we had, the smallest model would be the best. The SER says what happened: it stays where it is down to three decoder layers, and doubles with two.
+# If BLEU were all we had, all sizes would be the same. The SER tells them apart: it falls to a fifth of the original's and comes back. Two things meet here. Modules learned last from texts without a slot error, so the SER falls as they take the place of original layers; and a decoder of few layers has less and less room.
 # What the columns can say, and what they cannot:
 #
 # | column | what it can say | what it cannot |
@@ -408,19 +410,18 @@ print(pd.DataFrame(numbers).to_string(index=False))
 # 8-8 have sixteen layers each: compare their speeds. The decoder runs once for each token, the encoder once for each text.
 #
 # ### Exercise 5.2
-# Choose for somebody who wants speed, but at most `points` more SER than the original: of the rows given, return the one with the largest `speed_up` whose
-# `ser` is at most `points` above that of the row with ratio 1.
+# Choose for somebody who wants speed, but an SER of at most `limit` percent: of the rows given that are good enough, return the one with the largest `speed_up`.
 
 
 # %% tags=["exercise"]
-def fastest(rows: list[dict], points: float = 1.0) -> dict:
+def fastest(rows: list[dict], limit: float = 1.0) -> dict:
     return None  # your code in place of this line
 
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# First find the original's `ser`, then keep the rows that are good enough, then take the fastest of them.
+# First keep the rows that are good enough, then take the fastest of them.
 # </details>
 #
 # <details><summary>Hint 2</summary>
@@ -431,8 +432,7 @@ def fastest(rows: list[dict], points: float = 1.0) -> dict:
 # <details><summary>Solution</summary>
 #
 # ```python
-# def fastest(rows: list[dict], points: float = 1.0) -> dict:
-#     (limit,) = {row["ser"] + points for row in rows if row["ratio"] == 1}
+# def fastest(rows: list[dict], limit: float = 1.0) -> dict:
 #     return max((row for row in rows if row["ser"] <= limit), key=lambda row: row["speed_up"])
 # ```
 # </details>
@@ -442,17 +442,11 @@ with notebook.check("5.2"):
     assert fastest(trained) is not None, "fastest(trained) gives nothing back yet"
     chosen = fastest(trained)
     assert chosen in trained, f"give back a whole row of the table, not {chosen!r}"
-    assert chosen["ser"] <= trained[0]["ser"] + 1, (
-        f"{chosen['layers']} has {chosen['ser']} % slot errors, more than a point above {trained[0]['ser']} %"
-    )
+    assert chosen["ser"] <= 1, f"{chosen['layers']} has {chosen['ser']} % slot errors; at most 1 % are allowed"
     assert chosen["layers"] == "3-3", (
         f"{chosen['layers']} is good enough, but another row is good enough and faster than {chosen['speed_up']}x"
     )
-    assert fastest(trained, points=3)["layers"] == "2-2", "three points more are allowed now: a smaller one will do. Is `points` used?"
-    worse = [dict(row, ser=row["ser"] + 10) for row in trained]
-    assert fastest(worse)["layers"] == "3-3", (
-        "with 10 points more for all rows, the original's too, the choice should stay: compare with the original's row"
-    )
+    assert fastest(trained, limit=2)["layers"] == "2-2", "2 % are allowed now: a smaller one will do. Is `limit` used?"
 
 # %% [markdown]
 # ## Two yardsticks called BLEU
@@ -475,7 +469,7 @@ yardsticks = [
 print(pd.DataFrame(yardsticks).to_string(index=False))
 
 # %% [markdown]
-# Against people, nothing happens. Against the original, even the mildest assembly (11-11) loses a lot: it says the same (see its SER) in another way. So numbers of the two
+# Against people, nothing happens. Against the original, even the mildest assembly (11-11) loses a lot: it says what there is to say (see its SER) in another way. So numbers of the two
 # columns cannot be compared, and a drop in the second says "different", not "worse". The two SERs differ because the inputs do: the bundled ones are drawn
 # at random. Measure it yourself:
 
@@ -498,7 +492,7 @@ print(
 # %% [markdown]
 # ## How much of it is noise?
 #
-# The SER at 6x is higher than at 1x. With 300 *other* inputs it would be another number: how much another? We have no other inputs, but we can play it. Draw 300 of our 300
+# The SER at 6x is lower than at 1x. With 300 *other* inputs it would be another number: how much another? We have no other inputs, but we can play it. Draw 300 of our 300
 # inputs **with replacement** (some come twice, some not at all), compute the difference again, and do that 2,000 times. This is the *bootstrap*; the middle
 # 95 % of what comes out are an interval. Both models meet the same inputs in each draw, so that a hard input is hard for both.
 
@@ -525,7 +519,7 @@ def draw_intervals(inputs: int) -> go.Figure:
     )  # fmt: skip
     figure.add_vline(x=0, line={"color": "#888888", "dash": "dot"})
     figure.update_layout(template="plotly_white", title=f"SER, difference from the original: 95 % intervals, {inputs} inputs", height=320)
-    return figure.update_xaxes(title="points of SER", range=[-6, 8]).update_yaxes(autorange="reversed")
+    return figure.update_xaxes(title="points of SER", range=[-8, 6]).update_yaxes(autorange="reversed")
 
 
 def in_words(name: str, inputs: int = len(mrs)) -> str:
@@ -544,7 +538,7 @@ described(
 )
 
 # %% [markdown]
-# An interval that holds zero says: these inputs do not show a difference. That is not the same as "there is none". With fewer inputs even the loss at 6x drowns:
+# An interval that holds zero says: these inputs do not show a difference. That is not the same as "there is none". With fewer inputs even the gain at 6x drowns:
 
 # %%
 notebook.play(draw_intervals, inputs=widgets.SelectionSlider(options=[10, 30, 100, 300], value=30))
@@ -563,8 +557,7 @@ for row in published["against_1x"]:
     )
 
 # %% [markdown]
-# At 2x and 4x nothing is shown to have changed. At 6x both have: more slot errors, *and* a higher BLEU. What looked like a lucky number is no accident of the inputs; BLEU
-# prefers the model that forgets.
+# BLEU shows no difference at any of the three. The SER does: 2x and 4x make fewer slot errors than the original, and no accident of the inputs explains that. At 6x these inputs show no difference, in either score.
 #
 # The bootstrap is about the choice of *inputs* only. How different a second training would be, or another kind of inputs, it cannot say.
 #
@@ -626,6 +619,55 @@ for sentence, meaning in {
 
 # %% [markdown]
 # 2x gets both right. At 6x the first sentence is broken, and everybody sees it. The second one is flawless English that leaves out the point: only those who can read the German notice. A score counts both as words that do not match.
+#
+# ## One kit, or several students?
+#
+# At 6x the kit loses a tenth of its BLEU. Would a model of that size lose less if it were trained *alone*? `benchmarks/versus.py` trained both, kits and **students** of four sizes: from the same original, with the same optimizer, each with the best of the learning rates that were tried for it on dev (the largest budget has that of a smaller one). Four
+# students are four trainings, so there are two fair ways to compare:
+#
+# - **equal total**: the students share what the kit cost, a quarter for each;
+# - **equal each**: each student costs as much as the whole kit, and so the four cost four times as much.
+#
+# A step of a small model costs less than one of a large model, so cost is counted in floating-point operations, not in steps. (These kits were trained for the comparison, on people's texts alone; the bundled one is another.)
+#
+# **How many points of BLEU is a 6x student ahead of the kit, at a quarter of the kit's cost? And at all of it?** (A negative number: the kit is ahead.)
+
+# %%
+guess_total = None  # the student's BLEU less the kit's, where the student had a quarter of the kit's cost
+guess_each = None  # the same, where it had all of it
+
+# %% tags=["nbval-check-output"]
+from modtf.views.figures import versus_figure
+
+comparison = json.loads(bundled("translator/versus.json").read_text(encoding="utf-8"))
+of_runs = {(row["method"], row["size"], row["cost"]): row for row in comparison["rows"] if row["seed"] == 0}
+budget = sorted({cost for method, _, cost in of_runs if method == "kit"})[-2]  # the largest one that students had each
+costs = {"equal_total": budget / 4, "equal_each": budget}
+for (account, cost), guess in zip(costs.items(), (guess_total, guess_each), strict=True):
+    notebook.reveal(f"6x, SFT student less kit, BLEU, {account.replace('_', ' ')}", guess, of_runs["SFT", "6x", cost][account]["bleu"])
+
+# %%
+described(
+    versus_figure(comparison, TRANSLATION.metrics[0]),
+    "BLEU against the cost of training for the kit and seven other methods, in four sizes. At equal total cost the kit's line runs among the students', or above them where all cost little. Where each student costs as much "
+    "as the kit, the kit's line lies below all students'. LayerDrop's is below the kit's at 2x and above it at 6x and fast.",
+)
+
+# %% tags=["nbval-check-output"]
+print(f"SFT students less the kit of {budget * comparison['unit_operations'] / 1e12:.0f} TFLOP, BLEU (95 % interval):")
+for size in comparison["sizes"]:
+    for account, cost in costs.items():
+        if ("SFT", size, cost) in of_runs:
+            difference = of_runs["SFT", size, cost][account]
+            low, high = difference["bleu_interval"]
+            print(f"  {size:4} {account.replace('_', ' '):11} {difference['bleu']:+.1f} ({low:+.1f} to {high:+.1f})")
+
+# %% [markdown]
+# Each column is a size, `fast` being a full encoder with one decoder layer; the dotted line is the original. The methods: *SFT* trains the student on people's texts, *KD* on the original's logits and hidden states as well, *sequence-level KD* on texts that the original wrote; *Theseus* mixes the
+# student's modules with original layers as it trains, without a teacher. All of these train modules alone, as a kit does. *SFT, all weights* also trains embeddings and original layers; *LayerDrop* trains the whole original while it skips layers at random, and is cut to size afterwards.
+#
+# In the upper row the kit runs among the students that train modules alone: one training for all sizes is about as good as four that share its cost. In the lower row it falls behind, at 6x more than at 2x. So **a kit is the wrong choice for one size**: train that size alone, with all its weights. It pays
+# where many sizes are wanted beside the original itself, or where nobody knows yet which one: here four assemblies are compared, and the kit has 196.
 #
 # ## Measuring time
 #

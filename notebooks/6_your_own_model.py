@@ -446,7 +446,7 @@ print(pd.DataFrame(counted).round(1).to_string(index=False))
 # ## What it costs: time
 #
 # We write down once how both trainings are run. `ModularTrainingArguments` are `Seq2SeqTrainingArguments` with the method's own settings. The weights of the losses are
-# the defaults: those that `pocket`'s kit was trained with ([notebook 3](3_distillation.ipynb) is about them).
+# the defaults: those of the first part of `pocket`'s kit ([notebook 3](3_distillation.ipynb) is about them).
 #
 # > **In the paper**: attention maps and hidden states are distilled, in one training phase. How many steps and which learning rates it used, we do not know: ours are our
 # > choice.
@@ -840,7 +840,7 @@ else:
 # |---|---|---|
 # | one size falls into loops ("food food food …"), others do not | how often the schedule has drawn it: `trainer.schedule().draw(step)` | more steps first. Sharing one training between many sizes cost more steps, and nothing broke; a larger share of `whole` steps draws every whole-grain stack more often |
 # | all sizes lag behind, and the losses still fall | the learning rate: has it reached its end? | let it finish; the last third, with its falling rate, did much of the work |
-# | texts read well, but leave things out | which losses have weights | `labels_weight=0`, `logits_weight=1`: the original's probabilities say what the labels say, with less noise. A lighter hand on hidden states (0.2) was better than 1 |
+# | texts read well, but leave things out | the texts that it learned from: does the original leave things out, too? | a last part on the texts that have no faults, labels beside logits; `pocket`'s kit became more faithful so than its original at most sizes (`--faultless` of `modtf train kit` sifts texts, where the task can judge them) |
 # | small sizes write what the original should not have written | the original alone, on held-out data | a better original. Ours was over-fitted at first; dropout helped it |
 # | you initialise banks yourself, and they do not learn | from which layers | the *first* layer of each group, as `modularize` does; the last ones did not work |
 # | AdamW learns slowly | the loss after the same time | `modtf.training.optimizer.MuonWithAdamW` as `optimizers=(..., None)`: better for `pocket`, each step costs more |

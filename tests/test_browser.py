@@ -692,13 +692,13 @@ def test_assembly_runs_and_slides(run_all: Any) -> None:
     figure = run_all.locator(".modtf-curve iframe").content_frame.locator(".gtitle")
     text.wait_for()
     assert "2.00x, size_first: 6-6" in figure.text_content()
-    assert "cheap" in text.inner_text()
+    assert "£30" in text.inner_text()
     handle = run_all.locator(".widget-hslider:has(label:text-is('ratio'))").locator(".noUi-handle, .ui-slider-handle")
     handle.focus()
     for _ in range(12):
         handle.press("ArrowRight")
     figure.get_by_text("6.00x, size_first: 2-2").wait_for()
     run_all.wait_for_function(
-        "!document.querySelector('.widget-html .course-text').innerText.includes('cheap')"
+        "!document.querySelector('.widget-html .course-text').innerText.includes('£30')"
     )  # what 6x forgets
     assert text.inner_text().startswith("The Plough is a pub")

@@ -316,6 +316,9 @@ def test_texts_with_faults_are_left_out(
         assert all(not check(parse_mr(one.source), text).errors for one in examples for text in one.references)
         counts.append(sum(len(one.references) for one in examples))
         assert f"{counts[-1]:,} of " in capsys.readouterr().out
+        if written[0] in source:
+            used = (tmp_path / "run" / "pairs.jsonl").read_bytes()
+            assert used == bundled("pocket/pairs.jsonl").read_bytes(), "an input drawn twice has two texts"
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
     people, original, both = counts
     assert 100 < people < 200 and 2000 < original < 4000 and both == people + original

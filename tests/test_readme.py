@@ -57,6 +57,17 @@ def test_your_own_model(folder: Path) -> None:
     assert modtf.load(folder / "my-banks").mapping.encoder.granularities == (2,)
 
 
+def test_a_student_of_one_size_is_fine_tuned_as_any_model(make_model: object) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    line = re.findall(r"`(modularize\(original, \[2\], .*?)`", text)[0]
+    original = make_model("t5", 12, 12)  # type: ignore[operator]
+    student = eval(line, {"modularize": modtf.modularize, "original": original})
+    ids = torch.tensor([[5, 6, 1]])
+    student(input_ids=ids, labels=ids).loss.backward()
+    assert all(parameter.grad is not None for parameter in student.parameters())
+    assert (student.config.num_layers, student.config.num_decoder_layers) == (6, 2)
+
+
 def test_the_script_of_notebook_6_goes_on_where_it_was(folder: Path) -> None:
     text = (ROOT / "notebooks" / "6_your_own_model.py").read_text(encoding="utf-8")
     script = re.findall(r'# ```python\n(# """python train_kit.*?)# ```\n', text, re.DOTALL)[0]

@@ -251,6 +251,29 @@ def test_quality_of_other_assemblies_is_refused(
         script.known_rows(written / "data" / "small" / "table.json", wanted[:-1], task.metrics)
 
 
+def test_known_speeds_are_kept_without_old_quality(
+    script: ModuleType, task: Task, written: Path, wanted: list[Any], tmp_path: Path
+) -> None:
+    path = written / "data" / "small" / "table.json"
+    chosen = [assembly for _, _, assembly in wanted]
+    costs = script.known_costs(path, chosen, threads=1, ctranslate2=False)
+    rows = {row["layers"]: row for row in json.loads(path.read_text())["rows"] if row["trained"]}
+    for assembly, kept in costs.items():
+        assert {*SPEEDS, "generate", "assemble_ms", "parameters"} <= kept.keys() and not {
+            "bleu",
+            "bundled",
+        } & kept.keys()
+        assert kept.items() <= rows[assembly.shape].items()
+    for refused, words in (
+        ((tmp_path / "table.json", chosen, 1, False), "table.json is missing.*leave out --quality-only"),
+        ((path, [modtf.Assembly((6,) * 9, (1,))], 1, False), "has no assembly of 9-1 layers.*leave out --quality-only"),
+        ((path, chosen, 1, True), "measured otherwise; with --quality-only give --threads 1$"),
+        ((path, chosen, 2, False), "measured otherwise"),
+    ):
+        with pytest.raises(ModtfError, match=words):
+            script.known_costs(*refused)
+
+
 def test_the_page_reads_what_the_script_writes(task: Task, table: dict[str, Any], modular: modtf.ModularModel) -> None:
     for measured in table, json.loads(bundled(f"{task.model}/table.json").read_text()):
         here = next(row for row in measured["rows"] if row["trained"] and row["ratio"] > 1)
@@ -289,15 +312,16 @@ def test_ctranslate2_runs_the_same_model(script: ModuleType, task: Task, sources
 def test_a_bundle(task: Task, modular: modtf.ModularModel, data: Path, tmp_path: Path, parts: int) -> None:
     kit, folder = tmp_path / "kit", tmp_path / "bundle"
     modular.save_pretrained(kit, copy_original=True)
-    pairs = [(f"source {i}", f"text\u2028{i}") for i in range(8000)]
-    write_pairs(pairs, kit / "pairs.jsonl")
-    if task.draw:  # then the kit's training has drawn and written these
-        write_pairs([("a", "b")], kit / "evaluation.jsonl")
     originals = [tmp_path / f"original-{i}" for i in range(parts)]
     kits = [*(tmp_path / f"kit-{i}" for i in range(parts - 1)), kit]
     for made in (*originals, *kits):
         made.mkdir(exist_ok=True)
         (made / "training.json").write_text(json.dumps({"of": made.name}))
+        write_pairs([("another", "part's")], made / "pairs.jsonl")
+    pairs = [(f"source {i}", f"text\u2028{i}") for i in range(8000)]
+    write_pairs(pairs, kits[0] / "pairs.jsonl")
+    if task.draw:  # then the kit's training has drawn and written these
+        write_pairs([("a", "b")], kits[0] / "evaluation.jsonl")
     script = load_script("bundle")
     script.bundle(folder, originals, kits, str(data))
 

@@ -1,7 +1,8 @@
 """The bundled *pocket* model: a T5 of T5-base's depth that writes restaurant descriptions (E2E), at a laptop's width.
 
 Training, with what `make pocket` says: the original from random weights for 3,000 steps; the same for 700 more, with
-dropout; then the kit, on people's texts and the original's own.
+dropout; then the kit, in two parts: on people's texts and the original's own, and on those of the original's texts that
+have no slot errors.
 """
 
 from __future__ import annotations

@@ -62,10 +62,10 @@ E2E = Task(
     label="restaurant descriptions",
     input_label="the same as text",
     placeholder="name[The Vaults], food[French]",
-    # Complete down to 3x; the smallest assemblies forget the price.
+    # Complete down to 4x; at 6x the price is forgotten.
     first=(
-        "name[The Plough], eatType[pub], food[Chinese], priceRange[cheap], customer rating[5 out of 5], "
-        "area[city centre], near[Café Rouge]"
+        "name[The Plough], eatType[pub], food[Italian], priceRange[more than £30], customer rating[average], "
+        "area[city centre], familyFriendly[yes], near[Café Rouge]"
     ),
     read=_read,
     form=Form(
