@@ -162,7 +162,7 @@ def main() -> None:
     }  # fmt: skip
     if timed:
         before = json.loads((folder / "table.json").read_text(encoding="utf-8"))
-        about = {name: before[name] for name in (*about, "ctranslate2") if name in before}
+        about = {name: before[name] for name in about}
     table = {
         "made_by": "benchmarks/table.py",
         "banks": fingerprint_of(modular.bank_weights(), torch.float16),

@@ -584,7 +584,11 @@ class Comparison:
         return [self.trial(run, rate) for rate in rates_to_try(self.tried(run, done), known, factor)]
 
     def with_rate(self, run: Run, done: Results, *, settled: bool = True) -> Run | None:
-        """The run at its best learning rate; None until that is known, or, if not ``settled``, until one was tried."""
+        """The run at its best learning rate; None until that is known.
+
+        If it need not be ``settled``, it is the best of those tried so far, at the smallest budget where none was tried
+        at the run's own; None if there is none.
+        """
         tried = self.tried(run, done) or self.tried(replace(run, cost=self.budgets[0]), done)
         return replace(run, rate=best_of(tried)) if tried and not (settled and self.trials(run, done)) else None
 
@@ -773,8 +777,7 @@ def scored(
 ) -> list[dict[str, Any]]:
     """A row for each training and size, with its scores, and its minutes where the ``seconds`` of a step are known.
 
-    Those are marked whose learning rate is ``unsettled``: others are still to be tried.
-
+    It also says whether its learning rate is settled: not for the ``unsettled`` ones, where others are still to be tried.
     The first seed's row also has the mean of all seeds, and its distance from the kit's at equal total and at equal each:
     the difference, the kit's share of this BLEU in percent, and their 95 % intervals. ``total`` is the cost of having all
     sizes.

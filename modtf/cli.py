@@ -476,7 +476,7 @@ def _texts_of_the_original(
             chosen = rng.sample(list(examples), count)
             files = {"pairs": [example.source for example in chosen]}
         else:
-            other = Random(seed + 1)
+            other = Random(f"evaluation {seed}")  # not what a later part, of another seed, trains on
             files = {"evaluation": [task.draw(other) for _ in range(300)]}
             files["pairs"] = [task.draw(rng) for _ in range(count)]
         for name, sources in files.items():  # pairs.jsonl comes last: where it is, both are complete

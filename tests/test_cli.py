@@ -25,6 +25,7 @@ from modtf import cli
 from modtf.bundled import bundled
 from modtf.tasks import E2E
 from modtf.tasks.e2e import check, parse_mr
+from modtf.tasks.examples import read_pairs
 from modtf.training.options import NOT_OFFERED
 from modtf.training.runs import last_checkpoint
 
@@ -100,6 +101,11 @@ def test_a_kit_can_begin_with_another(data: Path, original: Path, tmp_path: Path
         texts = [(tmp_path / kit / f"{name}.jsonl").read_text() for kit in ("first", "alone", "more")]
         assert texts[0] == texts[2] != texts[1], "the original does not write again"
     assert any(not torch.allclose(first[key], alone[key], atol=1e-6) for key in first)
+    evaluated, trained = (
+        {example.source for example in read_pairs(tmp_path / path)}
+        for path in ("first/evaluation.jsonl", "alone/pairs.jsonl")
+    )
+    assert not evaluated & trained, "the next seed does not train on what the kit is evaluated with"
 
     other = tmp_path / "more"  # has all granularities
     told = run(

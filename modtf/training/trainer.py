@@ -25,8 +25,9 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
     """``Seq2SeqTrainingArguments`` with the weight of each loss and the settings of the replacing schedule.
 
     With ``assembly`` there is no schedule: that one assembly learns at every step, as a student of its size. The
-    defaults are those of the first part of ``pocket``'s kit. A loss of weight 0 is not computed, nor is anything that only it needs.
-    Attention maps exist only with eager attention; the trainer switches to it if ``attention_weight`` is above 0.
+    defaults are those of the first part of ``pocket``'s kit. A loss of weight 0 is not computed, nor is anything that
+    only it needs. Attention maps exist only with eager attention; the trainer switches to it if ``attention_weight`` is
+    above 0.
     Raises :class:`ModtfError` if a weight is below 0 or all are 0, and if the temperature is not above 0.
     """
 
