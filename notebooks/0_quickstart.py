@@ -169,7 +169,7 @@ described(
 
 # %% [markdown]
 # Both panels show the same models on the same texts. By BLEU nothing happens at all: this task is so narrow that a model with a sixth of the layers shares as many words with people's texts as the full one. The slot
-# errors tell the other half of the story: they fall far below the full model's, and rise again where the decoder has two layers left. (Size first shrinks both stacks alike and gets there at 6x; speed first takes layers from the decoder first, and is there before 2x.) Whoever looks at one number
+# errors tell the other half of the story: they fall far below the full model's, and rise again as the decoder gets smaller, most where it has two layers left. (Size first shrinks both stacks alike and gets there at 6x; speed first takes layers from the decoder first, and is there before 2x.) Whoever looks at one number
 # sees one half.
 #
 # ### Exercise 0.1
