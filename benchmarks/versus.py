@@ -83,7 +83,7 @@ from modtf.saving import fingerprint_of
 from modtf.strategies import choose
 from modtf.tasks import Example, task_named
 from modtf.tasks.batches import TaskBatches
-from modtf.tasks.examples import read_pairs, spread
+from modtf.tasks.examples import read_pairs, spread, without_faults
 from modtf.tasks.task import Metric
 from modtf.training.batches import WHOLE_BATCHES, encode_sources_once
 from modtf.training.machine import fast_bf16, use_cpu_well
@@ -92,8 +92,8 @@ from modtf.training.runs import set_dropout, train_kit, train_original, with_tex
 ROOT = Path(__file__).parents[1]
 #: Operations that a cost of 1 pays for: about a step that teaches four assemblies.
 UNITS = {"translator": 307e9, "pocket": 134e9}
-#: Budgets. Four sizes, and a factor of 4: what is equal each at one budget is equal total at the next.
-BUDGETS = (100, 400, 1600)
+#: Budgets, in UNITS. Four sizes, and a factor of 4: what is equal each at one budget is equal total at the next.
+BUDGETS = {"translator": (100, 400, 1600), "pocket": (25, 100, 400)}
 #: Factors of the recipe's learning rates: the two that are tried first, and the limits.
 FIRST_RATES, RATE_LIMITS = (1.0, 2.0), (0.25, 16.0)
 #: The size whose learning rate another one has.
@@ -191,6 +191,14 @@ ABLATIONS = {
     "begun as the mean layer": kit_with(start="mean"),
 }
 EVERYTHING = METHODS | ABLATIONS
+
+#: What learns otherwise on a model. Pocket's bundled kit learned last from the original's texts and probabilities.
+OTHERWISE = {
+    "pocket": {
+        "kit": replace(METHODS["kit"], texts="original", options=METHODS["kit"].options | {"logits_weight": 1.0}),
+        "KD": Method("original", options=LABELS | {"logits_weight": 1.0}),
+    }
+}
 
 
 @dataclass(frozen=True)
@@ -303,8 +311,10 @@ Results = dict[Run, dict[str, Any]]
 class Comparison:
     """What all trainings have in common."""
 
-    def __init__(self, model: str, data: str | None, pairs: Path | None, budgets: Sequence[float] = BUDGETS) -> None:
-        self.model, self.budgets = model, sorted(budgets)
+    def __init__(
+        self, model: str, data: str | None, pairs: Path | None, budgets: Sequence[float] | None = None
+    ) -> None:
+        self.model, self.budgets = model, sorted(budgets or BUDGETS[model])
         self.folder = ROOT / "build" / "versus" / model
         kit = modtf.load(model)
         self.mapping, self.tokenizer, self.task = kit.mapping, kit.tokenizer, task_named(kit.task)
@@ -312,7 +322,9 @@ class Comparison:
         self.recipe = recipe_for(self.task)
         folder = data or data_folder(self.task)
         self.people = self.task.read_data(folder, self.task.train_split)
-        self.written = read_pairs(pairs) if pairs else list(self.task.bundled_examples("pairs"))
+        self.methods = EVERYTHING | OTHERWISE.get(model, {})
+        written = read_pairs(pairs) if pairs else list(self.task.bundled_examples("pairs"))
+        self.written = without_faults(written, self.task.faultless) if self.task.faultless else written
         self.dev = spread(self.task.read_data(folder, "dev"), DEV_INPUTS)
         self.test = self.task.read_data(folder, self.task.test_split)
         self.original_fingerprint = fingerprint_of(kit.original_weights(), torch.float16)
@@ -322,7 +334,7 @@ class Comparison:
             for name, examples in (("people", self.people), ("dev", self.dev), ("test", self.test))
         }
         # Not the texts: another machine rounds otherwise, and so writes a few others.
-        sources = [pair.source for pair in self.written]
+        sources = [pair.source for pair in written]
         self.fingerprints["original"] = hashlib.sha256(json.dumps(sources).encode()).hexdigest()
         self.bf16 = not torch.cuda.is_available() and fast_bf16()  # measured once, before there are workers
 
@@ -350,11 +362,11 @@ class Comparison:
             self.original(), mapping.encoder.granularities, decoder_granularities=mapping.decoder.granularities,
             tokenizer=self.tokenizer, task=self.task.name,
         )  # fmt: skip
-        if EVERYTHING[run.method].start == "alternating":
+        if self.methods[run.method].start == "alternating":
             take_alternating_layers(modular, self.sizes[run.size])
-        elif EVERYTHING[run.method].start != "first":
-            begin_with(modular, EVERYTHING[run.method].start)
-        if EVERYTHING[run.method].all_weights:
+        elif self.methods[run.method].start != "first":
+            begin_with(modular, self.methods[run.method].start)
+        if self.methods[run.method].all_weights:
             modular.model.requires_grad_(True)
         return modular
 
@@ -364,7 +376,7 @@ class Comparison:
 
     def fingerprint(self, run: Run) -> str:
         """Of what a training depends on, apart from the code of its steps."""
-        method = EVERYTHING[run.method]
+        method = self.methods[run.method]
         given = {name: value for name, value in asdict(method).items() if value != getattr(Method(), name)}
         texts = {"people": ["people"], "original": ["original"], "both": ["people", "original"]}[method.texts]
         about = [self.original_fingerprint, given, repr(self.recipe.kit), UNITS.get(self.model)]
@@ -410,9 +422,9 @@ class Comparison:
             "bf16": self.bf16,
             "dataloader_pin_memory": False, **WHOLE_BATCHES,
         }  # fmt: skip
-        if EVERYTHING[run.method].drops:
+        if self.methods[run.method].drops:
             return transformers.Seq2SeqTrainingArguments(**given)
-        options = dict(EVERYTHING[run.method].options)
+        options = dict(self.methods[run.method].options)
         if run.size and run.method != "Theseus":
             options["assembly"] = str(self.sizes[run.size])
         return modtf.ModularTrainingArguments(**given, **options)
@@ -424,7 +436,7 @@ class Comparison:
         kind of layer at each place (:func:`layer_places`). Of these, the mean is over the batches of many examples,
         since each holds texts of one length, and over the draws of a whole training.
         """
-        method, args = EVERYTHING[run.method], self.arguments(replace(run, seed=0), COUNTED, self.folder / "counted")
+        method, args = self.methods[run.method], self.arguments(replace(run, seed=0), COUNTED, self.folder / "counted")
         examples = spread(self.examples(method.texts), COUNTED_EXAMPLES)
         small = [TaskBatches(self.task, examples, self.tokenizer, COUNTED, texts) for texts in COUNTED_TEXTS]
         batches = [small[step % len(small)][step] for step in range(COUNTED)]
@@ -474,7 +486,7 @@ class Comparison:
             return self.result(run, self.modular(run), 0)
         steps = self.steps(run, self.recipe.kit.batch_size)
         args, model = self.trained(run, steps, folder)
-        if EVERYTHING[run.method].drops:
+        if self.methods[run.method].drops:
             kept = self.original()
             kept.load_state_dict({name: value.cpu() for name, value in model.state_dict().items()})
             modular = modtf.modularize(
@@ -487,7 +499,7 @@ class Comparison:
 
     def trained(self, run: Run, steps: int, folder: Path) -> tuple[Any, Any]:
         """The arguments of a training, and what was trained with them."""
-        method, settings = EVERYTHING[run.method], self.recipe.kit
+        method, settings = self.methods[run.method], self.recipe.kit
         args, adamw = self.arguments(run, steps, folder), settings.adamw_learning_rate * run.rate
         examples = self.examples(method.texts)
         if method.drops:
@@ -511,7 +523,7 @@ class Comparison:
         """
         modular.eval()
         sizes = {run.size: self.sizes[run.size]} if run.size else self.sizes
-        method = EVERYTHING[run.method]
+        method = self.methods[run.method]
         if run.method == "untrained" or method.drops:
             sizes = {"1x": self.mapping.original} | sizes
         texts = {
@@ -602,7 +614,7 @@ class Comparison:
             wanted,
             key=lambda run: (
                 -run.cost,
-                not EVERYTHING[run.method].for_all,
+                not self.methods[run.method].for_all,
                 order.index(run.method),
                 run.seed,
                 run.name,
@@ -786,7 +798,7 @@ def scored(
     drawn = drawn_groups(comparison, results)
     for result in results:
         run = Run.of(result)
-        trainings = 1 if EVERYTHING[run.method].for_all else len(comparison.sizes)
+        trainings = 1 if comparison.methods[run.method].for_all else len(comparison.sizes)
         for size, texts in result["texts"].items():
             row = {**asdict(run), "size": size, "total": run.cost * trainings}
             row |= {name: result[name] for name in ("steps", "device")} | {"settled": run not in unsettled}
@@ -887,7 +899,7 @@ def main() -> None:
     parser.add_argument("model", choices=BUNDLED_MODELS)
     parser.add_argument("--data", help="(default: the folder that the task's environment variable names)")
     parser.add_argument("--pairs", type=Path, help="the original's texts (default: the bundled ones, which are few)")
-    parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="in UNITS")
+    parser.add_argument("--budgets", type=float, nargs="+", help="in UNITS (default: the model's)")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2), help="larger budgets have the first alone")
     parser.add_argument("--methods", nargs="+", choices=EVERYTHING, help="(default: all)")
     parser.add_argument("--workers", type=int, default=1, help="trainings side by side, of one thread each")
@@ -896,10 +908,15 @@ def main() -> None:
     instead.add_argument("--time", action="store_true", help="measure the seconds of a step of each method and size")
     instead.add_argument("--report", action="store_true", help="write data/<model>/versus.json from what is done")
     options = parser.parse_args()
+    if options.ablation and options.model in OTHERWISE:
+        raise ModtfError("the ablation is of the translator's kit; give translator")
     use_cpu_well(1)
     transformers.logging.disable_progress_bar()
     comparison = Comparison(options.model, options.data, options.pairs, options.budgets)
-    otherwise, planned = ablation(options.budgets), plan(comparison.sizes, options.budgets, options.seeds)
+    otherwise, planned = (
+        [run for run in runs if run.method in (options.methods or EVERYTHING)]
+        for runs in (ablation(comparison.budgets), plan(comparison.sizes, comparison.budgets, options.seeds))
+    )
     archive = ROOT / "benchmarks" / f"versus-{options.model}.jsonl.xz"
     seconds = ROOT / "benchmarks" / f"versus-{options.model}-seconds.json"
     if options.time:
@@ -912,9 +929,7 @@ def main() -> None:
         report(comparison, planned, otherwise, done, timed)
         write_archive(archive, done)
         return
-    wanted = [
-        run for run in (otherwise if options.ablation else planned) if run.method in (options.methods or EVERYTHING)
-    ]
+    wanted = otherwise if options.ablation else planned
     if options.workers == 1:
         work(comparison, wanted, archive)
         return

@@ -490,3 +490,29 @@ def test_students_beside_the_measured_table(make_model: Any, tmp_path: Path) -> 
     for broken in (json.dumps(made | {"original": "another"}), "{", "null", json.dumps(made | {"rows": []})):
         (tmp_path / "kit" / "versus.json").write_text(broken)
         assert measured_students(kit, table) == []
+
+
+def test_pockets_methods_learn_from_texts_without_slot_errors(
+    script: ModuleType, tokenizer: Any, make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit = modtf.modularize(make_model("t5", vocabulary=len(tokenizer)), (2, 3, 6), tokenizer=tokenizer, task="e2e")
+    monkeypatch.setattr(modtf, "load", lambda name: copy.deepcopy(kit))
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    task = script.task_named("e2e")
+    for split in (task.train_split, "dev", task.test_split):
+        (tmp_path / f"{split}.csv").write_text("mr,ref\nname[The Vaults],The Vaults is cheap.\n")
+    mr = "name[The Vaults], food[Indian]"
+    write_pairs([(mr, "The Vaults serves Indian food."), (mr, "The Vaults serves food.")], tmp_path / "pairs.jsonl")
+    comparison = script.Comparison("pocket", str(tmp_path), tmp_path / "pairs.jsonl")
+    assert comparison.budgets == [25, 100, 400]
+    assert comparison.examples("original") == [Example(mr, ("The Vaults serves Indian food.",))]
+    weights = {}
+    for name, size in (("kit", ""), ("KD", "2x"), ("sequence-level KD", "2x"), ("SFT", "2x")):
+        run = script.Run(name, size, 25, 0)
+        args = comparison.arguments(run, 10, tmp_path)
+        weights[name] = comparison.methods[name].texts, args.labels_weight, args.logits_weight, args.hidden_weight
+    assert weights["kit"] == weights["KD"] == ("original", 1, 1, 0)
+    assert weights["sequence-level KD"] == ("original", 1, 0, 0) and weights["SFT"] == ("people", 1, 0, 0)
+    monkeypatch.setattr(sys, "argv", ["versus.py", "pocket", "--ablation"])
+    with pytest.raises(modtf.ModtfError, match="translator"):
+        script.main()
