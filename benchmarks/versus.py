@@ -323,10 +323,15 @@ class Comparison:
         folder = data or data_folder(self.task)
         self.people = self.task.read_data(folder, self.task.train_split)
         self.methods = EVERYTHING | OTHERWISE.get(model, {})
-        written = read_pairs(pairs) if pairs else list(self.task.bundled_examples("pairs"))
-        self.written = without_faults(written, self.task.faultless) if self.task.faultless else written
         self.dev = spread(self.task.read_data(folder, "dev"), DEV_INPUTS)
         self.test = self.task.read_data(folder, self.task.test_split)
+        held_out = {example.source for example in (*self.dev, *self.test)}
+        written = read_pairs(pairs) if pairs else list(self.task.bundled_examples("pairs"))
+        self.written = [
+            example for example in written if example.source not in held_out
+        ]  # inputs drawn at random may be
+        if self.task.faultless is not None:
+            self.written = without_faults(self.written, self.task.faultless)
         self.original_fingerprint = fingerprint_of(kit.original_weights(), torch.float16)
         self._scores: dict[Run, dict[str, float]] = {}
         self.fingerprints = {

@@ -14,14 +14,16 @@ from typing import Any
 import torch
 
 from modtf.decoding import decode
-from modtf.distillation import logits_loss
-from modtf.evaluation import in_turns, measure_quality, size_of_assembly
+from modtf.distillation import labels_loss, logits_loss
+from modtf.errors import ModtfError
+from modtf.evaluation import in_turns, measure_quality, size_of_assembly, write_texts
 from modtf.mapping import STACKS, Assembly, Mapping
 from modtf.modular import ModularModel
 from modtf.quality import Fit, Profile, cheapest_paths, features
 from modtf.saving import fingerprint_of
 from modtf.strategies import STRATEGIES, assemblies, even_assembly
 from modtf.tasks import Example, task_named
+from modtf.tasks.examples import without_faults
 
 #: Random assemblies that are measured, beside each module alone, to fit the costs.
 RANDOM = 150
@@ -32,26 +34,33 @@ _RIDGE, _PARTS = 1.0, 6
 
 
 class Divergences:
-    """Measures how far assemblies diverge from the original: KL(original ‖ assembly) in nats a token, on ``examples``.
+    """Measures how far assemblies are, in nats a token, from what they should write on ``examples``.
 
-    Each example's first text is read, not written, so that all assemblies are compared at the same tokens.
+    That is what the original says: KL(original ‖ assembly) at the tokens of each example's first text, which is read, not
+    written, so that all assemblies are compared at the same tokens. Where the task can tell which texts have faults, a
+    kit may make fewer of them than its original does. Then it is the cross-entropy with those texts that the original
+    writes for the examples without a fault. Raises :class:`ModtfError` if there are none.
     """
 
     def __init__(self, modular: ModularModel, examples: Sequence[Example], batch_size: int = 32) -> None:
         self.modular = modular
+        faultless = task_named(modular.task).faultless
+        if faultless is not None:
+            examples = _faultless_texts(modular, examples, faultless)
         self.batches = []
         for start in range(0, len(examples), batch_size):
             rows = examples[start : start + batch_size]
             inputs = modular.encode([example.source for example in rows])
-            labels = modular.tokenizer(
+            encoded = modular.tokenizer(
                 text_target=[example.references[0] for example in rows], padding=True, return_tensors="pt"
-            )
-            keep = labels["attention_mask"].bool().to(modular.device)
-            ids = labels["input_ids"].to(modular.device)
-            inputs["decoder_input_ids"] = modular.model.prepare_decoder_input_ids_from_labels(
-                ids.masked_fill(~keep, -100)
-            )
-            self.batches.append((inputs, keep, self._logits(modular.mapping.original, inputs)))
+            ).to(modular.device)
+            keep = encoded["attention_mask"].bool()
+            labels = encoded["input_ids"].masked_fill(~keep, -100)
+            inputs["decoder_input_ids"] = modular.model.prepare_decoder_input_ids_from_labels(labels)
+            loss: Callable[[torch.Tensor], torch.Tensor] = partial(labels_loss, labels=labels)
+            if faultless is None:
+                loss = partial(logits_loss, teacher=self._logits(modular.mapping.original, inputs), keep=keep)
+            self.batches.append((inputs, keep, loss))
 
     @torch.inference_mode()
     def _logits(self, assembly: Assembly, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -60,11 +69,26 @@ class Divergences:
     @torch.inference_mode()
     def of(self, assembly: Assembly) -> float:
         total = tokens = 0.0
-        for inputs, keep, original in self.batches:
+        for inputs, keep, loss in self.batches:
             count = keep.sum().item()
-            total += logits_loss(self._logits(assembly, inputs), original, keep).item() * count
+            total += loss(self._logits(assembly, inputs)).item() * count
             tokens += count
         return total / tokens
+
+
+def _faultless_texts(
+    modular: ModularModel, examples: Sequence[Example], faultless: Callable[[str, str], bool]
+) -> list[Example]:
+    """What the original writes for the examples, where that has no faults."""
+    sources = [example.source for example in examples]
+    texts = write_texts(modular, modular.mapping.original, sources)
+    written = without_faults(map(Example, sources, ((text,) for text in texts)), faultless)
+    if not written:
+        raise ModtfError(
+            f"all of the {len(sources)} texts that the original wrote have faults, so assemblies cannot be compared with "
+            "texts that have none; give a better original, or more inputs"
+        )
+    return written
 
 
 def measure(

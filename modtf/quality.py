@@ -2,8 +2,9 @@
 
 The paper's strategies, size-first and speed-first, see numbers of layers alone. ``quality_first``, which is ours, sees
 what a kit has learned. Its profile (:mod:`modtf.profile` measures it) holds the divergence of many assemblies from the
-original, and a fit of these as a sum over the paths: a cost for each module, and one for each pair of neighbouring
-granularities, since layers work best beside those they were trained with. (A sum over modules alone ranks pocket's
+original, or from texts without faults where the task can tell them, and a fit of these as a sum over the paths: a cost
+for each module, and one for each pair of neighbouring granularities, since layers work best beside those they were
+trained with. (A sum over modules alone ranks pocket's
 assemblies with a correlation of 0.72, with neighbours 0.95.) Of such a sum the cheapest path of each length is found
 exactly, by dynamic programming.
 """
@@ -82,7 +83,7 @@ class Profile:
 
     #: fingerprint of the banks
     banks: str
-    #: measured, in nats a token
+    #: measured, in nats a token: see :class:`modtf.profile.Divergences`
     divergences: dict[Assembly, float]
     fit: Fit
     #: of assemblies that the fit had not seen: rank correlation, and the median error relative to what was measured
@@ -150,7 +151,7 @@ def quality_first(
     max_latency_ms: float | None = None,
     min_quality: float | None = None,
 ) -> Assembly:
-    """The assembly that diverges least from the original, of those that were measured and that one limit allows.
+    """The assembly that diverges least, of those that were measured and that one limit allows.
 
     The limit is a ratio (as many layers as the other strategies give it), a size in float32, a time (of one text of 32
     tokens, on the profile's machine), or ``min_quality``, percent of each of the full model's scores: the fewest layers

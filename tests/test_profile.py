@@ -133,6 +133,38 @@ def test_divergences(modular: modtf.ModularModel) -> None:
     assert one_by_one[2].of(coarsest) == pytest.approx(logits_loss(student, teacher, labels > 0).item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("right", [(0, 2), ()])
+def test_where_faults_can_be_told_faultless_texts_are_the_measure(
+    modular: modtf.ModularModel, monkeypatch: pytest.MonkeyPatch, right: tuple[int, ...]
+) -> None:
+    texts = ["I am cold.", "Tom reads.", "Who is there?"]
+    writers = []
+
+    def write(modular: Any, assembly: Assembly, sources: list[str]) -> list[str]:
+        writers.append(assembly)
+        return texts
+
+    task = replace(TRANSLATION, faultless=lambda source, text: text in [texts[i] for i in right])
+    monkeypatch.setattr(profile, "write_texts", write)
+    monkeypatch.setattr(profile, "task_named", lambda name: task)
+    if not right:
+        with pytest.raises(modtf.ModtfError, match="all of the 3 texts"):
+            Divergences(modular, EXAMPLES)
+        return
+    measured = Divergences(modular, EXAMPLES)
+    assert writers == [modular.mapping.original]
+    for assembly in (modular.mapping.original, modular.mapping.coarsest):
+        total = tokens = 0.0
+        for i in right:
+            ids, labels = (
+                modular.tokenizer(text, return_tensors="pt")["input_ids"] for text in (EXAMPLES[i].source, texts[i])
+            )
+            with torch.no_grad():
+                total += modular(assembly, input_ids=ids, labels=labels).loss.item() * labels.numel()
+            tokens += labels.numel()
+        assert measured.of(assembly) == pytest.approx(total / tokens, rel=1e-4)
+
+
 @pytest.fixture(scope="module")
 def kit(modular: modtf.ModularModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A kit with its profile, and the data beside it; made by the command."""

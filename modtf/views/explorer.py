@@ -38,7 +38,7 @@ _TRY = "sentences to try"
 _STRATEGY_HINTS = {
     "size_first": "both stacks shrink evenly",
     "speed_first": "the decoder shrinks first, since it runs once per token",
-    "quality_first": "of each number of layers, the assembly that was measured to be nearest to the full model",
+    "quality_first": "of each number of layers, the assembly that was measured to be the best",
 }
 _EXAMPLES = (30, 100, 300)
 _JOB_LABELS = {"race": "race", "sweep": "sweep", "measure": "measure this assembly"}
