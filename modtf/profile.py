@@ -19,7 +19,7 @@ from modtf.errors import ModtfError
 from modtf.evaluation import in_turns, measure_quality, size_of_assembly, write_texts
 from modtf.mapping import STACKS, Assembly, Mapping
 from modtf.modular import ModularModel
-from modtf.quality import Fit, Profile, cheapest_paths, features
+from modtf.quality import Fit, Profile, features, forecast
 from modtf.saving import fingerprint_of
 from modtf.strategies import STRATEGIES, assemblies, even_assembly
 from modtf.tasks import Example, task_named
@@ -121,8 +121,7 @@ def measure(
     held_out = cross_validated(drawn)
     fitted = fit(drawn | measure_all([mapping.original, *modules_alone(mapping)]))
     measure_all(assembly for name in STRATEGIES for assembly in assemblies(mapping, name))
-    encoders, decoders = (cheapest_paths(stack, fitted.costs) for stack in mapping.stacks)
-    measure_all(Assembly(e, d) for e, d in product(encoders.values(), decoders.values()))
+    measure_all(forecast(mapping, fitted))
     # Of each number of layers the least divergent one, which comes last.
     best = {a.layers: a for a in sorted(divergences, key=divergences.__getitem__, reverse=True)}
     return Profile(

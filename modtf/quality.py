@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from itertools import pairwise, takewhile
+from itertools import pairwise, product, starmap, takewhile
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from modtf.strategies import choose
 
 #: The profile's name in a kit's folder.
 FILE = "profile.json"
-#: What may stand in place of a ratio; see :func:`quality_first`.
-LIMITS = ("max_parameters", "max_megabytes", "max_latency_ms", "min_quality")
+#: What may stand in place of a ratio; see :func:`quality_first`. All but the last limit what :meth:`Profile.cost` counts.
+COSTS = ("max_parameters", "max_megabytes", "max_latency_ms")
+LIMITS = (*COSTS, "min_quality")
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,12 @@ def cheapest_paths(stack: StackMapping, costs: dict[str, float]) -> dict[int, La
     return {length: path for length, (_, path) in sorted(ends.items())}
 
 
+def forecast(mapping: Mapping, fit: Fit) -> dict[Assembly, float]:
+    """For each pair of lengths the assembly that a fit predicts to diverge least, and what it predicts."""
+    encoders, decoders = (cheapest_paths(stack, fit.costs).values() for stack in mapping.stacks)
+    return {assembly: fit.predicted(assembly) for assembly in starmap(Assembly, product(encoders, decoders))}
+
+
 @dataclass(frozen=True)
 class Profile:
     """What :func:`modtf.profile.measure` found out about one kit, on one machine."""
@@ -108,6 +115,12 @@ class Profile:
 
     def parameters_of(self, assembly: Assembly) -> float:
         return _of_layers(self.parameters, assembly)
+
+    def cost(self, assembly: Assembly, limit: str) -> float:
+        """What a limit of this name counts: one of :data:`COSTS`."""
+        if limit == "max_latency_ms":
+            return self.latency_ms(assembly)
+        return self.parameters_of(assembly) * (4 / 1e6 if limit == "max_megabytes" else 1)
 
     @cached_property
     def ranked(self) -> list[Assembly]:
@@ -177,17 +190,16 @@ def quality_first(
         largest_first = sorted(profile.kept, key=lambda assembly: -assembly.layers)
         return list(takewhile(lambda assembly: profile.kept[assembly] >= limit, largest_first))[-1]
 
-    cost_of = {
-        "max_parameters": profile.parameters_of,
-        "max_megabytes": lambda assembly: 4 * profile.parameters_of(assembly) / 1e6,
-        "max_latency_ms": profile.latency_ms,
-    }[name]
-    costs = {assembly: cost_of(assembly) for assembly in candidates}
+    costs = {assembly: profile.cost(assembly, name) for assembly in candidates}
     allowed = [assembly for assembly in candidates if costs[assembly] <= limit]
     if not allowed:
         least, unit = min(costs.values()), name.removeprefix("max_").replace("latency_ms", "ms")
-        raise ModtfError(f"no assembly has {limit:,g} {unit} or less; the smallest one has {least:,.6g}")
+        raise ModtfError(f"no assembly has {_number(limit)} {unit} or less; the smallest one has {_number(least)}")
     return allowed[0]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
 
 
 def read_profile(folder: Path, banks: str) -> Profile:

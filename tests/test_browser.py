@@ -350,6 +350,23 @@ def test_any_sentence_can_be_typed(translator: Page) -> None:
     assert translator.root.locator(".modtf-problem").count() == 0
 
 
+def test_a_limit_in_place_of_a_ratio(translator: Page) -> None:
+    before = translator.settled()
+    field = translator.root.get_by_label("or the best with")
+    field.fill("20")
+    field.press("Enter")
+    translator.settled(before)
+    chosen = modtf.load("translator").choose(strategy="quality_first", max_megabytes=20)
+    translator.shows(chosen.shape)
+    translator.button("what quality first chooses from").click()
+    frame = translator.root.frame_locator(".modtf-curve iframe")
+    for words in ("MB in float32", "best measured", "best predicted", "you are here"):
+        frame.get_by_text(words, exact=True).first.wait_for()
+    field.fill("2")
+    field.press("Enter")
+    translator.root.locator(".modtf-problem", has_text="the smallest one has 13").wait_for()
+
+
 def test_sentences_for_those_who_know_no_german(translator: Page) -> None:
     field = translator.root.get_by_label("a German sentence")
     before = translator.settled()

@@ -11,9 +11,10 @@ import pytest
 
 from modtf.evaluation import STUDENTS, Size
 from modtf.mapping import Mapping, StackMapping
+from modtf.quality import Fit, Profile, forecast
 from modtf.strategies import STRATEGIES, choose
 from modtf.tasks import E2E, TEXT
-from modtf.views.figures import figure_html, frame_html, quality_curve, versus_figure
+from modtf.views.figures import figure_html, frame_html, frontier, quality_curve, versus_figure
 from modtf.views.markup import assembly_html, quality_html
 
 METRICS = E2E.metrics
@@ -65,6 +66,27 @@ def test_the_axis_holds_all_points_and_does_not_magnify_noise(lowest: float) -> 
     rows[3]["bleu_kept"] = lowest
     low, high = quality_curve(rows, METRICS).layout.yaxis.range
     assert low <= min(90, lowest) and high >= 102
+
+
+def test_the_frontier_leads_over_what_no_cheaper_assembly_excels() -> None:
+    full, half, third = (choose(MAPPING, ratio, "size_first") for ratio in (1, 2, 3))
+    worse, unknown = choose(MAPPING, 2, "speed_first"), choose(MAPPING, 6, "size_first")
+    profile = Profile(
+        banks="", divergences={full: 0.0, half: 0.2, worse: 0.3, third: 0.4}, fit=Fit(0.5, {"decoder 2·2": -0.01}),
+        held_out={}, kept={}, milliseconds={"constant": 1, "encoder": 1, "decoder": 2},
+        parameters={"constant": 0, "encoder": 2_000_000, "decoder": 1_000_000}, machine="", examples=1,
+    )  # fmt: skip
+    measured, best, predicted, here, *_ = frontier(profile, MAPPING, "max_parameters", half, 20).data
+    costs = [profile.cost(assembly, "max_parameters") / 1e6 for assembly in (third, half, full)]
+    assert list(best.x) == costs and list(best.y) == [0.4, 0.2, 0.0], "without the one that is no better"
+    assert len(measured.x) == 4 and (*here.x, *here.y, here.name) == (costs[1], 0.2, "you are here")
+    assert list(predicted.x) == sorted(predicted.x) and list(predicted.y) == sorted(predicted.y, reverse=True)
+    every = forecast(MAPPING, profile.fit)
+    assert predicted.y[-1] == min(every.values()) and len(every) == len(MAPPING.encoder.lengths) ** 2
+    figure = frontier(profile, MAPPING, "max_latency_ms", unknown)
+    assert figure.data[-1].marker.symbol == "circle-open" and "predicted" in figure.data[-1].name
+    assert list(figure.data[-1].y) == [profile.fit.predicted(unknown)] and not figure.layout.shapes
+    assert figure.layout.xaxis.title.text == "ms for 32 tokens"
 
 
 def test_no_rows_make_an_empty_figure() -> None:

@@ -277,6 +277,59 @@ def test_the_explorer_offers_it(kit: Path) -> None:
         explorer.controller.close()
 
 
+def test_a_limit_in_the_explorer(kit: Path) -> None:
+    modular = modtf.load(kit)
+    measured = modular.profile
+    explorer = Explorer(modular)
+    try:
+        assert [name for _, name in explorer.limited.options] == [
+            "max_megabytes",
+            "max_parameters",
+            "max_latency_ms",
+            "min_quality",
+        ]
+        smallest = min(measured.cost(assembly, "max_parameters") for assembly in measured.divergences)
+        for name, number in (
+            ("max_parameters", 2 * smallest / 1e6),
+            ("max_megabytes", 4.01 * smallest / 1e6),
+            ("max_latency_ms", measured.latency_ms(modular.choose(3))),
+            ("min_quality", 50),
+        ):
+            explorer.limit.value, explorer.limited.value = "", name
+            explorer.limit.value = str(number)
+            limit = number * 1e6 if name == "max_parameters" else number
+            chosen = modular.choose(strategy="quality_first", **{name: limit})
+            assert (
+                explorer.controller.state.assembly == chosen and f"{chosen.shape} layers:" in explorer.limit_met.value
+            )
+            best = chosen == modular.choose(chosen.ratio, "quality_first")
+            assert (explorer.controller.strategy == "quality_first") or not best
+        assert "50.0 % of each score" in explorer.limit_met.value
+        explorer.ratio.value = explorer.ratio.options[-1][1]
+        assert not explorer.limit_met.value, "it was of another assembly"
+        before = explorer.controller.state.assembly
+        for number, words in (("ten", "is not a number"), ("-3", "give a number above 0"), ("101", "up to 100")):
+            explorer.limit.value = number
+            assert words in explorer.impossible.value and explorer.controller.state.assembly == before
+        explorer.limit.value = ""
+        assert not explorer.impossible.value
+
+        explorer.limited.value = "max_megabytes"
+        assert [name for _, name in explorer.against.options][-1] == "frontier"
+        explorer.against.value = "frontier"
+        drawn = explorer.figure.value
+        assert "best predicted" in drawn and "MB in float32" in drawn
+        explorer.limit.value = "1000"
+        assert "MB in float32" in explorer.figure.value != drawn, "with the limit"
+        with torch.no_grad():
+            next(iter(modular.bank_weights().values())).add_(1)
+        drawn = explorer.figure.value
+        explorer.limited.value = "max_parameters"
+        assert "is of other weights" in explorer.impossible.value and explorer.figure.value == drawn
+    finally:
+        explorer.controller.close()
+
+
 def test_what_is_kept_is_the_least_of_all_scores(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of errors what is free of them counts, and a lucky small assembly does not hide what larger ones lose."""
     modular = modtf.load(kit)

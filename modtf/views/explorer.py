@@ -23,12 +23,12 @@ from modtf.errors import ModtfError
 from modtf.evaluation import measured_students, measured_table
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel, load
-from modtf.strategies import even_assembly
+from modtf.strategies import QUALITY_FIRST, even_assembly
 from modtf.tasks import TASKS
 from modtf.tasks.task import Field, Metric
 from modtf.views import markup
 from modtf.views.controller import Controller
-from modtf.views.figures import CURVE_CLASS, figure_html, frame_html, quality_curve
+from modtf.views.figures import COSTS, CURVE_CLASS, figure_html, frame_html, frontier, quality_curve
 from modtf.views.picture import Picture
 from modtf.views.state import Row, State, words_of
 
@@ -42,9 +42,12 @@ _STRATEGY_HINTS = {
 }
 _EXAMPLES = (30, 100, 300)
 _JOB_LABELS = {"race": "race", "sweep": "sweep", "measure": "measure this assembly"}
-#: The references that quality is measured against: people's texts (the table's test set), or the full model's own texts
-#: for the bundled inputs, which can be measured in the explorer too.
-_PEOPLE, _MODEL = "people's texts", "the full model's texts"
+#: What the curve shows: quality against people's texts (the table's test set); against the full model's own texts for
+#: the bundled inputs, which can be measured in the explorer too; or what quality first chooses from.
+_PEOPLE, _MODEL, _FRONTIER = "people", "model", "frontier"
+_LIMIT_LABELS = {name: f"{words} at most" for name, (words, _) in COSTS.items()} | {
+    "min_quality": "% of the quality at least"
+}
 
 
 def explore(modular: ModularModel | None = None, *, folder: str | Path = ".") -> widgets.Widget:
@@ -96,6 +99,7 @@ class Explorer:
         self.controller = Controller(modular, self.table, self._draw, folder)
         self.task = self.controller.task
         self.measurable = bool(self.task.model)  # whether the task has bundled examples to measure on
+        self._profiled = QUALITY_FIRST in modular.strategies
         self._following = False  # true while code sets the controls, so that they do not react to each other
         self._figures: dict[Any, str] = {}
         self._points: tuple[Row, ...] = ()  # measured here
@@ -186,7 +190,24 @@ class Explorer:
         controls, stacks = widgets.HBox([self.ratio, self.strategy]), widgets.HBox(list(self.lengths.values()))
         for box in (controls, stacks):
             box.add_class("modtf-controls")
-        return [controls, stacks, self.picture.widget, self.impossible, self.structure]
+        limited = [self._limiting()] if self._profiled else []
+        return [controls, *limited, stacks, self.picture.widget, self.impossible, self.structure]
+
+    def _limiting(self) -> widgets.Widget:
+        """A limit in place of a ratio, under which quality first chooses."""
+        self.limit = widgets.Text(
+            description="or the best with",
+            placeholder="such as 10",
+            continuous_update=False,
+            layout={"width": "220px"},
+            style={"description_width": "initial"},
+        )
+        options = [(words, name) for name, words in _LIMIT_LABELS.items()]
+        self.limited = widgets.Dropdown(options=options, layout={"width": "210px"})
+        self.limit_met = widgets.HTML()
+        for widget in (self.limit, self.limited):
+            widget.observe(self._guarded(self._limit_changed), "value")
+        return _bar(self.limit, self.limited, self.limit_met)
 
     def _racing(self) -> list[widgets.Widget]:
         self.race_button = self._job_button("race", "play")
@@ -198,28 +219,38 @@ class Explorer:
         if not self.controller.rows:
             live = "" if self.measurable else f" {self.task.measure} is shown beside the texts."
             self.quality.value = f'<p class="modtf-note">{escape(self._table_note + live)}</p>'
-            if not self.measurable:
-                return [self.quality]
+        shown = {
+            _PEOPLE: ("against people's texts", "the table's test set, measured earlier", bool(self.controller.rows)),
+            _MODEL: (
+                "against the full model's texts",
+                "the bundled inputs, which can be measured here too: how similar are the two models' texts?",
+                self.measurable,
+            ),
+            _FRONTIER: (
+                "what quality first chooses from",
+                "how far assemblies diverge, as measured and as predicted from their modules",
+                self._profiled,
+            ),
+        }
+        offered = {name: about for name, (*about, possible) in shown.items() if possible}
+        if not offered:
+            return [self.quality]
         self.against = widgets.ToggleButtons(
-            options=[_PEOPLE, _MODEL],
-            value=_PEOPLE if self.controller.rows else _MODEL,
+            options=[(words, name) for name, (words, _) in offered.items()],
             style={"button_width": "auto"},
             layout={"width": "auto"},
-            tooltips=[
-                "the table's test set, measured earlier",
-                "the bundled inputs, which can be measured here too: how similar are the two models' texts?",
-            ],
+            tooltips=[about for _, about in offered.values()],
         )
         self.against.observe(self._guarded(lambda: self._draw_curve(self.controller.state)), "value")
-        against = _hint(f"{self.task.metrics[0].name} against")
-        self.yardstick = _bar(widgets.HTML(against, layout={"flex": "none"}), self.against)
+        name = _hint(self.task.metrics[0].name if self.controller.rows or self.measurable else "")
+        self.yardstick = _bar(widgets.HTML(name, layout={"flex": "none"}), self.against)
         title = "Measured quality against measured speed: one line per strategy, the current assembly as a point"
         self.figure = widgets.HTML(layout={"display": "none"})
         self.curve = widgets.VBox([widgets.HTML(frame_html(title)), self.figure])
         self.curve.add_class(CURVE_CLASS)
-        if not self.controller.rows:  # nothing to draw until a measurement is made
+        if list(offered) == [_MODEL]:  # nothing to draw until a measurement is made
             self.curve.layout.display = "none"
-        if not (self.controller.rows and self.measurable):  # no choice of references
+        if len(offered) == 1:
             self.yardstick.layout.display = "none"
         parts = [self.quality, self.yardstick, self.curve]
         return [*parts, self._measuring(), self.measured] if self.measurable else parts
@@ -259,6 +290,8 @@ class Explorer:
 
     def _ask(self, **changes: Any) -> None:
         """Make a request, and set the controls to the resulting assembly."""
+        if self._profiled:
+            self.limit_met.value = ""
         self.controller.request(self.source.value, **changes)
         state = self.controller.state
         assembly = self._current()
@@ -306,6 +339,37 @@ class Explorer:
     def _length_changed(self, stack: str) -> None:
         even = even_assembly(self.controller.modular.mapping, *(slider.value for slider in self.lengths.values()))
         self._ask(assembly=dataclasses.replace(self._current(), **{stack: getattr(even, stack)}))
+
+    def _limit_changed(self) -> None:
+        self.limit_met.value = ""
+        name, modular = self.limited.value, self.controller.modular
+        if self.limit.value.strip():
+            try:
+                limits: dict[str, Any] = {name: self._limit() * COSTS.get(name, ("", 1))[1]}
+                chosen = modular.choose(strategy=QUALITY_FIRST, **limits)
+            except ModtfError as error:
+                self.impossible.value = markup.problem_html(f"Not possible: {error}.")
+                return
+            if chosen == modular.choose(chosen.ratio, QUALITY_FIRST):
+                self._ask(ratio=chosen.ratio, strategy=QUALITY_FIRST)
+            else:  # a better one of as many layers is larger, or slower
+                self._ask(assembly=chosen)
+            self.limit_met.value = _hint(f"{chosen.shape} layers: {self._counted(chosen)}")
+        self._draw_curve(self.controller.state)
+
+    def _limit(self) -> float:
+        try:
+            return float(self.limit.value)
+        except ValueError:
+            raise ModtfError(f"{self.limit.value!r} is not a number; write one such as 10 or 2.5") from None
+
+    def _counted(self, assembly: Assembly) -> str:
+        """How much an assembly has of what is limited."""
+        profile = self.controller.modular.profile
+        if self.limited.value == "min_quality":
+            return f"{profile.kept[assembly]:.1f} % of each score or more"
+        words, unit = COSTS[self.limited.value]
+        return f"{profile.cost(assembly, self.limited.value) / unit:.3g} {words}"
 
     def _touched(self, make: Callable[[], Assembly]) -> None:
         def apply() -> None:
@@ -380,7 +444,7 @@ class Explorer:
             self.structure.value = markup.assembly_html(state.assembly, state.size)
             self._draw_taking_away(state)
         self.sweep.value = markup.sweep_html(None if state.problem else state.sweep, self.task)
-        if self.measurable or self.controller.rows:
+        if self.measurable or self.controller.rows or self._profiled:
             self._draw_quality(state)
 
     def _draw_taking_away(self, state: State) -> None:
@@ -426,6 +490,9 @@ class Explorer:
     def _draw_curve(self, state: State) -> None:
         if state.assembly is None:
             return
+        if self.against.value == _FRONTIER:
+            self._draw_frontier(state.assembly)
+            return
         here, exact = self.controller.measured(state.assembly, state.strategy)
         rows, mine, titles, students = self.controller.rows, [], None, self._students
         metrics = self.task.metrics[:2]
@@ -450,6 +517,17 @@ class Explorer:
                 quality_curve(rows, metrics, here, exact, "speed_up", mine, students, titles)
             )
         self.figure.value = self._figures[key]
+
+    def _draw_frontier(self, here: Assembly) -> None:
+        modular, name, limit = self.controller.modular, self.limited.value, None
+        with suppress(ModtfError):
+            limit = self._limit() if name in COSTS else None
+        name = name if name in COSTS else next(iter(COSTS))
+        key = (_FRONTIER, name, limit, here)
+        with suppress(ModtfError):  # the weights have changed since it was measured
+            if key not in self._figures:
+                self._figures[key] = figure_html(frontier(modular.profile, modular.mapping, name, here, limit))
+            self.figure.value = self._figures[key]
 
 
 def _against_model(row: Row, scores: Row, metrics: Sequence[Metric]) -> Row:

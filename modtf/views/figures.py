@@ -22,7 +22,9 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from modtf.evaluation import STUDENTS
-from modtf.mapping import Assembly, LayerPath, start_indices
+from modtf.mapping import Assembly, LayerPath, Mapping, start_indices
+from modtf.quality import Profile, forecast
+from modtf.strategies import QUALITY_FIRST
 from modtf.tasks.task import Metric
 
 #: Colours after Okabe and Ito: distinct on white and on black, with any colour vision. Symbols and dashes differ, too.
@@ -54,8 +56,7 @@ def quality_curve(
 
     ``here`` is the row to highlight; its mark is hollow where it is only the nearest one (``exact`` false). ``mine``
     are rows to show as separate points, ``students`` those of :func:`modtf.evaluation.measured_students`. ``titles``
-    replace those of the metrics. The page sets the colour of text, so that the figure is legible on light and dark
-    pages.
+    replace those of the metrics.
     """
     metrics = metrics[:2]
     titles = [metric.title for metric in metrics] if titles is None else titles
@@ -106,18 +107,7 @@ def quality_curve(
             mode="markers",
             marker={"symbol": "circle" if exact else "circle-open", "size": 15, "color": _HERE, "line": outline},
         )
-    figure.update_layout(
-        template="none",
-        height=270,
-        margin={"l": 44, "r": 12, "t": 34, "b": 74},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 12},
-        legend={"orientation": "h", "y": -0.28, "x": 0.5, "xanchor": "center"},
-        hovermode="closest",
-        dragmode=False,
-    )
-    figure.update_annotations(font_size=13)
+    _on_page(figure).update_annotations(font_size=13)
     axis = {"title": {"text": _AGAINST[against], "standoff": 6}, "zeroline": False, "ticksuffix": "×", "nticks": 7}
     figure.update_xaxes(gridcolor=_GRID, **axis)
     figure.update_yaxes(gridcolor=_GRID, zeroline=False)
@@ -128,6 +118,76 @@ def quality_curve(
         elif values:  # keep a wide range, so that small differences look small
             figure.update_yaxes(range=[min(90, min(values) - 2), max(102, max(values) + 1)], row=1, col=column)
     return figure
+
+
+#: What a limit of :data:`modtf.quality.COSTS` counts, and how many of it make one unit.
+COSTS = {
+    "max_megabytes": ("MB in float32", 1),
+    "max_parameters": ("million parameters", 1e6),
+    "max_latency_ms": ("ms for 32 tokens", 1),
+}
+
+
+def frontier(
+    profile: Profile, mapping: Mapping, limited: str, here: Assembly | None = None, limit: float | None = None
+) -> go.Figure:
+    """How far assemblies diverge, measured and predicted, against what a limit named ``limited`` counts.
+
+    The lines lead over the assemblies that no cheaper one excels: of those that were measured, and of those that the
+    profile's fit predicts to be the best of their lengths. ``here`` is the assembly to highlight, hollow where it is only
+    predicted, and ``limit`` a vertical line, in units of :data:`COSTS`.
+    """
+    words, unit = COSTS[limited]
+    figure = go.Figure()
+
+    def add(points: dict[Assembly, float], name: str, **looks: Any) -> None:
+        figure.add_scatter(
+            x=[profile.cost(assembly, limited) / unit for assembly in points], y=list(points.values()), name=name,
+            text=[f"{assembly.ratio:.2f}× · {assembly.shape} layers" for assembly in points],
+            hovertemplate="%{text}<br>%{y:.3f} nats a token, " + name + "<br>%{x:.3g} " + words + "<extra></extra>",
+            **looks,
+        )  # fmt: skip
+
+    def best(points: dict[Assembly, float]) -> dict[Assembly, float]:
+        found: dict[Assembly, float] = {}
+        for assembly in sorted(points, key=lambda a: (profile.cost(a, limited), points[a])):
+            if points[assembly] < min(found.values(), default=float("inf")):
+                found[assembly] = points[assembly]
+        return found
+
+    measured, look = profile.divergences, _LOOKS[QUALITY_FIRST]
+    add(measured, "measured", mode="markers", marker={"color": "#8a8a8a", "size": 5, "opacity": 0.45})
+    steps = {"mode": "lines+markers", "line": {"color": look["color"], "shape": "hv", "width": 2}}
+    marker = {"symbol": look["symbol"], "size": look["size"], "color": look["color"]}
+    add(best(measured), "best measured", **steps, marker=marker)
+    steps["line"] = {"color": "#b8860b", "shape": "hv", "width": 1.5, "dash": "dash"}
+    add(best(forecast(mapping, profile.fit)), "best predicted", **steps, marker={"symbol": "x-thin-open", "size": 7})
+    if here is not None:
+        known = here in measured
+        add(
+            {here: profile.divergence(here)}, "you are here" if known else "you are here, predicted", mode="markers",
+            marker={"symbol": "circle" if known else "circle-open", "size": 15, "color": _HERE, "line": {"width": 3, "color": _HERE}},
+        )  # fmt: skip
+    if limit is not None:
+        figure.add_vline(x=limit, line={"color": _HERE, "width": 1, "dash": "dot"})
+    figure.update_xaxes(title={"text": words, "standoff": 6}, gridcolor=_GRID, zeroline=False)
+    figure.update_yaxes(title="nats a token", gridcolor=_GRID, zeroline=False)
+    return _on_page(figure, left=56)
+
+
+def _on_page(figure: go.Figure, left: int = 44) -> go.Figure:
+    """For the explorer's frame. The page sets the colour of text, so that it is legible on light and dark pages."""
+    return figure.update_layout(
+        template="none",
+        height=270,
+        margin={"l": left, "r": 12, "t": 34, "b": 74},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 12},
+        legend={"orientation": "h", "y": -0.28, "x": 0.5, "xanchor": "center"},
+        hovermode="closest",
+        dragmode=False,
+    )
 
 
 #: What `benchmarks/versus.py` compares, in the order of its legend; the kit is drawn last, above all others.
