@@ -3,7 +3,7 @@
     python benchmarks/choice.py --model translator --data <folder of the data of the model's task>
 
 writes data/<model>/choice.json. First, random assemblies that the profile's fit has not seen: the rank correlations
-(Spearman) of the divergence that the fit predicts for them, and of the measured one, with their scores on dev. Then,
+(Spearman) of the loss that the fit predicts for them, and of the measured one, with their scores on dev. Then,
 for each number of layers, the strategies' assemblies on the test set, and the difference of quality_first from each
 other strategy with its 95 % interval (paired bootstrap over the inputs).
 """
@@ -29,7 +29,7 @@ from modtf.errors import ModtfError
 from modtf.evaluation import write_texts
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
-from modtf.profile import Divergences, random_assembly
+from modtf.profile import Losses, random_assembly
 from modtf.strategies import QUALITY_FIRST, STRATEGIES
 from modtf.tasks import Example, task_named
 from modtf.tasks.examples import spread
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def forecast(modular: ModularModel, examples: list[Example]) -> dict[str, Any]:
-    """Rank correlations of the predicted and the measured divergence with each score; near -1 where more is better.
+    """Rank correlations of the predicted and the measured loss with each score; near -1 where more is better.
 
     And the scores between which eight of ten assemblies lie, and the rank correlation that chance leaves possible: the
     scores are of few inputs, so even a forecast of the true ones would not rank them perfectly. It is the root of their
@@ -66,14 +66,14 @@ def forecast(modular: ModularModel, examples: list[Example]) -> dict[str, Any]:
     rng, drawn = Random(SEED), dict[Assembly, None]()
     while len(drawn) < RANDOM:
         assembly = random_assembly(rng, modular.mapping)
-        if assembly not in modular.profile.divergences:
+        if assembly not in modular.profile.losses:
             drawn[assembly] = None
     predicted = [modular.profile.fit.predicted(assembly) for assembly in drawn]
-    divergences = Divergences(modular, spread(examples, modular.profile.examples))
+    losses = Losses(modular, spread(examples, modular.profile.examples))
     scores, of_halves = [], []
     for assembly in drawn:
         of_all, *halves = quality(modular, assembly, examples)
-        scores.append({"divergence": divergences.of(assembly), **of_all})
+        scores.append({"loss": losses.of(assembly), **of_all})
         of_halves.append(halves)
         print(f"{assembly}: {scores[-1]}", flush=True)
     table = pd.DataFrame(scores)
@@ -84,7 +84,7 @@ def forecast(modular: ModularModel, examples: list[Example]) -> dict[str, Any]:
         "assemblies": RANDOM, "examples": len(examples),
         "rank_correlation": {name: round(ranks[name].corr(pd.Series(predicted).rank()), 3) for name in table},
         "rank_correlation_of_the_measured": {
-            name: round(ranks[name].corr(ranks["divergence"]), 3) for name in table if name != "divergence"
+            name: round(ranks[name].corr(ranks["loss"]), 3) for name in table if name != "loss"
         },
         "rank_correlation_possible": {
             name: round(math.sqrt(2 * r / (1 + r)), 3) for name, r in agreement.items()

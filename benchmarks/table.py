@@ -9,7 +9,8 @@ machine.
 
 --speed-only keeps the quality in data/<model>/table.json and measures everything else anew: for other code or another
 machine, but the same weights. --quality-only keeps everything else, which is a matter of how many layers there are: for
-other weights, where this machine is not quiet enough for times. --ctranslate2 also times that compiled engine, to show
+other weights, where this machine is not quiet enough for times; it leaves out what has other numbers of layers than the
+rows of before. --ctranslate2 also times that compiled engine, to show
 what is possible without Python between the tokens.
 """
 
@@ -104,7 +105,7 @@ def main() -> None:
     keep.add_argument(
         "--quality-only",
         action="store_true",
-        help="keep times and memory in data/<model>/table.json, which must have assemblies of as many layers",
+        help="keep times and memory in data/<model>/table.json, and leave out what it has no times of",
     )
     parser.add_argument("--ctranslate2", action="store_true", help="time CTranslate2, too; it must be installed")
     parser.add_argument(
@@ -124,13 +125,16 @@ def main() -> None:
     modular = modtf.load(options.model)
     task = task_named(modular.task)
     wanted = [(strategy, ratio, modular.choose(ratio, strategy)) for strategy in modular.strategies for ratio in RATIOS]
-    chosen = list(dict.fromkeys(assembly for _, _, assembly in wanted))
-    known = None
+    known = timed = None
     if options.speed_only:  # refused here, not after hours of measuring
         known = known_rows(folder / "table.json", wanted, task.metrics)
-    timed = None
     if options.quality_only:
-        timed = known_costs(folder / "table.json", chosen, options.threads, options.ctranslate2)
+        every = [assembly for _, _, assembly in wanted]
+        timed = known_costs(folder / "table.json", every, options.threads, options.ctranslate2)
+        if unknown := sorted({assembly.shape for assembly in every} - {assembly.shape for assembly in timed}):
+            print(f"left out, since the times of so many layers are not known: {', '.join(unknown)}")
+        wanted = [row for row in wanted if row[2] in timed]
+    chosen = list(dict.fromkeys(assembly for _, _, assembly in wanted))
     examples = task.read_data(options.data or data_folder(task), task.test_split)
     sources = [example.source for example in examples]
 
@@ -271,18 +275,19 @@ def known_rows(path: Path, wanted: Wanted, metrics: Sequence[Metric]) -> tuple[l
 def known_costs(
     path: Path, chosen: Sequence[Assembly], threads: int, ctranslate2: bool
 ) -> dict[Assembly, dict[str, Any]]:
-    """Times, sizes and memory from a table: of the same assembly, or else one of as many layers, with any weights."""
+    """Times, sizes and memory from a table: of the same assembly, or else one of as many layers, with any weights.
+
+    Assemblies of which it has neither are left out.
+    """
     if not path.exists():
         raise ModtfError(f"{path} is missing, so no times are known; measure them, too: leave out --quality-only")
     table = json.loads(path.read_text(encoding="utf-8"))
     rows = {Assembly.from_json(row["assembly"]): row for row in table["rows"] if row["trained"]}
     by_shape = {assembly.shape: row for assembly, row in rows.items()}
-    if missing := sorted({assembly.shape for assembly in chosen} - by_shape.keys()):
-        raise ModtfError(f"{path} has no assembly of {', '.join(missing)} layers; leave out --quality-only")
     if table["threads"] != threads or ("ctranslate2" in table) != ctranslate2:
         its = f"--threads {table['threads']}{' --ctranslate2' if 'ctranslate2' in table else ''}"
         raise ModtfError(f"{path} was measured otherwise; with --quality-only give {its}")
-    of = {assembly: rows.get(assembly, by_shape[assembly.shape]) for assembly in chosen}
+    of = {a: rows.get(a, by_shape[a.shape]) for a in chosen if a.shape in by_shape}
     return {assembly: {name: copy.deepcopy(row[name]) for name in COSTS if name in row} for assembly, row in of.items()}
 
 

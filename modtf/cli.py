@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(profile)
     profile.add_argument("--data", help=_DATA_HELP)
     profile.add_argument("--split", default="dev", help="a file's name without extension (default %(default)s)")
-    profile.add_argument("--inputs", type=int, default=200, help="number of its inputs (default %(default)s)")
+    profile.add_argument("--inputs", type=int, default=1000, help="number of its inputs (default %(default)s)")
     profile.add_argument("--seed", type=int, default=0, help="of the random assemblies (default %(default)s)")
     profile.add_argument("--times", action="store_true", help="keep the qualities of the kit's profile; time it here")
     profile.set_defaults(run=_profile)
@@ -254,7 +254,7 @@ def _profile(options: argparse.Namespace) -> None:
         raise ModtfError(f"no profile can be written to {folder}: {error}; copy the kit to another folder") from error
     for assembly, kept in sorted(profile.kept.items(), key=lambda item: -item[0].layers):
         print(
-            f"{assembly.ratio:5.2f}x  {profile.divergence(assembly):.4f} nats a token, {kept:5.1f} % of the scores, "
+            f"{assembly.ratio:5.2f}x  {profile.loss(assembly):.4f} nats a token, {kept:5.1f} % of the scores, "
             f"{profile.latency_ms(assembly):5.1f} ms  {assembly}"
         )
     print(f"{folder / FILE}; unseen assemblies: rank correlation {profile.held_out['rank_correlation']}")
@@ -281,7 +281,7 @@ def _measured_profile(modular: ModularModel, examples: Sequence[Example], seed: 
 
 
 def _read_measured(path: Path, about: dict[str, Any]) -> dict[Assembly, float]:
-    """The divergences that an interrupted run with the same settings measured; begins a new file otherwise."""
+    """The losses that an interrupted run with the same settings measured; begins a new file otherwise."""
     from modtf.mapping import Assembly
 
     first, *lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else [""]

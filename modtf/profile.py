@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from modtf.decoding import decode
-from modtf.distillation import labels_loss, logits_loss
+from modtf.distillation import labels_loss
 from modtf.errors import ModtfError
 from modtf.evaluation import in_turns, measure_quality, size_of_assembly, write_texts
 from modtf.mapping import STACKS, Assembly, Mapping
@@ -33,13 +33,13 @@ TOKENS = 32
 _RIDGE, _PARTS = 1.0, 6
 
 
-class Divergences:
-    """Measures how far assemblies are, in nats a token, from what they should write on ``examples``.
+class Losses:
+    """Measures the cross-entropy of assemblies with texts for ``examples``, in nats a token.
 
-    That is what the original says: KL(original ‖ assembly) at the tokens of each example's first text, which is read, not
-    written, so that all assemblies are compared at the same tokens. Where the task can tell which texts have faults, a
-    kit may make fewer of them than its original does. Then it is the cross-entropy with those texts that the original
-    writes for the examples without a fault. Raises :class:`ModtfError` if there are none.
+    The texts are read, not written, so that all assemblies are compared at the same tokens. They are each example's
+    first one; or, where the task can tell which texts have faults, those that the original writes without any. Both
+    were found to tell best which assemblies score well: better than KL(original ‖ assembly), for a kit may write better
+    texts than its original (benchmarks/LOG.md). Raises :class:`ModtfError` if no text is without faults.
     """
 
     def __init__(self, modular: ModularModel, examples: Sequence[Example], batch_size: int = 32) -> None:
@@ -54,24 +54,16 @@ class Divergences:
             encoded = modular.tokenizer(
                 text_target=[example.references[0] for example in rows], padding=True, return_tensors="pt"
             ).to(modular.device)
-            keep = encoded["attention_mask"].bool()
-            labels = encoded["input_ids"].masked_fill(~keep, -100)
+            labels = encoded["input_ids"].masked_fill(encoded["attention_mask"] == 0, -100)
             inputs["decoder_input_ids"] = modular.model.prepare_decoder_input_ids_from_labels(labels)
-            loss: Callable[[torch.Tensor], torch.Tensor] = partial(labels_loss, labels=labels)
-            if faultless is None:
-                loss = partial(logits_loss, teacher=self._logits(modular.mapping.original, inputs), keep=keep)
-            self.batches.append((inputs, keep, loss))
-
-    @torch.inference_mode()
-    def _logits(self, assembly: Assembly, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        return self.modular(assembly, **inputs).logits
+            self.batches.append((inputs, labels))
 
     @torch.inference_mode()
     def of(self, assembly: Assembly) -> float:
         total = tokens = 0.0
-        for inputs, keep, loss in self.batches:
-            count = keep.sum().item()
-            total += loss(self._logits(assembly, inputs)).item() * count
+        for inputs, labels in self.batches:
+            count = (labels != -100).sum().item()
+            total += labels_loss(self.modular(assembly, **inputs).logits, labels).item() * count
             tokens += count
         return total / tokens
 
@@ -102,19 +94,19 @@ def measure(
     """Measure a kit's profile on examples of its task that no training saw.
 
     First each module alone and :data:`RANDOM` random assemblies, to which costs are fitted; then the strategies'
-    assemblies and, for each pair of lengths, the one that should be best. ``known`` are divergences measured before,
+    assemblies and, for each pair of lengths, the one that should be best. ``known`` are losses measured before,
     with the same examples and seed; ``progress`` is called with each new one.
     """
-    mapping, divergences = modular.mapping, dict(known or {})
-    measured = Divergences(modular, examples)
+    mapping, losses = modular.mapping, dict(known or {})
+    measured = Losses(modular, examples)
 
     def measure_all(wanted: Iterable[Assembly]) -> dict[Assembly, float]:
         chosen = list(dict.fromkeys(wanted))
         for assembly in chosen:
-            if assembly not in divergences:
-                divergences[assembly] = measured.of(assembly)
-                progress(assembly, divergences[assembly])
-        return {assembly: divergences[assembly] for assembly in chosen}
+            if assembly not in losses:
+                losses[assembly] = measured.of(assembly)
+                progress(assembly, losses[assembly])
+        return {assembly: losses[assembly] for assembly in chosen}
 
     rng = Random(seed)
     drawn = measure_all(random_assembly(rng, mapping) for _ in range(RANDOM))
@@ -122,11 +114,11 @@ def measure(
     fitted = fit(drawn | measure_all([mapping.original, *modules_alone(mapping)]))
     measure_all(assembly for name in STRATEGIES for assembly in assemblies(mapping, name))
     measure_all(forecast(mapping, fitted))
-    # Of each number of layers the least divergent one, which comes last.
-    best = {a.layers: a for a in sorted(divergences, key=divergences.__getitem__, reverse=True)}
+    # Of each number of layers the one with the least loss, which comes last.
+    best = {a.layers: a for a in sorted(losses, key=losses.__getitem__, reverse=True)}
     return Profile(
         banks=fingerprint_of(modular.bank_weights(), torch.float16),
-        divergences=divergences,
+        losses=losses,
         fit=fitted,
         held_out=held_out,
         kept=measure_kept(modular, list(best.values()), examples),
@@ -137,15 +129,15 @@ def measure(
     )
 
 
-def fit(divergences: dict[Assembly, float]) -> Fit:
-    """Ridge regression of measured divergences on :func:`features`."""
-    counts = [features(assembly) for assembly in divergences]
+def fit(losses: dict[Assembly, float]) -> Fit:
+    """Ridge regression of measured losses on :func:`features`."""
+    counts = [features(assembly) for assembly in losses]
     names = sorted(set().union(*counts))
     x = torch.tensor([[float(count[name]) for name in names] for count in counts], dtype=torch.float64)
-    y = torch.tensor(list(divergences.values()), dtype=torch.float64)
+    y = torch.tensor(list(losses.values()), dtype=torch.float64)
     x, y = torch.cat([x, _RIDGE**0.5 * torch.eye(len(names))]), torch.cat([y - y.mean(), torch.zeros(len(names))])
     costs = torch.linalg.lstsq(x.double(), y.double()[:, None]).solution[:, 0]
-    return Fit(sum(divergences.values()) / len(divergences), dict(zip(names, costs.tolist(), strict=True)))
+    return Fit(sum(losses.values()) / len(losses), dict(zip(names, costs.tolist(), strict=True)))
 
 
 def random_assembly(rng: Random, mapping: Mapping) -> Assembly:
@@ -172,14 +164,14 @@ def modules_alone(mapping: Mapping) -> list[Assembly]:
     return found
 
 
-def cross_validated(divergences: dict[Assembly, float]) -> dict[str, float]:
+def cross_validated(losses: dict[Assembly, float]) -> dict[str, float]:
     """How well fits to a part of the assemblies predict the others."""
-    every = list(divergences)
+    every = list(losses)
     predicted: dict[Assembly, float] = {}
     for part in range(_PARTS):
-        seen = fit({assembly: divergences[assembly] for i, assembly in enumerate(every) if i % _PARTS != part})
+        seen = fit({assembly: losses[assembly] for i, assembly in enumerate(every) if i % _PARTS != part})
         predicted |= {assembly: seen.predicted(assembly) for assembly in every[part::_PARTS]}
-    values = torch.tensor([[predicted[assembly], divergences[assembly]] for assembly in every], dtype=torch.float64)
+    values = torch.tensor([[predicted[assembly], losses[assembly]] for assembly in every], dtype=torch.float64)
     ranks = values.argsort(0).argsort(0).double()
     errors = ((values[:, 0] - values[:, 1]).abs() / values[:, 1].clamp(min=1e-9)).median()
     return {

@@ -1,12 +1,11 @@
 """The strategy ``quality_first``: the best assembly under a limit, by what was measured on one kit.
 
 The paper's strategies, size-first and speed-first, see numbers of layers alone. ``quality_first``, which is ours, sees
-what a kit has learned. Its profile (:mod:`modtf.profile` measures it) holds the divergence of many assemblies from the
-original, or from texts without faults where the task can tell them, and a fit of these as a sum over the paths: a cost
-for each module, and one for each pair of neighbouring granularities, since layers work best beside those they were
-trained with. (A sum over modules alone ranks pocket's
-assemblies with a correlation of 0.72, with neighbours 0.95.) Of such a sum the cheapest path of each length is found
-exactly, by dynamic programming.
+what a kit has learned. Its profile (:mod:`modtf.profile` measures it) holds the loss of many assemblies on texts that
+they have not seen, and a fit of these as a sum over the paths: a cost for each module, and one for each pair of
+neighbouring granularities, since layers work best beside those they were trained with. (A sum over modules alone ranks
+pocket's assemblies with a correlation of 0.64, with neighbours 0.96.) Of such a sum the cheapest path of each length is
+found exactly, by dynamic programming.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ LIMITS = (*COSTS, "min_quality")
 
 @dataclass(frozen=True)
 class Fit:
-    """Costs in nats a token: the divergence of an assembly is about ``constant`` plus the costs of its features."""
+    """Costs in nats a token: the loss of an assembly is about ``constant`` plus the costs of its features."""
 
     constant: float
     #: by the names of :func:`features`
@@ -79,7 +78,7 @@ def cheapest_paths(stack: StackMapping, costs: dict[str, float]) -> dict[int, La
 
 
 def forecast(mapping: Mapping, fit: Fit) -> dict[Assembly, float]:
-    """For each pair of lengths the assembly that a fit predicts to diverge least, and what it predicts."""
+    """For each pair of lengths the assembly with the least loss by a fit, and that loss."""
     encoders, decoders = (cheapest_paths(stack, fit.costs).values() for stack in mapping.stacks)
     return {assembly: fit.predicted(assembly) for assembly in starmap(Assembly, product(encoders, decoders))}
 
@@ -90,8 +89,8 @@ class Profile:
 
     #: fingerprint of the banks
     banks: str
-    #: measured, in nats a token: see :class:`modtf.profile.Divergences`
-    divergences: dict[Assembly, float]
+    #: measured, in nats a token: see :class:`modtf.profile.Losses`
+    losses: dict[Assembly, float]
     fit: Fit
     #: of assemblies that the fit had not seen: rank correlation, and the median error relative to what was measured
     held_out: dict[str, float]
@@ -105,9 +104,9 @@ class Profile:
     machine: str
     examples: int
 
-    def divergence(self, assembly: Assembly) -> float:
+    def loss(self, assembly: Assembly) -> float:
         """As measured, or else as the fit predicts it."""
-        return self.divergences.get(assembly, self.fit.predicted(assembly))
+        return self.losses.get(assembly, self.fit.predicted(assembly))
 
     def latency_ms(self, assembly: Assembly) -> float:
         """Of one text of 32 tokens, predicted from the number of layers of each stack."""
@@ -124,8 +123,8 @@ class Profile:
 
     @cached_property
     def ranked(self) -> list[Assembly]:
-        """All that were measured, the least divergent first; among equals the smallest."""
-        return sorted(self.divergences, key=lambda a: (self.divergences[a], a.layers, str(a)))
+        """All that were measured, the least loss first; among equals the smallest."""
+        return sorted(self.losses, key=lambda a: (self.losses[a], a.layers, str(a)))
 
     def to_json(self) -> dict[str, Any]:
         by_assembly = {
@@ -151,7 +150,7 @@ def _of_layers(costs: dict[str, Any], assembly: Assembly) -> float:
     return costs["constant"] + costs["encoder"] * len(assembly.encoder) + costs["decoder"] * len(assembly.decoder)
 
 
-_BY_ASSEMBLY = ("divergences", "kept")
+_BY_ASSEMBLY = ("losses", "kept")
 
 
 def quality_first(
@@ -164,7 +163,7 @@ def quality_first(
     max_latency_ms: float | None = None,
     min_quality: float | None = None,
 ) -> Assembly:
-    """The assembly that diverges least, of those that were measured and that one limit allows.
+    """The assembly with the least loss, of those that were measured and that one limit allows.
 
     The limit is a ratio (as many layers as the other strategies give it), a size in float32, a time (of one text of 32
     tokens, on the profile's machine), or ``min_quality``, percent of each of the full model's scores: the fewest layers

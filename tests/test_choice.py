@@ -53,7 +53,7 @@ def test_a_forecast_that_is_right_has_a_correlation_of_minus_one(
     assert {name: found["rank_correlation"][name] for name in ("bleu", "errors")} == {"bleu": -1.0, "errors": 1.0}
     assert found["rank_correlation_possible"] == {"bleu": 1.0, "errors": 0.0}, "halves that agree, and that do not"
     of_measured = found["rank_correlation_of_the_measured"]
-    assert of_measured == {"bleu": -of_measured["errors"], "errors": found["rank_correlation"]["divergence"]}
+    assert of_measured == {"bleu": -of_measured["errors"], "errors": found["rank_correlation"]["loss"]}
     low, high = found["eight_of_ten"]["bleu"]
     assert low < high < 100
 

@@ -72,7 +72,7 @@ def test_the_frontier_leads_over_what_no_cheaper_assembly_excels() -> None:
     full, half, third = (choose(MAPPING, ratio, "size_first") for ratio in (1, 2, 3))
     worse, unknown = choose(MAPPING, 2, "speed_first"), choose(MAPPING, 6, "size_first")
     profile = Profile(
-        banks="", divergences={full: 0.0, half: 0.2, worse: 0.3, third: 0.4}, fit=Fit(0.5, {"decoder 2·2": -0.01}),
+        banks="", losses={full: 0.0, half: 0.2, worse: 0.3, third: 0.4}, fit=Fit(0.5, {"decoder 2·2": -0.01}),
         held_out={}, kept={}, milliseconds={"constant": 1, "encoder": 1, "decoder": 2},
         parameters={"constant": 0, "encoder": 2_000_000, "decoder": 1_000_000}, machine="", examples=1,
     )  # fmt: skip

@@ -228,7 +228,7 @@ class Explorer:
             ),
             _FRONTIER: (
                 "what quality first chooses from",
-                "how far assemblies diverge, as measured and as predicted from their modules",
+                "the losses of assemblies, as measured and as predicted from their modules",
                 self._profiled,
             ),
         }

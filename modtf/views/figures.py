@@ -131,7 +131,7 @@ COSTS = {
 def frontier(
     profile: Profile, mapping: Mapping, limited: str, here: Assembly | None = None, limit: float | None = None
 ) -> go.Figure:
-    """How far assemblies diverge, measured and predicted, against what a limit named ``limited`` counts.
+    """The losses of assemblies, measured and predicted, against what a limit named ``limited`` counts.
 
     The lines lead over the assemblies that no cheaper one excels: of those that were measured, and of those that the
     profile's fit predicts to be the best of their lengths. ``here`` is the assembly to highlight, hollow where it is only
@@ -155,7 +155,7 @@ def frontier(
                 found[assembly] = points[assembly]
         return found
 
-    measured, look = profile.divergences, _LOOKS[QUALITY_FIRST]
+    measured, look = profile.losses, _LOOKS[QUALITY_FIRST]
     add(measured, "measured", mode="markers", marker={"color": "#8a8a8a", "size": 5, "opacity": 0.45})
     steps = {"mode": "lines+markers", "line": {"color": look["color"], "shape": "hv", "width": 2}}
     marker = {"symbol": look["symbol"], "size": look["size"], "color": look["color"]}
@@ -165,13 +165,13 @@ def frontier(
     if here is not None:
         known = here in measured
         add(
-            {here: profile.divergence(here)}, "you are here" if known else "you are here, predicted", mode="markers",
+            {here: profile.loss(here)}, "you are here" if known else "you are here, predicted", mode="markers",
             marker={"symbol": "circle" if known else "circle-open", "size": 15, "color": _HERE, "line": {"width": 3, "color": _HERE}},
         )  # fmt: skip
     if limit is not None:
         figure.add_vline(x=limit, line={"color": _HERE, "width": 1, "dash": "dot"})
     figure.update_xaxes(title={"text": words, "standoff": 6}, gridcolor=_GRID, zeroline=False)
-    figure.update_yaxes(title="nats a token", gridcolor=_GRID, zeroline=False)
+    figure.update_yaxes(title="loss, nats a token", gridcolor=_GRID, zeroline=False)
     return _on_page(figure, left=56)
 
 
