@@ -9,8 +9,8 @@ machine.
 
 --speed-only keeps the quality in data/<model>/table.json and measures everything else anew: for other code or another
 machine, but the same weights. --quality-only keeps everything else, which is a matter of how many layers there are: for
-other weights, where this machine is not quiet enough for times; it leaves out what has other numbers of layers than the
-rows of before. --ctranslate2 also times that compiled engine, to show
+other weights, where this machine is not quiet enough for times; it leaves out assemblies of which the
+old table has no row with as many layers. --ctranslate2 also times that compiled engine, to show
 what is possible without Python between the tokens.
 """
 
@@ -277,7 +277,7 @@ def known_costs(
 ) -> dict[Assembly, dict[str, Any]]:
     """Times, sizes and memory from a table: of the same assembly, or else one of as many layers, with any weights.
 
-    Assemblies of which it has neither are left out.
+    Assemblies for which it has no row are left out.
     """
     if not path.exists():
         raise ModtfError(f"{path} is missing, so no times are known; measure them, too: leave out --quality-only")

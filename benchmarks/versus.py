@@ -192,8 +192,8 @@ ABLATIONS = {
 }
 EVERYTHING = METHODS | ABLATIONS
 
-#: What learns otherwise on a model. Pocket's bundled kit learned last from the original's texts and probabilities.
-OTHERWISE = {
+#: Methods that are others on one model. Pocket's bundled kit learned last from the original's texts and probabilities.
+OF_MODEL = {
     "pocket": {
         "kit": replace(METHODS["kit"], texts="original", options=METHODS["kit"].options | {"logits_weight": 1.0}),
         "KD": Method("original", options=LABELS | {"logits_weight": 1.0}),
@@ -322,16 +322,15 @@ class Comparison:
         self.recipe = recipe_for(self.task)
         folder = data or data_folder(self.task)
         self.people = self.task.read_data(folder, self.task.train_split)
-        self.methods = EVERYTHING | OTHERWISE.get(model, {})
+        self.methods = EVERYTHING | OF_MODEL.get(model, {})
         self.dev = spread(self.task.read_data(folder, "dev"), DEV_INPUTS)
         self.test = self.task.read_data(folder, self.task.test_split)
         held_out = {example.source for example in (*self.dev, *self.test)}
         written = read_pairs(pairs) if pairs else list(self.task.bundled_examples("pairs"))
-        self.written = [
-            example for example in written if example.source not in held_out
-        ]  # inputs drawn at random may be
-        if self.task.faultless is not None:
-            self.written = without_faults(self.written, self.task.faultless)
+        # Inputs that are drawn at random may be among them.
+        written = [example for example in written if example.source not in held_out]
+        faultless = self.task.faultless
+        self.written = written if faultless is None else without_faults(written, faultless)
         self.original_fingerprint = fingerprint_of(kit.original_weights(), torch.float16)
         self._scores: dict[Run, dict[str, float]] = {}
         self.fingerprints = {
@@ -906,14 +905,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, help="the original's texts (default: the bundled ones, which are few)")
     parser.add_argument("--budgets", type=float, nargs="+", help="in UNITS (default: the model's)")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2), help="larger budgets have the first alone")
-    parser.add_argument("--methods", nargs="+", choices=EVERYTHING, help="(default: all)")
+    parser.add_argument("--methods", nargs="+", choices=EVERYTHING, help="(default: all); a report has these alone")
     parser.add_argument("--workers", type=int, default=1, help="trainings side by side, of one thread each")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--ablation", action="store_true", help="train kits that learn otherwise instead")
     instead.add_argument("--time", action="store_true", help="measure the seconds of a step of each method and size")
     instead.add_argument("--report", action="store_true", help="write data/<model>/versus.json from what is done")
     options = parser.parse_args()
-    if options.ablation and options.model in OTHERWISE:
+    if options.ablation and options.model in OF_MODEL:
         raise ModtfError("the ablation is of the translator's kit; give translator")
     use_cpu_well(1)
     transformers.logging.disable_progress_bar()

@@ -268,7 +268,12 @@ def _measured_profile(modular: ModularModel, examples: Sequence[Example], seed: 
     from modtf.saving import fingerprint_of
 
     inputs = hashlib.sha256(json.dumps([[e.source, *e.references] for e in examples]).encode()).hexdigest()
-    about = {"banks": fingerprint_of(modular.bank_weights()), "inputs": inputs, "seed": seed}
+    weights = {"banks": modular.bank_weights(), "original": modular.original_weights()}
+    about = {name: fingerprint_of(of) for name, of in weights.items()} | {
+        "inputs": inputs,
+        "seed": seed,
+        "of": "losses",
+    }
     known = _read_measured(unfinished, about)
     with unfinished.open("a", encoding="utf-8") as file, tqdm(initial=len(known), unit=" assemblies") as bar:
 

@@ -37,9 +37,9 @@ class Losses:
     """Measures the cross-entropy of assemblies with texts for ``examples``, in nats a token.
 
     The texts are read, not written, so that all assemblies are compared at the same tokens. They are each example's
-    first one; or, where the task can tell which texts have faults, those that the original writes without any. Both
-    were found to tell best which assemblies score well: better than KL(original ‖ assembly), for a kit may write better
-    texts than its original (benchmarks/LOG.md). Raises :class:`ModtfError` if no text is without faults.
+    first one; or, where the task can tell which texts have faults, those that the original writes without any. These
+    losses rank assemblies better by their scores than KL(original ‖ assembly) does, for a kit may write better texts
+    than its original (benchmarks/LOG.md). Raises :class:`ModtfError` if no text is without faults.
     """
 
     def __init__(self, modular: ModularModel, examples: Sequence[Example], batch_size: int = 32) -> None:

@@ -1,8 +1,8 @@
 """The strategy ``quality_first``: the best assembly under a limit, by what was measured on one kit.
 
 The paper's strategies, size-first and speed-first, see numbers of layers alone. ``quality_first``, which is ours, sees
-what a kit has learned. Its profile (:mod:`modtf.profile` measures it) holds the loss of many assemblies on texts that
-they have not seen, and a fit of these as a sum over the paths: a cost for each module, and one for each pair of
+what a kit has learned. Its profile (:mod:`modtf.profile` measures it) holds the losses of many assemblies on texts that
+no training saw, and a fit of these as a sum over the paths: a cost for each module, and one for each pair of
 neighbouring granularities, since layers work best beside those they were trained with. (A sum over modules alone ranks
 pocket's assemblies with a correlation of 0.64, with neighbours 0.96.) Of such a sum the cheapest path of each length is
 found exactly, by dynamic programming.

@@ -68,7 +68,7 @@ def test_the_axis_holds_all_points_and_does_not_magnify_noise(lowest: float) -> 
     assert low <= min(90, lowest) and high >= 102
 
 
-def test_the_frontier_leads_over_what_no_cheaper_assembly_excels() -> None:
+def test_the_frontier_joins_what_no_cheaper_assembly_beats() -> None:
     full, half, third = (choose(MAPPING, ratio, "size_first") for ratio in (1, 2, 3))
     worse, unknown = choose(MAPPING, 2, "speed_first"), choose(MAPPING, 6, "size_first")
     profile = Profile(

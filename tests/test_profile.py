@@ -274,13 +274,10 @@ def test_a_limit_in_the_explorer(kit: Path) -> None:
     modular = modtf.load(kit)
     measured = modular.profile
     explorer = Explorer(modular)
+    state = explorer.controller
     try:
-        assert [name for _, name in explorer.limited.options] == [
-            "max_megabytes",
-            "max_parameters",
-            "max_latency_ms",
-            "min_quality",
-        ]
+        names = [name for _, name in explorer.limited.options]
+        assert names == ["max_megabytes", "max_parameters", "max_latency_ms", "min_quality"]
         smallest = min(measured.cost(assembly, "max_parameters") for assembly in measured.losses)
         for name, number in (
             ("max_parameters", 2 * smallest / 1e6),
@@ -288,37 +285,48 @@ def test_a_limit_in_the_explorer(kit: Path) -> None:
             ("max_latency_ms", measured.latency_ms(modular.choose(3))),
             ("min_quality", 50),
         ):
-            explorer.limit.value, explorer.limited.value = "", name
+            explorer.limited.value = name
             explorer.limit.value = str(number)
-            limit = number * 1e6 if name == "max_parameters" else number
-            chosen = modular.choose(strategy="quality_first", **{name: limit})
-            assert (
-                explorer.controller.state.assembly == chosen and f"{chosen.shape} layers:" in explorer.limit_met.value
+            chosen = modular.choose(
+                strategy="quality_first", **{name: number * (1e6 if name == "max_parameters" else 1)}
             )
-            best = chosen == modular.choose(chosen.ratio, "quality_first")
-            assert (explorer.controller.strategy == "quality_first") or not best
+            assert state.state.assembly == chosen and f"{chosen.shape} layers:" in explorer.limit_met.value
+            assert state.strategy == "quality_first" or chosen != modular.choose(chosen.ratio, "quality_first")
         assert "50.0 % of each score" in explorer.limit_met.value
+        explorer.source.value = "Mir ist warm."
+        assert explorer.limit.value == "50" and explorer.limit_met.value, "another text, but the same assembly"
         explorer.ratio.value = explorer.ratio.options[-1][1]
-        assert not explorer.limit_met.value, "it was of another assembly"
-        before = explorer.controller.state.assembly
-        for number, words in (("ten", "is not a number"), ("-3", "give a number above 0"), ("101", "up to 100")):
+        assert not explorer.limit.value and not explorer.limit_met.value, "it was of another assembly"
+        explorer.limit.value = "50"
+        assert state.state.assembly == chosen, "the same limit holds again"
+        for number, words in (("ten", "is not a number"), ("-3", "not a number above 0"), ("101", "up to 100")):
             explorer.limit.value = number
-            assert words in explorer.impossible.value and explorer.controller.state.assembly == before
-        explorer.limit.value = ""
-        assert not explorer.impossible.value
-
+            assert words in explorer.impossible.value and state.state.assembly == chosen
         explorer.limited.value = "max_megabytes"
-        assert [name for _, name in explorer.against.options][-1] == "frontier"
-        explorer.against.value = "frontier"
+        assert not explorer.limit.value and state.state.assembly == chosen, "101 megabytes were not asked for"
+    finally:
+        state.close()
+
+
+def test_the_frontier_in_the_explorer(kit: Path) -> None:
+    modular = modtf.load(kit)
+    explorer = Explorer(modular)
+    try:
+        assert [name for _, name in explorer.against.options] == ["frontier", "model"], "there is no table"
+        explorer.controller.wait()
         drawn = explorer.figure.value
         assert "best predicted" in drawn and "MB in float32" in drawn
         explorer.limit.value = "1000"
-        assert "MB in float32" in explorer.figure.value != drawn, "with the limit"
+        limited = explorer.figure.value
+        assert "shapes" not in drawn and "shapes" in limited
+        explorer.limit.value = "-3"
+        assert "shapes" not in explorer.figure.value
+        explorer.limited.value = "max_latency_ms"
+        assert "ms for 32 tokens" in explorer.figure.value and not explorer.failure.value
         with torch.no_grad():
             next(iter(modular.bank_weights().values())).add_(1)
-        drawn = explorer.figure.value
         explorer.limited.value = "max_parameters"
-        assert "is of other weights" in explorer.impossible.value and explorer.figure.value == drawn
+        assert "is of other weights" in explorer.failure.value
     finally:
         explorer.controller.close()
 

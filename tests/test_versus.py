@@ -502,7 +502,14 @@ def test_pockets_methods_learn_from_texts_without_slot_errors(
     for split in (task.train_split, "dev", task.test_split):
         (tmp_path / f"{split}.csv").write_text("mr,ref\nname[The Vaults],The Vaults is cheap.\n")
     mr = "name[The Vaults], food[Indian]"
-    write_pairs([(mr, "The Vaults serves Indian food."), (mr, "The Vaults serves food.")], tmp_path / "pairs.jsonl")
+    write_pairs(
+        [
+            (mr, "The Vaults serves Indian food."),
+            (mr, "The Vaults serves food."),
+            ("name[The Vaults]", "The Vaults is a place."),
+        ],
+        tmp_path / "pairs.jsonl",
+    )
     comparison = script.Comparison("pocket", str(tmp_path), tmp_path / "pairs.jsonl")
     assert comparison.budgets == [25, 100, 400]
     assert comparison.examples("original") == [Example(mr, ("The Vaults serves Indian food.",))]

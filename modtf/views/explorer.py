@@ -103,6 +103,7 @@ class Explorer:
         self._following = False  # true while code sets the controls, so that they do not react to each other
         self._figures: dict[Any, str] = {}
         self._points: tuple[Row, ...] = ()  # measured here
+        self._limit: float | None = None  # the one that the current assembly was chosen for
         self._named: Assembly | None = None  # the assembly that the suggested folder name is for
         self.job_buttons: dict[str, Any] = {}
         self.result = widgets.HTML()
@@ -205,8 +206,8 @@ class Explorer:
         options = [(words, name) for name, words in _LIMIT_LABELS.items()]
         self.limited = widgets.Dropdown(options=options, layout={"width": "210px"})
         self.limit_met = widgets.HTML()
-        for widget in (self.limit, self.limited):
-            widget.observe(self._guarded(self._limit_changed), "value")
+        self.limit.observe(self._guarded(self._limit_changed), "value")
+        self.limited.observe(self._guarded(self._limited_changed), "value")
         return _bar(self.limit, self.limited, self.limit_met)
 
     def _racing(self) -> list[widgets.Widget]:
@@ -219,10 +220,15 @@ class Explorer:
         if not self.controller.rows:
             live = "" if self.measurable else f" {self.task.measure} is shown beside the texts."
             self.quality.value = f'<p class="modtf-note">{escape(self._table_note + live)}</p>'
+        name = self.task.metrics[0].name
         shown = {
-            _PEOPLE: ("against people's texts", "the table's test set, measured earlier", bool(self.controller.rows)),
+            _PEOPLE: (
+                f"{name} against people's texts",
+                "the table's test set, measured earlier",
+                bool(self.controller.rows),
+            ),
             _MODEL: (
-                "against the full model's texts",
+                f"{name} against the full model's texts",
                 "the bundled inputs, which can be measured here too: how similar are the two models' texts?",
                 self.measurable,
             ),
@@ -232,19 +238,20 @@ class Explorer:
                 self._profiled,
             ),
         }
-        offered = {name: about for name, (*about, possible) in shown.items() if possible}
+        offered = {key: about for key, (*about, possible) in shown.items() if possible}
+        if not self.controller.rows and self._profiled:  # what can be drawn at once comes first
+            offered = {_FRONTIER: offered.pop(_FRONTIER)} | offered
         if not offered:
             return [self.quality]
         self.against = widgets.ToggleButtons(
-            options=[(words, name) for name, (words, _) in offered.items()],
+            options=[(words, key) for key, (words, _) in offered.items()],
             style={"button_width": "auto"},
             layout={"width": "auto"},
             tooltips=[about for _, about in offered.values()],
         )
         self.against.observe(self._guarded(lambda: self._draw_curve(self.controller.state)), "value")
-        name = _hint(self.task.metrics[0].name if self.controller.rows or self.measurable else "")
-        self.yardstick = _bar(widgets.HTML(name, layout={"flex": "none"}), self.against)
-        title = "Measured quality against measured speed: one line per strategy, the current assembly as a point"
+        self.yardstick = _bar(self.against)
+        title = "Quality against speed, or loss against size: the current assembly as a point"
         self.figure = widgets.HTML(layout={"display": "none"})
         self.curve = widgets.VBox([widgets.HTML(frame_html(title)), self.figure])
         self.curve.add_class(CURVE_CLASS)
@@ -290,8 +297,8 @@ class Explorer:
 
     def _ask(self, **changes: Any) -> None:
         """Make a request, and set the controls to the resulting assembly."""
-        if self._profiled:
-            self.limit_met.value = ""
+        if self._profiled and changes:
+            self._forget_limit()
         self.controller.request(self.source.value, **changes)
         state = self.controller.state
         assembly = self._current()
@@ -340,28 +347,34 @@ class Explorer:
         even = even_assembly(self.controller.modular.mapping, *(slider.value for slider in self.lengths.values()))
         self._ask(assembly=dataclasses.replace(self._current(), **{stack: getattr(even, stack)}))
 
+    def _limited_changed(self) -> None:
+        self._forget_limit()  # 20 megabytes are not 20 percent
+        self._draw_curve(self.controller.state)
+
+    def _forget_limit(self) -> None:
+        self._limit, self.limit_met.value = None, ""
+        with self._follow():
+            self.limit.value = ""
+
     def _limit_changed(self) -> None:
-        self.limit_met.value = ""
-        name, modular = self.limited.value, self.controller.modular
-        if self.limit.value.strip():
+        typed, name, modular = self.limit.value.strip(), self.limited.value, self.controller.modular
+        self._limit, self.limit_met.value = None, ""
+        if typed:
             try:
-                limits: dict[str, Any] = {name: self._limit() * COSTS.get(name, ("", 1))[1]}
+                limit = _positive(typed)
+                limits: dict[str, Any] = {name: limit * COSTS.get(name, ("", 1))[1]}
                 chosen = modular.choose(strategy=QUALITY_FIRST, **limits)
             except ModtfError as error:
                 self.impossible.value = markup.problem_html(f"Not possible: {error}.")
-                return
-            if chosen == modular.choose(chosen.ratio, QUALITY_FIRST):
-                self._ask(ratio=chosen.ratio, strategy=QUALITY_FIRST)
-            else:  # a better one of as many layers is larger, or slower
-                self._ask(assembly=chosen)
-            self.limit_met.value = _hint(f"{chosen.shape} layers: {self._counted(chosen)}")
+            else:
+                if chosen == modular.choose(chosen.ratio, QUALITY_FIRST):
+                    self._ask(ratio=chosen.ratio, strategy=QUALITY_FIRST)
+                else:  # a better one of as many layers is larger, or slower
+                    self._ask(assembly=chosen)
+                with self._follow():
+                    self.limit.value = typed
+                self._limit, self.limit_met.value = limit, _hint(f"{chosen.shape} layers: {self._counted(chosen)}")
         self._draw_curve(self.controller.state)
-
-    def _limit(self) -> float:
-        try:
-            return float(self.limit.value)
-        except ValueError:
-            raise ModtfError(f"{self.limit.value!r} is not a number; write one such as 10 or 2.5") from None
 
     def _counted(self, assembly: Assembly) -> str:
         """How much an assembly has of what is limited."""
@@ -519,20 +532,30 @@ class Explorer:
         self.figure.value = self._figures[key]
 
     def _draw_frontier(self, here: Assembly) -> None:
-        modular, name, limit = self.controller.modular, self.limited.value, None
-        with suppress(ModtfError):
-            limit = self._limit() if name in COSTS else None
-        name = name if name in COSTS else next(iter(COSTS))
+        modular, name, limit = self.controller.modular, self.limited.value, self._limit
+        if name not in COSTS:  # a share of the quality is not on this axis
+            name, limit = next(iter(COSTS)), None
         key = (_FRONTIER, name, limit, here)
-        with suppress(ModtfError):  # the weights have changed since it was measured
-            if key not in self._figures:
-                self._figures[key] = figure_html(frontier(modular.profile, modular.mapping, name, here, limit))
-            self.figure.value = self._figures[key]
+        try:
+            profile = modular.profile
+        except ModtfError as error:  # the weights have changed since it was measured
+            self.failure.value = markup.problem_html(str(error))
+            return
+        if key not in self._figures:
+            self._figures[key] = figure_html(frontier(profile, modular.mapping, name, here, limit))
+        self.figure.value = self._figures[key]
 
 
 def _against_model(row: Row, scores: Row, metrics: Sequence[Metric]) -> Row:
     """The row with ``scores``, measured against the full model's own texts, in the fields that are drawn."""
     return {**row, **{metric.field: scores[metric.key] for metric in metrics}}
+
+
+def _positive(typed: str) -> float:
+    with suppress(ValueError):
+        if 0 < (number := float(typed)) < float("inf"):
+            return number
+    raise ModtfError(f"{typed!r} is not a number above 0; write one such as 10 or 2.5")
 
 
 def _nearest(ratio: float, options: list[tuple[str, float]]) -> float:

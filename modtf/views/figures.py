@@ -133,7 +133,7 @@ def frontier(
 ) -> go.Figure:
     """The losses of assemblies, measured and predicted, against what a limit named ``limited`` counts.
 
-    The lines lead over the assemblies that no cheaper one excels: of those that were measured, and of those that the
+    Each line joins the assemblies that no cheaper one beats: of those that were measured, and of those that the
     profile's fit predicts to be the best of their lengths. ``here`` is the assembly to highlight, hollow where it is only
     predicted, and ``limit`` a vertical line, in units of :data:`COSTS`.
     """
