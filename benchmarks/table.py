@@ -9,9 +9,9 @@ machine.
 
 --speed-only keeps the quality in data/<model>/table.json and measures everything else anew: for other code or another
 machine, but the same weights. --quality-only keeps everything else, which is a matter of how many layers there are: for
-other weights, where this machine is not quiet enough for times; it leaves out assemblies of which the
-old table has no row with as many layers. --ctranslate2 also times that compiled engine, to show
-what is possible without Python between the tokens.
+other weights, where this machine is not quiet enough for times; it leaves out assemblies of which the old table has no
+row with as many layers, and says so. --ctranslate2 also times that compiled engine, to show what is possible without
+Python between the tokens.
 """
 
 from __future__ import annotations

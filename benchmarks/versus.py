@@ -5,7 +5,8 @@
     python benchmarks/versus.py translator --data <folder> --pairs <...> --time      # minutes; nothing else should run
     python benchmarks/versus.py translator --data <folder> --pairs <...> --report
 
-The pairs are texts that the original wrote (`modtf train kit` begins with them). All methods have the batches of the
+The pairs are texts that the original wrote (`modtf train kit` begins with them); pocket's are of inputs that are drawn at
+random, and those with slot errors are left out, as in the last part of `make pocket`. All methods have the batches of the
 kit's recipe, its optimizer, and no dropout. Products are in TF32 on GPUs, in bfloat16 on CPUs that are faster so, and in
 float32 elsewhere; weights are always in float32, and Muon's iteration is in bfloat16 wherever that is faster. Kits and
 most students train modules alone: embeddings, head and original layers stay fixed, as a kit needs them. A student can

@@ -268,12 +268,8 @@ def _measured_profile(modular: ModularModel, examples: Sequence[Example], seed: 
     from modtf.saving import fingerprint_of
 
     inputs = hashlib.sha256(json.dumps([[e.source, *e.references] for e in examples]).encode()).hexdigest()
-    weights = {"banks": modular.bank_weights(), "original": modular.original_weights()}
-    about = {name: fingerprint_of(of) for name, of in weights.items()} | {
-        "inputs": inputs,
-        "seed": seed,
-        "of": "losses",
-    }
+    banks, original = fingerprint_of(modular.bank_weights()), fingerprint_of(modular.original_weights())
+    about = {"banks": banks, "original": original, "inputs": inputs, "seed": seed, "of": "losses"}
     known = _read_measured(unfinished, about)
     with unfinished.open("a", encoding="utf-8") as file, tqdm(initial=len(known), unit=" assemblies") as bar:
 

@@ -272,6 +272,33 @@ def test_known_speeds_are_kept_without_old_quality(
             script.known_costs(*refused)
 
 
+def test_rows_that_nobody_has_timed_are_left_out_and_named(
+    script: ModuleType, task: Task, modular: modtf.ModularModel, data: Path, written: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    before = (written / "README.md").read_bytes()
+    monkeypatch.setenv(task.data_variable, str(data))
+    monkeypatch.setitem(modtf.tasks.TASKS, task.name, replace(task, model="small"))
+    monkeypatch.setattr("modtf.tasks.task.bundled", lambda name: written / "data" / name)
+    monkeypatch.setattr(modtf, "load", lambda name: modular)
+    scores = {metric.key: 50.0 for metric in task.metrics}
+    for name, value in {
+        "ROOT": written, "BUNDLED_MODELS": ("small",), "RATIOS": (1, 1.5, 2, 3), "measure_quality": lambda *_: scores,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(script, name, value)
+    output = tmp_path / "table.json"
+    monkeypatch.setattr(sys, "argv", ["table.py", "--model", "small", "--quality-only", "--output", str(output)])
+    script.main()
+    old, new = (json.loads(path.read_text()) for path in (written / "data" / "small" / "table.json", output))
+    known = {row["layers"] for row in old["rows"]}
+    untimed = sorted({modular.choose(1.5, strategy).shape for strategy in modular.strategies} - known)
+    assert untimed and f"of so many layers are not known: {', '.join(untimed)}\n" in capsys.readouterr().out
+    assert [row["layers"] for row in new["rows"]] == [row["layers"] for row in old["rows"]]
+    assert all(row["bleu"] == 50 for row in new["rows"])
+    assert [row.get("latency_ms") for row in new["rows"]] == [row.get("latency_ms") for row in old["rows"]]
+    assert (written / "README.md").read_bytes() == before
+
+
 def test_the_page_reads_what_the_script_writes(task: Task, table: dict[str, Any], modular: modtf.ModularModel) -> None:
     for measured in table, json.loads(bundled(f"{task.model}/table.json").read_text()):
         here = next(row for row in measured["rows"] if row["trained"] and row["ratio"] > 1)

@@ -28,7 +28,7 @@ from modtf.tasks import TASKS
 from modtf.tasks.task import Field, Metric
 from modtf.views import markup
 from modtf.views.controller import Controller
-from modtf.views.figures import COSTS, CURVE_CLASS, figure_html, frame_html, frontier, quality_curve
+from modtf.views.figures import CURVE_CLASS, UNITS, figure_html, frame_html, frontier, quality_curve
 from modtf.views.picture import Picture
 from modtf.views.state import Row, State, words_of
 
@@ -45,7 +45,7 @@ _JOB_LABELS = {"race": "race", "sweep": "sweep", "measure": "measure this assemb
 #: What the curve shows: quality against people's texts (the table's test set); against the full model's own texts for
 #: the bundled inputs, which can be measured in the explorer too; or what quality first chooses from.
 _PEOPLE, _MODEL, _FRONTIER = "people", "model", "frontier"
-_LIMIT_LABELS = {name: f"{words} at most" for name, (words, _) in COSTS.items()} | {
+_LIMIT_LABELS = {name: f"{words} at most" for name, (words, _) in UNITS.items()} | {
     "min_quality": "% of the quality at least"
 }
 
@@ -362,7 +362,7 @@ class Explorer:
         if typed:
             try:
                 limit = _positive(typed)
-                limits: dict[str, Any] = {name: limit * COSTS.get(name, ("", 1))[1]}
+                limits: dict[str, Any] = {name: limit * UNITS.get(name, ("", 1))[1]}
                 chosen = modular.choose(strategy=QUALITY_FIRST, **limits)
             except ModtfError as error:
                 self.impossible.value = markup.problem_html(f"Not possible: {error}.")
@@ -381,7 +381,7 @@ class Explorer:
         profile = self.controller.modular.profile
         if self.limited.value == "min_quality":
             return f"{profile.kept[assembly]:.1f} % of each score or more"
-        words, unit = COSTS[self.limited.value]
+        words, unit = UNITS[self.limited.value]
         return f"{profile.cost(assembly, self.limited.value) / unit:.3g} {words}"
 
     def _touched(self, make: Callable[[], Assembly]) -> None:
@@ -533,8 +533,8 @@ class Explorer:
 
     def _draw_frontier(self, here: Assembly) -> None:
         modular, name, limit = self.controller.modular, self.limited.value, self._limit
-        if name not in COSTS:  # a share of the quality is not on this axis
-            name, limit = next(iter(COSTS)), None
+        if name not in UNITS:  # a share of the quality is not on this axis
+            name, limit = next(iter(UNITS)), None
         key = (_FRONTIER, name, limit, here)
         try:
             profile = modular.profile

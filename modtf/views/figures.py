@@ -121,7 +121,7 @@ def quality_curve(
 
 
 #: What a limit of :data:`modtf.quality.COSTS` counts, and how many of it make one unit.
-COSTS = {
+UNITS = {
     "max_megabytes": ("MB in float32", 1),
     "max_parameters": ("million parameters", 1e6),
     "max_latency_ms": ("ms for 32 tokens", 1),
@@ -135,9 +135,9 @@ def frontier(
 
     Each line joins the assemblies that no cheaper one beats: of those that were measured, and of those that the
     profile's fit predicts to be the best of their lengths. ``here`` is the assembly to highlight, hollow where it is only
-    predicted, and ``limit`` a vertical line, in units of :data:`COSTS`.
+    predicted, and ``limit`` a vertical line, in these :data:`UNITS`.
     """
-    words, unit = COSTS[limited]
+    words, unit = UNITS[limited]
     figure = go.Figure()
 
     def add(points: dict[Assembly, float], name: str, **looks: Any) -> None:
