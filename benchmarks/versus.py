@@ -883,6 +883,25 @@ def _grid_of(metric: Metric, rows: Sequence[dict[str, Any]], made: dict[str, Any
     return f"{words}:\n\n{grid(lines)}"
 
 
+def ablation_markdown(made: dict[str, Any], metric: Metric) -> str:
+    """A table of the kits that learn otherwise, each with its distance from the kit's at the same cost."""
+    cost = made["ablation"][0]["cost"]
+    assemblies = {size: Assembly.from_json(assembly) for size, assembly in made["sizes"].items()}
+    by_method = {
+        name: {row["size"]: row for row in rows if (row["method"], row["cost"], row["seed"]) == (name, cost, 0)}
+        for rows, names in ((made["rows"], ["kit"]), (made["ablation"], ABLATIONS))
+        for name in names
+    }
+    lines = [
+        {"": name}
+        | {f"{size} ({of.shape})": _cell(found.get(size), "equal_total", metric.key) for size, of in assemblies.items()}
+        for name, found in by_method.items()
+        if found
+    ]
+    words = f"{metric.name}, and in brackets less the kit's (95 % interval, in bold where it excludes zero)"
+    return f"{words}; each for {cost * made['unit_operations'] / 1e12:,.4g} TFLOP:\n\n{grid(lines)}\n"
+
+
 def _cell(row: dict[str, Any] | None, account: str, key: str) -> str:
     """A score and its distance from the kit's, in bold where that is more than inputs and seeds explain."""
     if row is None:
@@ -1049,7 +1068,7 @@ def time_steps(comparison: Comparison, planned: Sequence[Run], path: Path) -> No
 def report(
     comparison: Comparison, planned: Sequence[Run], otherwise: Sequence[Run], done: Results, timed: dict[str, Any]
 ) -> None:
-    """Write versus.json, and the table in the README and the model card."""
+    """Write versus.json, the table in the README and the model card, and that of the ablation in LOG.md."""
     rated = [(run, comparison.with_rate(run, done, settled=False)) for run in planned]
     wanted = [Run("untrained", "", 0, 0), *(at_rate for _, at_rate in rated)]
     results = [done[run] for run in wanted if run in done]
@@ -1078,6 +1097,9 @@ def report(
         for page in (ROOT / "README.md", folder / "README.md"):
             if page.is_file():
                 insert(page, f"benchmarks/versus.py {comparison.model}", markdown(made, comparison.task.metrics))
+    if kits and made["ablation"]:
+        table = ablation_markdown(made, comparison.task.metrics[0])
+        insert(ROOT / "benchmarks" / "LOG.md", f"benchmarks/versus.py {comparison.model} --ablation", table)
 
 
 if __name__ == "__main__":

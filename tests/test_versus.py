@@ -379,6 +379,8 @@ def test_kits_that_learn_otherwise_are_compared_with_the_kit(
 ) -> None:
     monkeypatch.setattr(script, "RATE_LIMITS", (1.0, 2.0))
     names = ["logits alone", "no strategies' paths", "begun as the mean layer"]
+    log = tmp_path / "benchmarks" / "LOG.md"
+    log.write_text("<!-- table: benchmarks/versus.py translator --ablation -->\n<!-- end of table -->\n")
     for more in (["--ablation", "--methods", *names], ["--methods", "kit"], ["--report"]):
         monkeypatch.setattr(sys, "argv", [*arguments, "--budgets", "4", *more])
         script.main()
@@ -387,6 +389,15 @@ def test_kits_that_learn_otherwise_are_compared_with_the_kit(
         (name, size) for name in names for size in ("2x", "3x", "6x", "fast")
     }
     assert all("bleu_interval" in row["equal_each"] for row in made["ablation"])
+    head, _, kit, *others = [line for line in log.read_text().splitlines() if line.startswith("|")]
+    assert head == "|  | 2x (3-3) | 3x (2-2) | 6x (1-1) | fast (6-1) |"
+    assert kit.startswith("| kit | ") and "(" not in kit
+    assert [line.split(" | ")[0] for line in others] == [f"| {name}" for name in names]
+    row = next(row for row in made["ablation"] if (row["method"], row["size"]) == (names[0], "2x"))
+    assert (
+        f"| {names[0]} | {row['mean']['bleu']:.1f} (" in others[0]
+        and f"{row['equal_each']['bleu']:+.1f}, " in others[0]
+    )
     assert {row["method"] for row in made["rows"]} == {"kit", "untrained"}
     assert [(row["method"], row["rate"]) for row in made["sweep"]] == [("kit", 1), ("kit", 2)]
 
