@@ -1,16 +1,15 @@
-"""What each loss and each replacing schedule contributes: short, otherwise identical trainings of pocket's modules.
+"""What each replacing schedule contributes: short, otherwise identical trainings of pocket's modules.
 
-    python benchmarks/ablation.py    # writes data/ablation.json, in about 1.5 hours on one core
+    python benchmarks/ablation.py    # writes data/ablation.json, in about half an hour on one core
 
 An interrupted run resumes where it stopped. Each training begins with untrained modules of granularity 2 and 6, sees
 the same batches of the bundled texts (written by the original, so no data are needed), and is scored along the way at
-2x and 6x on bundled inputs. The notebooks show the results.
+2x and 6x on bundled inputs. Notebook 2 shows the results; what the losses are worth is measured by versus.py --ablation.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import platform
 import tempfile
@@ -34,11 +33,10 @@ OUTPUT = Path(__file__).parents[1] / "data" / "ablation.json"
 GRANULARITIES, RATIOS = (2, 6), (2, 6)
 STEPS, BATCH_SIZE, LEARNING_RATE = 400, 32, 5e-3
 MEASURE_EVERY, INPUTS = 100, 100
-#: The fifteen combinations of losses take an hour with one seed; the schedules' two show how much a seed matters.
-SEEDS = {"schedule": (0, 1), "losses": (0,)}
-
-#: Weight of each loss when it is on; the bundled kit has the same for logits and hidden states, and no other losses.
-WEIGHTS = {"labels": 1.0, "logits": 1.0, "hidden": 0.2, "attention": 0.2}
+#: Two, which show how much a seed matters.
+SEEDS = (0, 1)
+#: No teacher.
+LABELS_ALONE = {"labels_weight": 1.0, "logits_weight": 0.0, "hidden_weight": 0.0, "attention_weight": 0.0}
 
 #: For replacing alone (labels, no teacher). With mixtures alone (a share of 1) it is the method of BERT-of-Theseus.
 SCHEDULES: dict[str, dict[str, float]] = {
@@ -58,28 +56,17 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     use_cpu_well(1)
     transformers.logging.disable_progress_bar()
-    combinations = [names for count in range(1, 5) for names in itertools.combinations(WEIGHTS, count)]
-    schedules = [(name, {**options, **_only("labels")}) for name, options in SCHEDULES.items()]
-    losses = [
-        (list(names), {f"{loss}_weight": weight if loss in names else 0.0 for loss, weight in WEIGHTS.items()})
-        for names in combinations
-    ]
     plan = [
-        {"kind": kind, "name": name, "seed": seed, "options": options}
-        for kind, runs in (("schedule", schedules), ("losses", losses))
-        for seed in SEEDS[kind]
-        for name, options in runs
+        {"name": name, "seed": seed, "options": options | LABELS_ALONE}
+        for seed in SEEDS
+        for name, options in SCHEDULES.items()
     ]
     done = json.loads(OUTPUT.read_text())["runs"] if OUTPUT.exists() else []
-    for wanted in plan:  # "modtf's own" schedule and the loss of the labels alone are one training under two names
+    for wanted in plan:
         if not any(all(run[key] == value for key, value in wanted.items()) for run in done):
             done.append(wanted | train(wanted["seed"], wanted["options"]))
             print(json.dumps(done[-1]), flush=True)
             write(done)
-
-
-def _only(name: str) -> dict[str, float]:
-    return {f"{loss}_weight": float(loss == name) for loss in WEIGHTS}
 
 
 def train(seed: int, options: dict[str, float]) -> dict[str, Any]:
@@ -130,7 +117,7 @@ def write(runs: list[dict[str, Any]]) -> None:
     made = {
         "made_by": "benchmarks/ablation.py",
         "machine": f"{platform.machine()}, {versions}, bf16: {fast_bf16()}",
-        "steps": STEPS, "batch_size": BATCH_SIZE, "granularities": GRANULARITIES, "inputs": INPUTS, "weights": WEIGHTS,
+        "steps": STEPS, "batch_size": BATCH_SIZE, "granularities": GRANULARITIES, "inputs": INPUTS,
         "runs": runs,
     }  # fmt: skip
     OUTPUT.write_text(json.dumps(made, indent=1) + "\n")

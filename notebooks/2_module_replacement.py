@@ -443,14 +443,7 @@ notebook.reveal("BLEU of 1.2x", guess_between, next(row["BLEU"] for row in betwe
 
 # %%
 ablation = json.loads(bundled("ablation.json").read_text())
-runs = pd.DataFrame(
-    [
-        {"schedule": run["name"], "seed": run["seed"]} | score
-        for run in ablation["runs"]
-        if run["kind"] == "schedule"
-        for score in run["scores"]
-    ]
-)
+runs = pd.DataFrame([{"schedule": run["name"], "seed": run["seed"]} | score for run in ablation["runs"] for score in run["scores"]])
 figure = make_subplots(rows=1, cols=2, subplot_titles=("2x: slot error rate (%)", "6x: slot error rate (%)"))
 for number, (name, of_schedule) in enumerate(runs.groupby("schedule", sort=False)):
     for column, ratio in enumerate((2, 6), start=1):
