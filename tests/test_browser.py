@@ -365,6 +365,10 @@ def test_a_limit_in_place_of_a_ratio(translator: Page) -> None:
     field.fill("2")
     field.press("Enter")
     translator.root.locator(".modtf-problem", has_text="the smallest one has 13").wait_for()
+    field.fill("https://example.org")
+    field.press("Enter")
+    translator.button("BLEU against people's texts").click()
+    translator.root.locator(".modtf-problem", has_text="is not a number above 0").wait_for()
 
 
 def test_sentences_for_those_who_know_no_german(translator: Page) -> None:

@@ -303,7 +303,9 @@ def test_a_limit_in_the_explorer(kit: Path) -> None:
         assert state.state.assembly == chosen, "the same limit holds again"
         for number, words in (("ten", "is not a number"), ("-3", "not a number above 0"), ("101", "up to 100")):
             explorer.limit.value = number
-            assert words in explorer.impossible.value and state.state.assembly == chosen
+            assert words in explorer.limit_met.value and state.state.assembly == chosen
+            explorer.against.value = "model" if explorer.against.value == "frontier" else "frontier"
+            assert words in explorer.limit_met.value, "the message stays as long as the limit does"
         explorer.limited.value = "max_megabytes"
         assert not explorer.limit.value and state.state.assembly == chosen, "101 megabytes were not asked for"
     finally:

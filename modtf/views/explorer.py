@@ -365,7 +365,7 @@ class Explorer:
                 limits: dict[str, Any] = {name: limit * UNITS.get(name, ("", 1))[1]}
                 chosen = modular.choose(strategy=QUALITY_FIRST, **limits)
             except ModtfError as error:
-                self.impossible.value = markup.problem_html(f"Not possible: {error}.")
+                self.limit_met.value = markup.problem_html(f"Not possible: {error}.")
             else:
                 if chosen == modular.choose(chosen.ratio, QUALITY_FIRST):
                     self._ask(ratio=chosen.ratio, strategy=QUALITY_FIRST)
