@@ -94,7 +94,7 @@ ROOT = Path(__file__).parents[1]
 #: Operations that a cost of 1 pays for: about a step that teaches four assemblies.
 UNITS = {"translator": 307e9, "pocket": 134e9}
 #: Budgets, in UNITS. Four sizes, and a factor of 4: what is equal each at one budget is equal total at the next.
-BUDGETS = {"translator": (100, 400, 1600), "pocket": (25, 100, 400)}
+BUDGETS = {"translator": (100, 400, 1600), "pocket": (25, 100, 400, 1600)}
 #: Factors of the recipe's learning rates: the two that are tried first, and the limits.
 FIRST_RATES, RATE_LIMITS = (1.0, 2.0), (0.25, 16.0)
 #: The size whose learning rate another one has.
@@ -748,47 +748,59 @@ def drop_layers(model: transformers.PreTrainedModel, drop: float) -> transformer
 
 #: The results of trainings that differ in their seed alone, for one size.
 Group = tuple[str, str, float]
+#: By size and score, the standard deviation between trainings of different seeds.
+Scatter = dict[str, dict[str, float]]
 
 
-def drawn_groups(comparison: Comparison, results: Sequence[dict[str, Any]]) -> dict[Group, dict[str, np.ndarray]]:
+def drawn_groups(
+    comparison: Comparison, results: Sequence[dict[str, Any]], scatter: Scatter
+) -> dict[Group, dict[str, np.ndarray]]:
     """By method, size and cost, the test scores (1 + draws,): the mean of the seeds, then of samples of the inputs.
 
-    Another seed would give other scores, too. How far they scatter is added to the samples at random. It is that of the
-    method's trainings of several seeds, which are its cheapest; longer ones may scatter less.
+    Another seed would give other scores, too: the ``scatter`` of the size is added to the samples at random.
     """
     by_group: dict[Group, list[dict[str, np.ndarray]]] = defaultdict(list)
     for result in results:
         for size, texts in result["texts"].items():
             drawn = drawn_scores(comparison.task, comparison.test, texts["test"])
             by_group[result["method"], size, result["cost"]].append(drawn)
-    every = scatter_of_seeds(list(by_group.values()))
     made: dict[Group, dict[str, np.ndarray]] = {}
     rng = np.random.default_rng(0)
     for group in sorted(by_group):
-        method, seeds = group[0], by_group[group]
+        (method, size, _), seeds = group, by_group[group]
         means = {name: np.mean([scores[name] for scores in seeds], 0) for name in seeds[0]}
         if method != "untrained":
-            scatter = scatter_of_seeds([of for (name, *_), of in by_group.items() if name == method]) or every
             for name, values in means.items():
-                values[1:] += rng.normal(0, scatter.get(name, 0) / math.sqrt(len(seeds)), len(values) - 1)
+                values[1:] += rng.normal(0, scatter.get(size, {}).get(name, 0) / math.sqrt(len(seeds)), len(values) - 1)
         made[group] = means
     return made
 
 
-def scatter_of_seeds(groups: Sequence[Sequence[dict[str, np.ndarray]]]) -> dict[str, float]:
-    """Of each score, the standard deviation between trainings of different seeds; of none where none has several."""
-    several = [seeds for seeds in groups if len(seeds) > 1]
-    if not several:
-        return {}
+def scatter_of_seeds(comparison: Comparison, results: Sequence[dict[str, Any]]) -> Scatter:
+    """From the trainings that differ in their seed alone, which are each method's cheapest; longer ones may scatter less.
+
+    It is pooled over methods, since each has few seeds; small sizes scatter more than large ones.
+    """
+    by_group: dict[Group, list[Sequence[str]]] = defaultdict(list)
+    for result in results:
+        for size, texts in result["texts"].items():
+            by_group[result["method"], size, result["cost"]].append(texts["test"])
+    variances: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for (_, size, _), seeds in by_group.items():
+        if len(seeds) > 1:
+            scores = [comparison.task.score(comparison.test, texts) for texts in seeds]
+            for name in scores[0]:
+                variances[size][name].append(float(np.var([of_seed[name] for of_seed in scores], ddof=1)))
     return {
-        name: float(np.sqrt(np.mean([np.var([scores[name][0] for scores in seeds], ddof=1) for seeds in several])))
-        for name in several[0][0]
+        size: {name: math.sqrt(np.mean(values)) for name, values in of_size.items()}
+        for size, of_size in variances.items()
     }
 
 
 def scored(
     comparison: Comparison,
     results: Sequence[dict[str, Any]],
+    scatter: Scatter,
     seconds: dict[str, float] | None = None,
     unsettled: Collection[Run] = (),
 ) -> list[dict[str, Any]]:
@@ -800,7 +812,7 @@ def scored(
     sizes.
     """
     task, test, rows = comparison.task, comparison.test, []
-    drawn = drawn_groups(comparison, results)
+    drawn = drawn_groups(comparison, results, scatter)
     for result in results:
         run = Run.of(result)
         trainings = 1 if comparison.methods[run.method].for_all else len(comparison.sizes)
@@ -1075,6 +1087,7 @@ def report(
     unsettled = [at_rate for run, at_rate in rated if at_rate and comparison.trials(run, done)]
     kits = [result for result in results if result["method"] == "kit"]
     changed = [done[run] for run in (comparison.with_rate(run, done) for run in otherwise) if run in done]
+    scatter = scatter_of_seeds(comparison, [*results, *changed])
     trained = METHODS.keys() - {"untrained"}
     trials = [run for run in done if run.method in trained and run == comparison.trial(run, run.rate)]
     made = {
@@ -1084,12 +1097,15 @@ def report(
         "unit_operations": UNITS[comparison.model],
         "megabytes": comparison.megabytes(), "timed_on": timed.get("machine", ""),
         "sizes": {name: assembly.to_json() for name, assembly in comparison.sizes.items()},
-        "rows": scored(comparison, results, timed.get("seconds"), unsettled),
+        "scatter_of_seeds": {
+            size: {name: round(value, 2) for name, value in of_size.items()} for size, of_size in scatter.items()
+        },
+        "rows": scored(comparison, results, scatter, timed.get("seconds"), unsettled),
         "sweep": [
             {"method": run.method, "size": run.size, "cost": run.cost, "rate": run.rate} | comparison.on_dev(done[run])
             for run in sorted(trials, key=lambda run: (list(METHODS).index(run.method), run.size, run.cost, run.rate))
         ],
-        "ablation": [row for row in scored(comparison, [*changed, *kits]) if row["method"] in ABLATIONS],
+        "ablation": [row for row in scored(comparison, [*changed, *kits], scatter) if row["method"] in ABLATIONS],
     }  # fmt: skip
     folder = ROOT / "data" / comparison.model
     (folder / "versus.json").write_text(json.dumps(made, indent=1) + "\n")

@@ -349,9 +349,6 @@ def test_a_training_of_all_weights_resumes_to_the_bit(
 
 
 def test_intervals_cover_inputs_and_seeds(script: ModuleType) -> None:
-    seeds = [{"bleu": np.array([40.0 + way, *([40.0 + way] * 4000)])} for way in (-1, 0, 1)]
-    assert script.scatter_of_seeds([seeds, seeds[:1]]) == {"bleu": 1.0}
-    assert script.scatter_of_seeds([seeds[:1]]) == {}
     texts = {"test": [f"It is {words}." for words in ("cold", "very cold", "late", "not late")]}
     results = [
         {"method": method, "cost": 1, "seed": seed, "texts": {"2x": {"test": texts["test"][seed:] + ["Yes."] * seed}}}
@@ -360,10 +357,16 @@ def test_intervals_cover_inputs_and_seeds(script: ModuleType) -> None:
     ]
     examples = [Example("", (text,)) for text in texts["test"]]
     comparison = SimpleNamespace(task=TRANSLATION, test=examples)
-    groups = script.drawn_groups(comparison, results)
+    by_size = script.scatter_of_seeds(comparison, results)
+    groups = script.drawn_groups(comparison, results, by_size)
     of_kits = [script.drawn_scores(TRANSLATION, examples, one["texts"]["2x"]["test"])["bleu"] for one in results[:3]]
-    scatter, of_inputs = np.std([scores[0] for scores in of_kits], ddof=1), np.var(np.mean(of_kits, 0)[1:])
-    assert scatter > 1
+    of_seeds = [TRANSLATION.score(examples, one["texts"]["2x"]["test"])["bleu"] for one in results[:3]]
+    scatter, of_inputs = np.std(of_seeds, ddof=1), np.var(np.mean(of_kits, 0)[1:])
+    assert by_size["2x"]["bleu"] == pytest.approx(scatter) and scatter > 1
+    assert script.scatter_of_seeds(comparison, results[:1]) == {}
+    of_another = [one | {"method": "SFT", "texts": {"2x": {"test": texts["test"]}}} for one in results[:2]]
+    pooled = script.scatter_of_seeds(comparison, [*results, *of_another])
+    assert pooled["2x"]["bleu"] == pytest.approx(scatter / 2**0.5), "the mean variance of two methods"
     kits = groups["kit", "2x", 1]["bleu"]
     assert kits[0] == pytest.approx(np.mean([scores[0] for scores in of_kits]))
     assert np.var(kits[1:]) == pytest.approx(of_inputs + scatter**2 / 3, rel=0.15), "a mean of three"
@@ -522,7 +525,7 @@ def test_pockets_methods_learn_from_texts_without_slot_errors(
         tmp_path / "pairs.jsonl",
     )
     comparison = script.Comparison("pocket", str(tmp_path), tmp_path / "pairs.jsonl")
-    assert comparison.budgets == [25, 100, 400]
+    assert comparison.budgets == [25, 100, 400, 1600]
     assert comparison.examples("original") == [Example(mr, ("The Vaults serves Indian food.",))]
     weights = {}
     for name, size in (("kit", ""), ("KD", "2x"), ("sequence-level KD", "2x"), ("SFT", "2x")):
