@@ -669,7 +669,7 @@ for size in comparison["sizes"]:
 # Each column is a size, `fast` being a full encoder with one decoder layer; the dotted line is the original. The methods: *SFT* trains the student on people's texts, *KD* with the original's logits and hidden states in place of labels, *sequence-level KD* on texts that the original wrote; *Theseus* mixes the
 # student's modules with original layers as it trains, without a teacher. All of these train modules alone, as a kit does. *SFT, all weights* also trains embeddings and original layers; *LayerDrop* trains the whole original while it skips layers at random, and is cut to size afterwards.
 #
-# In the upper row the kit runs among the students that train modules alone: one training for all sizes is about as good as four that share its cost. In the lower row it falls behind, at 6x more than at 2x. So **a kit is the wrong choice for one size**: train that size alone, with all its weights. It pays
+# In the upper row the kit runs among the students that train modules alone: one training for all sizes is about as good as four that share its cost. In the lower row it falls behind, at 6x more than at 2x. So **a kit is the wrong choice for one size**: train that size alone; with all its weights, if the training is long (for a sixteenth of the largest budget that gains nothing over SFT). It pays
 # where many sizes are wanted beside the original itself, or where nobody knows yet which one: here four assemblies are compared, and the kit has 196.
 #
 # ## Measuring time
