@@ -25,9 +25,10 @@ have it once.
 All methods tune: each has the learning rates of the kit's recipe times a factor, for each size the best one on dev (3x
 has that of 2x); kits and LayerDrop have the one with the best mean over sizes. At the smallest budget factors 1 and 2 are
 tried first, then half and twice the best one, until both are worse or beyond RATE_LIMITS. Long trainings like lower ones:
-the next budget tries the best one of the smallest, then half of it, until that is worse. Larger ones take that budget's
-best, and shares of the smallest budget try its best and twice that. Ablations have the kit's rates. LayerDrop skips a
-layer with a probability of 0.8, which was better than 0.5. What the kit is was changed after a first comparison, by
+the next budget tries the best one of the smallest, then half of it, until that is worse. Larger ones take the best of a
+quarter of their cost, found likewise, if that is more than the second budget, whose best they take otherwise; shares of
+the smallest budget try its best and twice that. Ablations have the kit's rates. LayerDrop skips a layer with a probability
+of 0.8, which was better than 0.5. What the kit is was changed after a first comparison, by
 trials at the first two budgets (LOG.md); the students were not.
 
 Each training has a folder in build/versus/<model>/; run again, the script resumes and leaves out what is done. Several
@@ -577,7 +578,8 @@ class Comparison:
     def trial(self, run: Run, rate: float) -> Run:
         """The training that says what a learning rate is worth for this one."""
         method = "kit" if run.method in ABLATIONS else run.method
-        return Run(method, RATE_OF.get(run.size, run.size), min(run.cost, self.budgets[:2][-1]), 0, rate)
+        cost = min(run.cost, max(self.budgets[:2][-1], run.cost / 4))
+        return Run(method, RATE_OF.get(run.size, run.size), cost, 0, rate)
 
     def tried(self, run: Run, done: Results) -> dict[float, float]:
         """By rate, the score that decides: BLEU, or slot errors (negative: fewer are better) where the task has slots."""
@@ -594,7 +596,8 @@ class Comparison:
         """What is still to be trained, as far as it is known now, to find the best learning rate of a run."""
         trial, known, factor = self.trial(run, 1), None, 1.0
         if trial.cost != self.budgets[0]:
-            nearest = replace(run, cost=self.budgets[0])
+            smaller = (budget for budget in self.budgets if budget < trial.cost)
+            nearest = replace(run, cost=max(smaller, default=self.budgets[0]))
             if trials := self.trials(nearest, done):
                 return trials
             known, factor = best_of(self.tried(nearest, done)), 0.5 if trial.cost > self.budgets[0] else 2.0

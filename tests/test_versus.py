@@ -274,6 +274,12 @@ def test_each_training_has_the_best_learning_rate_of_its_size(
     assert comparison.trials(script.Run("kit", "", 64, 0), done) == [script.Run("kit", "", 16, 0, 0.25)]
     done[script.Run("kit", "", 16, 0, 0.25)] = {"bleu": 4}
     assert comparison.with_rate(script.Run("kit", "", 64, 0), done) == script.Run("kit", "", 64, 0, 0.5)
+    four = script.Comparison("translator", str(tmp_path), tmp_path / "pairs.jsonl", (4, 16, 64, 256))
+    monkeypatch.setattr(four, "on_dev", lambda result: result)
+    assert four.trial(script.Run("KD", "2x", 64, 0), 2) == script.Run("KD", "2x", 16, 0, 2)
+    assert four.trials(script.Run("kit", "", 256, 0), done) == [
+        script.Run("kit", "", 64, 0, rate) for rate in (0.5, 0.25)
+    ], "at a quarter of its cost, from the best one of the budget before"
     assert comparison.trials(script.Run("KD", "fast", 16, 0), done) == [
         script.Run("KD", "fast", 4, 0, r) for r in (1, 2)
     ]
