@@ -103,6 +103,8 @@ RATE_OF = {"3x": "2x"}
 #: The sizes of the costliest students: of those that learn from people's texts alone or train all weights, from the
 #: middle budget on.
 FEWER = ("2x", "6x", "fast")
+#: The cost of the trainings that have several seeds, where those of a method's cheapest ones do not learn to write.
+SEEDED = {"pocket": 100}
 #: Steps whose operations are counted, spread over a training; their texts; and the examples that these are taken from.
 COUNTED, COUNTED_TEXTS, COUNTED_EXAMPLES = 100, (4, 16), 20_000
 #: Draws of assemblies over a training, whose mean counts.
@@ -257,8 +259,13 @@ def sizes_of(mapping: Mapping) -> dict[str, Assembly]:
     return sizes | {"fast": Assembly(mapping.encoder.original, mapping.coarsest.decoder)}
 
 
-def plan(sizes: dict[str, Assembly], budgets: Sequence[float], seeds: Sequence[int]) -> list[Run]:
-    """All trainings, at learning rates that are to be found; each method's cheapest ones have all seeds."""
+def plan(
+    sizes: dict[str, Assembly], budgets: Sequence[float], seeds: Sequence[int], seeded: float | None = None
+) -> list[Run]:
+    """All trainings, at learning rates that are to be found; those that cost ``seeded`` have all seeds.
+
+    If no training of a method does, its cheapest ones have them.
+    """
     runs, (*each, _) = [], sorted(budgets)
     middle = sorted(budgets)[len(budgets) // 2]
     for name, method in METHODS.items():
@@ -273,7 +280,8 @@ def plan(sizes: dict[str, Assembly], budgets: Sequence[float], seeds: Sequence[i
                 or (name == "Theseus" and modules_of(sizes[size]) == 1)  # there is nothing to mix: it is SFT
             ):
                 continue
-            runs += [Run(name, size, cost, seed) for seed in (seeds if cost == min(costs) else seeds[:1])]
+            several = cost == (seeded if seeded in costs else min(costs))
+            runs += [Run(name, size, cost, seed) for seed in (seeds if several else seeds[:1])]
     return runs
 
 
@@ -334,7 +342,7 @@ class Comparison:
         faultless = self.task.faultless
         self.written = written if faultless is None else without_faults(written, faultless)
         self.original_fingerprint = fingerprint_of(kit.original_weights(), torch.float16)
-        self._scores: dict[Run, dict[str, float]] = {}
+        self._scores: dict[tuple[Run, str, str], dict[str, float]] = {}
         self.fingerprints = {
             name: hashlib.sha256(json.dumps([(one.source, one.references) for one in examples]).encode()).hexdigest()
             for name, examples in (("people", self.people), ("dev", self.dev), ("test", self.test))
@@ -567,10 +575,17 @@ class Comparison:
         }
         return {name: round(2 * count / 1e6, 1) for name, count in parameters.items()}
 
+    def scores(self, result: dict[str, Any], size: str, split: str) -> dict[str, float]:
+        """Of the texts for "dev" or "test"; those of a result are computed once."""
+        key = Run.of(result), size, split
+        if key not in self._scores:
+            self._scores[key] = self.task.score(getattr(self, split), result["texts"][size][split])
+        return self._scores[key]
+
     def on_dev(self, result: dict[str, Any]) -> dict[str, float]:
         """Scores on dev, the mean over the compressed sizes of the training."""
         sizes = [size for size in result["texts"] if size != "1x"]
-        scores = [self.task.score(self.dev, result["texts"][size]["dev"]) for size in sizes]
+        scores = [self.scores(result, size, "dev") for size in sizes]
         return {name: round(float(np.mean([of_size[name] for of_size in scores])), 2) for name in scores[0]}
 
     # -- learning rates ------------------------------------------------------------------------------------------------
@@ -586,9 +601,7 @@ class Comparison:
         scores = {}
         for other in done:
             if other == self.trial(run, other.rate):
-                if other not in self._scores:
-                    self._scores[other] = self.on_dev(done[other])
-                of_rate = self._scores[other]
+                of_rate = self.on_dev(done[other])
                 scores[other.rate] = -of_rate["ser"] if "ser" in of_rate else of_rate["bleu"]
         return scores
 
@@ -780,18 +793,18 @@ def drawn_groups(
 
 
 def scatter_of_seeds(comparison: Comparison, results: Sequence[dict[str, Any]]) -> Scatter:
-    """From the trainings that differ in their seed alone, which are each method's cheapest; longer ones may scatter less.
+    """From the trainings that differ in their seed alone; longer ones may scatter less.
 
     It is pooled over methods, since each has few seeds; small sizes scatter more than large ones.
     """
-    by_group: dict[Group, list[Sequence[str]]] = defaultdict(list)
+    by_group: dict[Group, list[dict[str, Any]]] = defaultdict(list)
     for result in results:
-        for size, texts in result["texts"].items():
-            by_group[result["method"], size, result["cost"]].append(texts["test"])
+        for size in result["texts"]:
+            by_group[result["method"], size, result["cost"]].append(result)
     variances: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for (_, size, _), seeds in by_group.items():
         if len(seeds) > 1:
-            scores = [comparison.task.score(comparison.test, texts) for texts in seeds]
+            scores = [comparison.scores(result, size, "test") for result in seeds]
             for name in scores[0]:
                 variances[size][name].append(float(np.var([of_seed[name] for of_seed in scores], ddof=1)))
     return {
@@ -814,18 +827,18 @@ def scored(
     the difference, the kit's share of this BLEU in percent, and their 95 % intervals. ``total`` is the cost of having all
     sizes.
     """
-    task, test, rows = comparison.task, comparison.test, []
+    rows = []
     drawn = drawn_groups(comparison, results, scatter)
     for result in results:
         run = Run.of(result)
         trainings = 1 if comparison.methods[run.method].for_all else len(comparison.sizes)
-        for size, texts in result["texts"].items():
+        for size in result["texts"]:
             row = {**asdict(run), "size": size, "total": run.cost * trainings}
             row |= {name: result[name] for name in ("steps", "device")} | {"settled": run not in unsettled}
             if seconds and run.step in seconds:
                 row["minutes"] = round(result["steps"] * seconds[run.step] / 60, 1)
-            for split, examples in (("dev", comparison.dev), ("test", test)):
-                row[split] = {name: round(value, 2) for name, value in task.score(examples, texts[split]).items()}
+            for split in ("dev", "test"):
+                row[split] = {name: round(value, 2) for name, value in comparison.scores(result, size, split).items()}
             if run.seed == 0:
                 ours = drawn[run.method, size, run.cost]
                 row["mean"] = {name: round(float(values[0]), 2) for name, values in ours.items()}
@@ -954,7 +967,10 @@ def main() -> None:
     comparison = Comparison(options.model, options.data, options.pairs, options.budgets)
     otherwise, planned = (
         [run for run in runs if run.method in (options.methods or EVERYTHING)]
-        for runs in (ablation(comparison.budgets), plan(comparison.sizes, comparison.budgets, options.seeds))
+        for runs in (
+            ablation(comparison.budgets),
+            plan(comparison.sizes, comparison.budgets, options.seeds, SEEDED.get(options.model)),
+        )
     )
     archive = ROOT / "benchmarks" / f"versus-{options.model}.jsonl.xz"
     seconds = ROOT / "benchmarks" / f"versus-{options.model}-seconds.json"

@@ -166,6 +166,9 @@ def test_the_plan_has_the_students_that_it_says(script: ModuleType) -> None:
     assert not [run for run in runs if run.size and run.cost == 1600]
     for method in ("kit", "LayerDrop"):
         assert [len(students(method, cost)) for cost in (100, 400, 1600)] == [3, 1, 1]
+    runs = script.plan(sizes, (25, 100, 400), (0, 1, 2), seeded=100)
+    assert [len(students("SFT", cost)) for cost in (6.25, 25, 100)] == [4, 4, 9], "and fewer sizes from the middle on"
+    assert [len(students("kit", cost)) for cost in (25, 100, 400)] == [1, 3, 1]
 
 
 def test_what_is_done_is_not_done_again(
@@ -362,7 +365,11 @@ def test_intervals_cover_inputs_and_seeds(script: ModuleType) -> None:
         for seed in range(seeds)
     ]
     examples = [Example("", (text,)) for text in texts["test"]]
-    comparison = SimpleNamespace(task=TRANSLATION, test=examples)
+    comparison = SimpleNamespace(
+        task=TRANSLATION,
+        test=examples,
+        scores=lambda result, size, split: TRANSLATION.score(examples, result["texts"][size][split]),
+    )
     by_size = script.scatter_of_seeds(comparison, results)
     groups = script.drawn_groups(comparison, results, by_size)
     of_kits = [script.drawn_scores(TRANSLATION, examples, one["texts"]["2x"]["test"])["bleu"] for one in results[:3]]
