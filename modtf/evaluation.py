@@ -156,13 +156,14 @@ def measured_table(modular: ModularModel) -> tuple[dict[str, Any] | None, str]:
 #: at a cost of its own, and not the one on screen.
 STUDENTS = {
     ("kit", "cost"): "kit of the comparison",
+    ("KD", "total"): "distilled students, together at its cost",
     ("SFT", "total"): "students, together at its cost",
     ("SFT, all weights", "total"): "students with all weights, together at its cost",
 }
 
 
 def measured_students(modular: ModularModel, table: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Students of this original, each trained alone on people's texts, and a kit, as rows like those of ``table``.
+    """Students of this original, each trained alone, and a kit, as rows like those of ``table``.
 
     They are from ``versus.json`` in the kit's folder (`benchmarks/versus.py`), at the largest budget. ``kind`` is one
     of :data:`STUDENTS`. All are as fast as an assembly of their shape: those whose shape the table lacks are left

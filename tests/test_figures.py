@@ -161,7 +161,7 @@ def test_students_are_points_of_their_own() -> None:
     }
     assert list(points) == list(STUDENTS.values())
     assert all(trace.mode == "markers" and list(trace.x) == [1.6] for trace in points.values())
-    assert len({trace.marker.symbol for trace in points.values()}) == 3
+    assert len({trace.marker.symbol for trace in points.values()}) == len(STUDENTS)
 
 
 def test_the_comparison_over_its_cost() -> None:
@@ -186,3 +186,7 @@ def test_the_comparison_over_its_cost() -> None:
     assert {trace.x for trace in drawn if trace.name == "KD"} == {(100, 800), (50, 400)}
     assert len([shape for shape in figure.layout.shapes if shape.y0 == 60]) == 4, "the original, in each"
     assert figure.layout.xaxis.type == "log" and len({trace.legendgroup for trace in drawn if trace.showlegend}) == 2
+    assert figure.layout.yaxis.type is None
+    with_errors = [row | {"test": {"ser": 100 - row["test"]["bleu"]}} for row in rows]
+    errors = versus_figure({"rows": with_errors, "sizes": half, "unit_operations": 1e12}, METRICS[1])
+    assert errors.layout.yaxis.type == "log", "one half is as far from one as one from two"

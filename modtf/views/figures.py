@@ -35,7 +35,7 @@ _LOOKS: dict[str, dict[str, Any]] = {
 }
 _MINE: dict[str, Any] = {"name": "measured here", "color": "#8a8a8a", "symbol": "star", "dash": "solid", "size": 13}
 _STUDENT: dict[str, Any] = {"color": "#8a6d3b", "dash": "solid", "size": 9}
-_STUDENT_SYMBOLS = ("circle-open", "triangle-up", "triangle-up-open")
+_STUDENT_SYMBOLS = ("circle-open", "square", "triangle-up", "triangle-up-open")
 _HERE = "#cc4e94"
 _COLORWAY = ("#3b8fd0", "#e07b1a", "#cc4e94", "#2a9d74", "#8a8a8a", "#b8860b")
 _AGAINST = {"speed_up": "speed-up, measured (×)", "ratio": "compression ratio (×)"}
@@ -210,7 +210,7 @@ def versus_figure(comparison: dict[str, Any], metric: Metric, accounts: Sequence
     ``comparison`` is what `benchmarks/versus.py` wrote. A column for each size; a row for each of ``accounts``: against
     the cost of the students of all sizes together ("total"), or of one ("cost"). Costs are in floating-point
     operations. A point is the mean of its seeds, its bar their range; most have one seed, and so no bar. The dotted
-    line is the original; what has less than half of its score lies below the axis.
+    line is the original; what has less than half of its score lies below the axis. Errors are on a logarithmic axis.
     """
     rows, sizes, tera = comparison["rows"], list(comparison["sizes"]), comparison["unit_operations"] / 1e12
     of_original = (row for row in rows if (row["method"], row["size"]) == ("untrained", "1x"))
@@ -250,7 +250,9 @@ def versus_figure(comparison: dict[str, Any], metric: Metric, accounts: Sequence
     figure.update_xaxes(type="log", tickvals=costs, ticktext=[f"{cost:,.0f}" for cost in costs], gridcolor=_GRID)
     figure.update_xaxes(title="cost (TFLOP)", row=len(accounts))
     figure.update_yaxes(gridcolor=_GRID, zeroline=False)
-    if original is not None and not metric.errors:
+    if metric.errors:  # from models that do not write to those that say everything
+        figure.update_yaxes(type="log", tickvals=[0.2, 0.5, 1, 2, 5, 10, 20, 50, 100])
+    elif original is not None:
         figure.update_yaxes(range=[0.5 * original, 1.04 * original])
     legend = {"orientation": "h", "y": -0.12, "yanchor": "top", "x": 0.5, "xanchor": "center"}
     return figure.update_layout(template="none", height=110 + 260 * len(accounts), hovermode="closest", legend=legend)
