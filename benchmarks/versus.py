@@ -103,8 +103,10 @@ RATE_OF = {"3x": "2x"}
 #: The sizes of the costliest students: of those that learn from people's texts alone or train all weights, from the
 #: middle budget on.
 FEWER = ("2x", "6x", "fast")
-#: The cost of the trainings that have several seeds, where those of a method's cheapest ones do not learn to write.
-SEEDED = {"pocket": 100}
+#: The budget at equal total whose trainings have several seeds, where at the smallest one many do not learn to write.
+SEEDED = {"pocket": 400}
+#: What no errors at all count as where their logarithm is taken, in percent.
+LEAST_ERRORS = 0.05
 #: Steps whose operations are counted, spread over a training; their texts; and the examples that these are taken from.
 COUNTED, COUNTED_TEXTS, COUNTED_EXAMPLES = 100, (4, 16), 20_000
 #: Draws of assemblies over a training, whose mean counts.
@@ -262,12 +264,13 @@ def sizes_of(mapping: Mapping) -> dict[str, Assembly]:
 def plan(
     sizes: dict[str, Assembly], budgets: Sequence[float], seeds: Sequence[int], seeded: float | None = None
 ) -> list[Run]:
-    """All trainings, at learning rates that are to be found; those that cost ``seeded`` have all seeds.
+    """All trainings, at learning rates that are to be found.
 
-    If no training of a method does, its cheapest ones have them.
+    Those that together cost ``seeded`` (by default the smallest budget) have all seeds.
     """
     runs, (*each, _) = [], sorted(budgets)
     middle = sorted(budgets)[len(budgets) // 2]
+    seeded = min(budgets) if seeded is None else seeded
     for name, method in METHODS.items():
         if name == "untrained":
             continue
@@ -280,7 +283,7 @@ def plan(
                 or (name == "Theseus" and modules_of(sizes[size]) == 1)  # there is nothing to mix: it is SFT
             ):
                 continue
-            several = cost == (seeded if seeded in costs else min(costs))
+            several = cost == (seeded if method.for_all else seeded / len(sizes))
             runs += [Run(name, size, cost, seed) for seed in (seeds if several else seeds[:1])]
     return runs
 
@@ -764,7 +767,8 @@ def drop_layers(model: transformers.PreTrainedModel, drop: float) -> transformer
 
 #: The results of trainings that differ in their seed alone, for one size.
 Group = tuple[str, str, float]
-#: By size and score, the standard deviation between trainings of different seeds.
+#: By size and score, the standard deviation between trainings of different seeds; of errors, that of their logarithm, since
+#: a model that makes few of them scatters by few.
 Scatter = dict[str, dict[str, float]]
 
 
@@ -775,6 +779,7 @@ def drawn_groups(
 
     Another seed would give other scores, too: the ``scatter`` of the size is added to the samples at random.
     """
+    errors = {metric.key for metric in comparison.task.metrics if metric.errors}
     by_group: dict[Group, list[dict[str, np.ndarray]]] = defaultdict(list)
     for result in results:
         for size, texts in result["texts"].items():
@@ -787,7 +792,8 @@ def drawn_groups(
         means = {name: np.mean([scores[name] for scores in seeds], 0) for name in seeds[0]}
         if method != "untrained":
             for name, values in means.items():
-                values[1:] += rng.normal(0, scatter.get(size, {}).get(name, 0) / math.sqrt(len(seeds)), len(values) - 1)
+                noise = rng.normal(0, scatter.get(size, {}).get(name, 0) / math.sqrt(len(seeds)), len(values) - 1)
+                values[1:] = values[1:] * np.exp(noise) if name in errors else values[1:] + noise
         made[group] = means
     return made
 
@@ -801,12 +807,15 @@ def scatter_of_seeds(comparison: Comparison, results: Sequence[dict[str, Any]]) 
     for result in results:
         for size in result["texts"]:
             by_group[result["method"], size, result["cost"]].append(result)
+    errors = {metric.key for metric in comparison.task.metrics if metric.errors}
     variances: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for (_, size, _), seeds in by_group.items():
         if len(seeds) > 1:
             scores = [comparison.scores(result, size, "test") for result in seeds]
             for name in scores[0]:
-                variances[size][name].append(float(np.var([of_seed[name] for of_seed in scores], ddof=1)))
+                values = np.array([of_seed[name] for of_seed in scores])
+                values = np.log(np.maximum(values, LEAST_ERRORS)) if name in errors else values
+                variances[size][name].append(float(np.var(values, ddof=1)))
     return {
         size: {name: math.sqrt(np.mean(values)) for name, values in of_size.items()}
         for size, of_size in variances.items()
@@ -952,7 +961,7 @@ def main() -> None:
     parser.add_argument("--data", help="(default: the folder that the task's environment variable names)")
     parser.add_argument("--pairs", type=Path, help="the original's texts (default: the bundled ones, which are few)")
     parser.add_argument("--budgets", type=float, nargs="+", help="in UNITS (default: the model's)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2), help="larger budgets have the first alone")
+    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2), help="other budgets than one have the first alone")
     parser.add_argument("--methods", nargs="+", choices=EVERYTHING, help="(default: all); a report has these alone")
     parser.add_argument("--workers", type=int, default=1, help="trainings side by side, of one thread each")
     instead = parser.add_mutually_exclusive_group()
