@@ -961,7 +961,9 @@ def main() -> None:
     parser.add_argument("--data", help="(default: the folder that the task's environment variable names)")
     parser.add_argument("--pairs", type=Path, help="the original's texts (default: the bundled ones, which are few)")
     parser.add_argument("--budgets", type=float, nargs="+", help="in UNITS (default: the model's)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2), help="other budgets than one have the first alone")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=(0, 1, 2), help="all budgets but one have the first alone"
+    )
     parser.add_argument("--methods", nargs="+", choices=EVERYTHING, help="(default: all); a report has these alone")
     parser.add_argument("--workers", type=int, default=1, help="trainings side by side, of one thread each")
     instead = parser.add_mutually_exclusive_group()
