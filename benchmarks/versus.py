@@ -105,8 +105,8 @@ RATE_OF = {"3x": "2x"}
 FEWER = ("2x", "6x", "fast")
 #: The budget at equal total whose trainings have several seeds, where at the smallest one many do not learn to write.
 SEEDED = {"pocket": 400}
-#: What no errors at all count as where their logarithm is taken, in percent.
-LEAST_ERRORS = 0.05
+#: What fewer errors count as where their logarithm is taken, in percent: about one slot of pocket's test set.
+LEAST_ERRORS = 0.02
 #: Steps whose operations are counted, spread over a training; their texts; and the examples that these are taken from.
 COUNTED, COUNTED_TEXTS, COUNTED_EXAMPLES = 100, (4, 16), 20_000
 #: Draws of assemblies over a training, whose mean counts.
@@ -266,11 +266,11 @@ def plan(
 ) -> list[Run]:
     """All trainings, at learning rates that are to be found.
 
-    Those that together cost ``seeded`` (by default the smallest budget) have all seeds.
+    Those that together cost ``seeded`` (the smallest budget, if it is none of them) have all seeds.
     """
     runs, (*each, _) = [], sorted(budgets)
     middle = sorted(budgets)[len(budgets) // 2]
-    seeded = min(budgets) if seeded is None else seeded
+    seeded = seeded if seeded in budgets else min(budgets)
     for name, method in METHODS.items():
         if name == "untrained":
             continue
@@ -777,7 +777,8 @@ def drawn_groups(
 ) -> dict[Group, dict[str, np.ndarray]]:
     """By method, size and cost, the test scores (1 + draws,): the mean of the seeds, then of samples of the inputs.
 
-    Another seed would give other scores, too: the ``scatter`` of the size is added to the samples at random.
+    Another seed would give other scores, too: the ``scatter`` of the size is added to the samples at random; errors are multiplied
+    by its exponential.
     """
     errors = {metric.key for metric in comparison.task.metrics if metric.errors}
     by_group: dict[Group, list[dict[str, np.ndarray]]] = defaultdict(list)
@@ -793,7 +794,9 @@ def drawn_groups(
         if method != "untrained":
             for name, values in means.items():
                 noise = rng.normal(0, scatter.get(size, {}).get(name, 0) / math.sqrt(len(seeds)), len(values) - 1)
-                values[1:] = values[1:] * np.exp(noise) if name in errors else values[1:] + noise
+                values[1:] = (
+                    np.maximum(values[1:], LEAST_ERRORS) * np.exp(noise) if name in errors else values[1:] + noise
+                )
         made[group] = means
     return made
 
@@ -914,7 +917,8 @@ def _grid_of(metric: Metric, rows: Sequence[dict[str, Any]], made: dict[str, Any
                 found["1x"] = whole  # it has the original's weights
             # What trains once has all sizes for its cost, so both accounts are one.
             add(name, cost, found, "equal_total" if method.for_all else account, minutes)
-    words = f"{metric.name}, and in brackets less the kit's at the same cost (95 % interval, in bold where it excludes zero)"
+    unit = " in %" if metric.errors else ""
+    words = f"{metric.name}{unit}, and in brackets less the kit's at the same cost (95 % interval, in bold where it excludes zero)"
     if smaller and metric.key == "bleu":
         words += "; where each student costs as much as the kit, the kit's share of it"
     return f"{words}:\n\n{grid(lines)}"

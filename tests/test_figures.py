@@ -187,6 +187,7 @@ def test_the_comparison_over_its_cost() -> None:
     assert len([shape for shape in figure.layout.shapes if shape.y0 == 60]) == 4, "the original, in each"
     assert figure.layout.xaxis.type == "log" and len({trace.legendgroup for trace in drawn if trace.showlegend}) == 2
     assert figure.layout.yaxis.type is None
-    with_errors = [row | {"test": {"ser": 100 - row["test"]["bleu"]}} for row in rows]
+    with_errors = [row | {"test": {"ser": max(0, 50 - row["test"]["bleu"])}} for row in rows]
     errors = versus_figure({"rows": with_errors, "sizes": half, "unit_operations": 1e12}, METRICS[1])
     assert errors.layout.yaxis.type == "log", "one half is as far from one as one from two"
+    assert min(value for trace in errors.data for value in trace.y or ()) > 0, "no errors are drawn, too"

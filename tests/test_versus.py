@@ -169,6 +169,7 @@ def test_the_plan_has_the_students_that_it_says(script: ModuleType) -> None:
     runs = script.plan(sizes, (25, 100, 400), (0, 1, 2), seeded=100)
     assert [len(students("SFT", cost)) for cost in (6.25, 25, 100)] == [4, 12, 3], "and fewer sizes from the middle on"
     assert [len(students("kit", cost)) for cost in (25, 100, 400)] == [1, 3, 1]
+    assert script.plan(sizes, (25, 100), (0, 1), seeded=400) == script.plan(sizes, (25, 100), (0, 1)), "the smallest"
 
 
 def test_what_is_done_is_not_done_again(
@@ -557,7 +558,12 @@ def test_errors_scatter_by_their_size(script: ModuleType) -> None:
     mr = "name[The Vaults], food[Indian]"
     texts = ["The Vaults serves Indian food.", "The Vaults is a place.", "A place."]  # 0, 1 and 2 of 2 slots are missed
     examples = [Example(mr, (texts[0],))] * 4
-    written = [[texts[0]] * 3 + [texts[1]], [texts[0]] * 2 + [texts[1]] * 2, [texts[0]] * 3 + [texts[2]]]
+    written = [
+        [texts[0]] * 3 + [texts[1]],
+        [texts[0]] * 2 + [texts[1]] * 2,
+        [texts[0]] * 3 + [texts[2]],
+        [texts[0]] * 4,
+    ]
     results = [
         {"method": "KD", "cost": 1, "seed": seed, "texts": {"2x": {"test": of_seed}}}
         for seed, of_seed in enumerate(written)
@@ -569,7 +575,7 @@ def test_errors_scatter_by_their_size(script: ModuleType) -> None:
         scores=lambda result, size, split: task.score(examples, result["texts"][size][split]),
     )
     scatter = script.scatter_of_seeds(comparison, results)
-    assert scatter["2x"]["ser"] == pytest.approx(np.std(np.log([12.5, 25, 25]), ddof=1))
+    assert scatter["2x"]["ser"] == pytest.approx(np.std(np.log([12.5, 25, 25, script.LEAST_ERRORS]), ddof=1))
     drawn = script.drawn_groups(comparison, results[:1], scatter)["KD", "2x", 1]["ser"]
     assert drawn[0] == 12.5 and drawn.min() >= 0, "no fewer than none"
     assert len(set(drawn.round(3))) > 100

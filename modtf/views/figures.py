@@ -216,6 +216,7 @@ def versus_figure(comparison: dict[str, Any], metric: Metric, accounts: Sequence
     of_original = (row for row in rows if (row["method"], row["size"]) == ("untrained", "1x"))
     original = next((row["test"][metric.key] for row in of_original), None)
     titles = [f"{size} ({_shape(comparison['sizes'][size])})" for size in sizes]
+    least, unit = (0.02, " (%)") if metric.errors else (0, "")  # no errors at all have no place on a logarithmic axis
     figure = make_subplots(
         rows=len(accounts), cols=len(sizes), shared_xaxes="all", shared_yaxes=True, column_titles=titles,
         horizontal_spacing=0.02, vertical_spacing=0.06,
@@ -226,7 +227,7 @@ def versus_figure(comparison: dict[str, Any], metric: Metric, accounts: Sequence
                 scores = defaultdict(list)
                 for row in rows:
                     if (row["method"], row["size"]) == (method, size):
-                        scores[row[account] * tera].append(row["test"][metric.key])
+                        scores[row[account] * tera].append(max(row["test"][metric.key], least))
                 of_costs = [scores[cost] for cost in sorted(scores)]
                 means = [sum(of_cost) / len(of_cost) for of_cost in of_costs]
                 figure.add_scatter(
@@ -239,18 +240,18 @@ def versus_figure(comparison: dict[str, Any], metric: Metric, accounts: Sequence
                         "array": [max(v) - mean for v, mean in zip(of_costs, means, strict=True)],
                         "arrayminus": [mean - min(v) for v, mean in zip(of_costs, means, strict=True)],
                     },
-                    hovertemplate=f"{method}, {size}<br>%{{y:.1f}} {metric.name}<br>%{{x:.0f}} TFLOP<extra></extra>",
+                    hovertemplate=f"{method}, {size}<br>%{{y:.1f}} {metric.name}{unit}<br>%{{x:.0f}} TFLOP<extra></extra>",
                 )  # fmt: skip
             if original is not None:
                 figure.add_hline(
                     y=original, line={"color": "#8a8a8a", "dash": "dot", "width": 1}, row=number, col=column
                 )
-        figure.update_yaxes(title=f"{metric.name}: {_ACCOUNTS[account]}", row=number, col=1)
+        figure.update_yaxes(title=f"{metric.name}{unit}: {_ACCOUNTS[account]}", row=number, col=1)
     costs = sorted({row[account] * tera for row in rows for account in accounts if row[account]})
     figure.update_xaxes(type="log", tickvals=costs, ticktext=[f"{cost:,.0f}" for cost in costs], gridcolor=_GRID)
     figure.update_xaxes(title="cost (TFLOP)", row=len(accounts))
     figure.update_yaxes(gridcolor=_GRID, zeroline=False)
-    if metric.errors:  # from models that do not write to those that say everything
+    if metric.errors:  # over three orders of magnitude
         figure.update_yaxes(type="log", tickvals=[0.2, 0.5, 1, 2, 5, 10, 20, 50, 100])
     elif original is not None:
         figure.update_yaxes(range=[0.5 * original, 1.04 * original])
