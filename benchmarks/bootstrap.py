@@ -14,10 +14,12 @@ from modtf.tasks.e2e import check, parse_mr
 DRAWS = 2000
 
 
-def drawn_scores(task: Task, examples: Sequence[Example], texts: Sequence[str]) -> dict[str, np.ndarray]:
+def drawn_scores(
+    task: Task, examples: Sequence[Example], texts: Sequence[str], draws: int = DRAWS
+) -> dict[str, np.ndarray]:
     """Scores (1 + draws,) of the texts: of all inputs, then of each sample. BLEU, and SER where the task has slots."""
     inputs = len(examples)
-    rows = np.concatenate([np.arange(inputs)[None], draws_of(inputs)])
+    rows = np.concatenate([np.arange(inputs)[None], draws_of(inputs, draws)])
     pairs = list(zip(texts, examples, strict=True))
     slots = task.name == "e2e"
     counts = np.array([bleu_counts(text, example.references, lowercase=slots) for text, example in pairs])
@@ -39,9 +41,9 @@ def differences(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> d
     return made
 
 
-def draws_of(inputs: int) -> np.ndarray:
+def draws_of(inputs: int, draws: int = DRAWS) -> np.ndarray:
     """Indices (draws, inputs), the same each time."""
-    return np.random.default_rng(0).integers(inputs, size=(DRAWS, inputs))
+    return np.random.default_rng(0).integers(inputs, size=(draws, inputs))
 
 
 def bleu_counts(text: str, references: Sequence[str], lowercase: bool = False) -> list[int]:

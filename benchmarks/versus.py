@@ -579,10 +579,11 @@ class Comparison:
         return {name: round(2 * count / 1e6, 1) for name, count in parameters.items()}
 
     def scores(self, result: dict[str, Any], size: str, split: str) -> dict[str, float]:
-        """Of the texts for "dev" or "test"; those of a result are computed once."""
+        """Of the texts for "dev" or "test": those that have intervals; those of a result are computed once."""
         key = Run.of(result), size, split
         if key not in self._scores:
-            self._scores[key] = self.task.score(getattr(self, split), result["texts"][size][split])
+            drawn = drawn_scores(self.task, getattr(self, split), result["texts"][size][split], draws=0)
+            self._scores[key] = {name: float(values[0]) for name, values in drawn.items()}
         return self._scores[key]
 
     def on_dev(self, result: dict[str, Any]) -> dict[str, float]:
@@ -767,9 +768,9 @@ def drop_layers(model: transformers.PreTrainedModel, drop: float) -> transformer
 
 #: The results of trainings that differ in their seed alone, for one size.
 Group = tuple[str, str, float]
-#: By size and score, the standard deviation between trainings of different seeds; of errors, that of their logarithm, since
-#: a model that makes few of them scatters by few.
-Scatter = dict[str, dict[str, float]]
+#: By size and score, the standard deviation between trainings of different seeds, and its degrees of freedom. Of errors it
+#: is that of their logarithm, since a model that makes few of them scatters by few.
+Scatter = dict[str, dict[str, tuple[float, int]]]
 
 
 def drawn_groups(
@@ -777,8 +778,9 @@ def drawn_groups(
 ) -> dict[Group, dict[str, np.ndarray]]:
     """By method, size and cost, the test scores (1 + draws,): the mean of the seeds, then of samples of the inputs.
 
-    Another seed would give other scores, too: the ``scatter`` of the size is added to the samples at random; errors are multiplied
-    by its exponential.
+    Another seed would give other scores, too: the ``scatter`` of the size is added to the samples at random; errors are
+    multiplied by its exponential. It is an estimate itself: each sample has another one, as likely as the true one is
+    (chi-squared), so that differences between groups scatter as Student's t.
     """
     errors = {metric.key for metric in comparison.task.metrics if metric.errors}
     by_group: dict[Group, list[dict[str, np.ndarray]]] = defaultdict(list)
@@ -788,12 +790,16 @@ def drawn_groups(
             by_group[result["method"], size, result["cost"]].append(drawn)
     made: dict[Group, dict[str, np.ndarray]] = {}
     rng = np.random.default_rng(0)
+    deviations = {
+        size: {name: deviation * np.sqrt(df / rng.chisquare(df, DRAWS)) for name, (deviation, df) in of_size.items()}
+        for size, of_size in scatter.items()
+    }
     for group in sorted(by_group):
         (method, size, _), seeds = group, by_group[group]
         means = {name: np.mean([scores[name] for scores in seeds], 0) for name in seeds[0]}
         if method != "untrained":
             for name, values in means.items():
-                noise = rng.normal(0, scatter.get(size, {}).get(name, 0) / math.sqrt(len(seeds)), len(values) - 1)
+                noise = rng.normal(0, deviations.get(size, {}).get(name, 0) / math.sqrt(len(seeds)), DRAWS)
                 values[1:] = (
                     np.maximum(values[1:], LEAST_ERRORS) * np.exp(noise) if name in errors else values[1:] + noise
                 )
@@ -804,24 +810,26 @@ def drawn_groups(
 def scatter_of_seeds(comparison: Comparison, results: Sequence[dict[str, Any]]) -> Scatter:
     """From the trainings that differ in their seed alone; longer ones may scatter less.
 
-    It is pooled over methods, since each has few seeds; small sizes scatter more than large ones.
+    The variance is pooled over methods, since each has few seeds; small sizes scatter more than large ones.
     """
     by_group: dict[Group, list[dict[str, Any]]] = defaultdict(list)
     for result in results:
         for size in result["texts"]:
             by_group[result["method"], size, result["cost"]].append(result)
     errors = {metric.key for metric in comparison.task.metrics if metric.errors}
-    variances: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    squares: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    degrees: dict[str, int] = defaultdict(int)
     for (_, size, _), seeds in by_group.items():
         if len(seeds) > 1:
+            degrees[size] += len(seeds) - 1
             scores = [comparison.scores(result, size, "test") for result in seeds]
             for name in scores[0]:
                 values = np.array([of_seed[name] for of_seed in scores])
                 values = np.log(np.maximum(values, LEAST_ERRORS)) if name in errors else values
-                variances[size][name].append(float(np.var(values, ddof=1)))
+                squares[size][name] += float(((values - values.mean()) ** 2).sum())
     return {
-        size: {name: math.sqrt(np.mean(values)) for name, values in of_size.items()}
-        for size, of_size in variances.items()
+        size: {name: (math.sqrt(total / degrees[size]), degrees[size]) for name, total in of_size.items()}
+        for size, of_size in squares.items()
     }
 
 
@@ -1132,7 +1140,8 @@ def report(
         "megabytes": comparison.megabytes(), "timed_on": timed.get("machine", ""),
         "sizes": {name: assembly.to_json() for name, assembly in comparison.sizes.items()},
         "scatter_of_seeds": {
-            size: {name: round(value, 2) for name, value in of_size.items()} for size, of_size in scatter.items()
+            size: {name: (round(deviation, 2), df) for name, (deviation, df) in of_size.items()}
+            for size, of_size in scatter.items()
         },
         "rows": scored(comparison, results, scatter, timed.get("seconds"), unsettled),
         "sweep": [

@@ -97,7 +97,7 @@ def test_every_method_is_trained_and_compared_with_the_kit(
     assert {size for method, size, _ in rows if method == "untrained"} == {"1x", *made["sizes"]}
     assert 0 < made["megabytes"]["students_sharing"] <= made["megabytes"]["kit"] < made["megabytes"]["students"]
     for (method, size, cost), row in rows.items():
-        assert row["dev"].keys() == row["test"].keys() == {"bleu", "chrf"}
+        assert row["dev"].keys() == row["test"].keys() == {"bleu"}
         assert method == "untrained" or row["minutes"] == row["steps"] / 2
         if not script.METHODS[method].for_all:
             assert row["total"] == 4 * cost
@@ -372,20 +372,25 @@ def test_intervals_cover_inputs_and_seeds(script: ModuleType) -> None:
         scores=lambda result, size, split: TRANSLATION.score(examples, result["texts"][size][split]),
     )
     by_size = script.scatter_of_seeds(comparison, results)
-    groups = script.drawn_groups(comparison, results, by_size)
     of_kits = [script.drawn_scores(TRANSLATION, examples, one["texts"]["2x"]["test"])["bleu"] for one in results[:3]]
     of_seeds = [TRANSLATION.score(examples, one["texts"]["2x"]["test"])["bleu"] for one in results[:3]]
     scatter, of_inputs = np.std(of_seeds, ddof=1), np.var(np.mean(of_kits, 0)[1:])
-    assert by_size["2x"]["bleu"] == pytest.approx(scatter) and scatter > 1
+    assert by_size["2x"]["bleu"] == (pytest.approx(scatter), 2) and scatter > 1
     assert script.scatter_of_seeds(comparison, results[:1]) == {}
     of_another = [one | {"method": "SFT", "texts": {"2x": {"test": texts["test"]}}} for one in results[:2]]
     pooled = script.scatter_of_seeds(comparison, [*results, *of_another])
-    assert pooled["2x"]["bleu"] == pytest.approx(scatter / 2**0.5), "the mean variance of two methods"
+    assert pooled["2x"]["bleu"] == (pytest.approx(scatter * (2 / 3) ** 0.5), 3), "pooled over two methods"
+    groups = script.drawn_groups(comparison, results, {"2x": {"bleu": (scatter, 10**6)}})
     kits = groups["kit", "2x", 1]["bleu"]
     assert kits[0] == pytest.approx(np.mean([scores[0] for scores in of_kits]))
     assert np.var(kits[1:]) == pytest.approx(of_inputs + scatter**2 / 3, rel=0.15), "a mean of three"
     of_student = np.var(script.drawn_scores(TRANSLATION, examples, results[3]["texts"]["2x"]["test"])["bleu"][1:])
     assert np.var(groups["KD", "2x", 1]["bleu"][1:]) == pytest.approx(of_student + scatter**2, rel=0.15), "the kits'"
+    same = [one | {"texts": {"2x": {"test": texts["test"]}}} for one in results]  # so only seeds scatter
+    groups = script.drawn_groups(comparison, same, {"2x": {"bleu": (1.0, 4)}})
+    difference = groups["kit", "2x", 1]["bleu"][1:] - groups["KD", "2x", 1]["bleu"][1:]
+    t_of_4 = 2.776 * (1 / 3 + 1) ** 0.5
+    assert np.percentile(difference, [2.5, 97.5]) == pytest.approx([-t_of_4, t_of_4], rel=0.1), "Student's, 95 %"
     kit, other = np.array([38.0, 37.0, 39.0]), np.array([40.0, 40.0, 40.0])
     assert script.share(kit, other) == {"share": 95.0, "share_interval": [92.6, 97.4]}
     assert script.share(kit, 0 * other) == {}
@@ -575,7 +580,8 @@ def test_errors_scatter_by_their_size(script: ModuleType) -> None:
         scores=lambda result, size, split: task.score(examples, result["texts"][size][split]),
     )
     scatter = script.scatter_of_seeds(comparison, results)
-    assert scatter["2x"]["ser"] == pytest.approx(np.std(np.log([12.5, 25, 25, script.LEAST_ERRORS]), ddof=1))
+    deviation, df = scatter["2x"]["ser"]
+    assert deviation == pytest.approx(np.std(np.log([12.5, 25, 25, script.LEAST_ERRORS]), ddof=1)) and df == 3
     drawn = script.drawn_groups(comparison, results[:1], scatter)["KD", "2x", 1]["ser"]
     assert drawn[0] == 12.5 and drawn.min() >= 0, "no fewer than none"
     assert len(set(drawn.round(3))) > 100
