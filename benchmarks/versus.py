@@ -20,7 +20,7 @@ of TIMED steps of each method and size on one machine, one after another, since 
 Each method has a budget twice: *equal total*, the students of all sizes share the budget of one kit; and *equal each*,
 every student has it for itself, but for the largest budget, which would cost more so than all the rest. The costliest
 students are fewer (FEWER); a share that is not trained is a share all the same. Methods that train once for all sizes
-have it once.
+have it once. Several seeds have those that together cost one budget (SEEDED), on pocket not of all methods (ONE_SEED).
 
 All methods tune: each has the learning rates of the kit's recipe times a factor, for each size the best one on dev (3x
 has that of 2x); kits and LayerDrop have the one with the best mean over sizes. At the smallest budget factors 1 and 2 are
@@ -105,6 +105,8 @@ RATE_OF = {"3x": "2x"}
 FEWER = ("2x", "6x", "fast")
 #: The budget at equal total whose trainings have several seeds, where at the smallest one many do not learn to write.
 SEEDED = {"pocket": 400}
+#: Methods that have one seed on a model, and no shares of its smallest budget, which teach no student to write.
+ONE_SEED = {"pocket": ("sequence-level KD", "SFT, alternating layers", "SFT, all weights", "Theseus", "LayerDrop")}
 #: What fewer errors count as where their logarithm is taken, in percent: about one slot of pocket's test set.
 LEAST_ERRORS = 0.02
 #: Steps whose operations are counted, spread over a training; their texts; and the examples that these are taken from.
@@ -262,11 +264,16 @@ def sizes_of(mapping: Mapping) -> dict[str, Assembly]:
 
 
 def plan(
-    sizes: dict[str, Assembly], budgets: Sequence[float], seeds: Sequence[int], seeded: float | None = None
+    sizes: dict[str, Assembly],
+    budgets: Sequence[float],
+    seeds: Sequence[int],
+    seeded: float | None = None,
+    one_seed: Collection[str] = (),
 ) -> list[Run]:
     """All trainings, at learning rates that are to be found.
 
-    Those that together cost ``seeded`` (the smallest budget, if it is none of them) have all seeds.
+    Those that together cost ``seeded`` (the smallest budget, if it is none of them) have all seeds, but for the methods of
+    ``one_seed``, which also have no shares of the smallest budget.
     """
     runs, (*each, _) = [], sorted(budgets)
     middle = sorted(budgets)[len(budgets) // 2]
@@ -275,6 +282,8 @@ def plan(
         if name == "untrained":
             continue
         costs = set(budgets) if method.for_all else {*each, *(budget / len(sizes) for budget in budgets)}
+        if name in one_seed:
+            costs.discard(min(budgets) / len(sizes))
         for cost, size in itertools.product(sorted(costs), [""] if method.for_all else sizes):
             costly = cost >= middle and (method.texts == "people" or method.all_weights)
             if size and (
@@ -283,7 +292,7 @@ def plan(
                 or (name == "Theseus" and modules_of(sizes[size]) == 1)  # there is nothing to mix: it is SFT
             ):
                 continue
-            several = cost == (seeded if method.for_all else seeded / len(sizes))
+            several = name not in one_seed and cost == (seeded if method.for_all else seeded / len(sizes))
             runs += [Run(name, size, cost, seed) for seed in (seeds if several else seeds[:1])]
     return runs
 
@@ -974,7 +983,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, help="the original's texts (default: the bundled ones, which are few)")
     parser.add_argument("--budgets", type=float, nargs="+", help="in UNITS (default: the model's)")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=(0, 1, 2), help="all budgets but one have the first alone"
+        "--seeds", type=int, nargs="+", default=(0, 1, 2), help="of one budget; the others have the first alone"
     )
     parser.add_argument("--methods", nargs="+", choices=EVERYTHING, help="(default: all); a report has these alone")
     parser.add_argument("--workers", type=int, default=1, help="trainings side by side, of one thread each")
@@ -988,11 +997,12 @@ def main() -> None:
     use_cpu_well(1)
     transformers.logging.disable_progress_bar()
     comparison = Comparison(options.model, options.data, options.pairs, options.budgets)
+    seeded, one_seed = SEEDED.get(options.model), ONE_SEED.get(options.model, ())
     otherwise, planned = (
         [run for run in runs if run.method in (options.methods or EVERYTHING)]
         for runs in (
             ablation(comparison.budgets),
-            plan(comparison.sizes, comparison.budgets, options.seeds, SEEDED.get(options.model)),
+            plan(comparison.sizes, comparison.budgets, options.seeds, seeded, one_seed),
         )
     )
     archive = ROOT / "benchmarks" / f"versus-{options.model}.jsonl.xz"

@@ -169,6 +169,12 @@ def test_the_plan_has_the_students_that_it_says(script: ModuleType) -> None:
     runs = script.plan(sizes, (25, 100, 400), (0, 1, 2), seeded=100)
     assert [len(students("SFT", cost)) for cost in (6.25, 25, 100)] == [4, 12, 3], "and fewer sizes from the middle on"
     assert [len(students("kit", cost)) for cost in (25, 100, 400)] == [1, 3, 1]
+    runs = script.plan(sizes, (25, 100, 400), (0, 1, 2), 100, ("SFT", "LayerDrop"))
+    assert [len(students("SFT", cost)) for cost in (6.25, 25, 100)] == [0, 4, 3], "one seed, no smallest shares"
+    assert [len(students("LayerDrop", cost)) for cost in (25, 100, 400)] == [1, 1, 1], (
+        "what has all sizes has no shares"
+    )
+    assert [len(students("KD", cost)) for cost in (6.25, 25, 100)] == [4, 12, 4]
     assert script.plan(sizes, (25, 100), (0, 1), seeded=400) == script.plan(sizes, (25, 100), (0, 1)), "the smallest"
 
 
