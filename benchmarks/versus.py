@@ -970,9 +970,10 @@ def _cell(row: dict[str, Any] | None, account: str, key: str) -> str:
         return ""
     score = f"{row['mean'][key]:.1f}{'' if row['settled'] else UNSETTLED}"
     difference = row.get(account)
-    if difference is None:
+    of_each = account == "equal_each" and key == "bleu"
+    if difference is None or (of_each and "share" not in difference):
         return score
-    if account == "equal_each" and key == "bleu" and "share" in difference:
+    if of_each:
         low, high = difference["share_interval"]
         return f"{score} ({difference['share']:.0f} %, {low:.0f} to {high:.0f})"
     low, high = difference[f"{key}_interval"]

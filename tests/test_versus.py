@@ -400,6 +400,8 @@ def test_intervals_cover_inputs_and_seeds(script: ModuleType) -> None:
     kit, other = np.array([38.0, 37.0, 39.0]), np.array([40.0, 40.0, 40.0])
     assert script.share(kit, other) == {"share": 95.0, "share_interval": [92.6, 97.4]}
     assert script.share(kit, 0 * other) == {}
+    row = {"mean": {"bleu": 0.4}, "settled": True, "equal_each": {"bleu": -37.6, "bleu_interval": [-39, -36]}}
+    assert script._cell(row, "equal_each", "bleu") == "0.4", "no difference in a table of shares"
 
 
 def test_kits_that_learn_otherwise_are_compared_with_the_kit(
