@@ -88,6 +88,7 @@ from modtf.strategies import choose
 from modtf.tasks import Example, task_named
 from modtf.tasks.batches import TaskBatches
 from modtf.tasks.examples import read_pairs, spread, without_faults
+from modtf.tasks.scores import chrf
 from modtf.tasks.task import Metric
 from modtf.training.batches import WHOLE_BATCHES, encode_sources_once
 from modtf.training.machine import fast_bf16, use_cpu_well
@@ -592,11 +593,17 @@ class Comparison:
         return {name: round(2 * count / 1e6, 1) for name, count in parameters.items()}
 
     def scores(self, result: dict[str, Any], size: str, split: str) -> dict[str, float]:
-        """Of the texts for "dev" or "test": those that have intervals; those of a result are computed once."""
+        """Of the texts for "dev" or "test": those that have intervals, and chrF2 where the explorer shows it.
+
+        Those of a result are computed once.
+        """
         key = Run.of(result), size, split
         if key not in self._scores:
-            drawn = drawn_scores(self.task, getattr(self, split), result["texts"][size][split], draws=0)
-            self._scores[key] = {name: float(values[0]) for name, values in drawn.items()}
+            examples, texts = getattr(self, split), result["texts"][size][split]
+            scores = {name: float(values[0]) for name, values in drawn_scores(self.task, examples, texts, 0).items()}
+            if "chrf" in (metric.key for metric in self.task.metrics):
+                scores["chrf"] = chrf(texts, [example.references for example in examples])
+            self._scores[key] = scores
         return self._scores[key]
 
     def on_dev(self, result: dict[str, Any]) -> dict[str, float]:

@@ -97,7 +97,7 @@ def test_every_method_is_trained_and_compared_with_the_kit(
     assert {size for method, size, _ in rows if method == "untrained"} == {"1x", *made["sizes"]}
     assert 0 < made["megabytes"]["students_sharing"] <= made["megabytes"]["kit"] < made["megabytes"]["students"]
     for (method, size, cost), row in rows.items():
-        assert row["dev"].keys() == row["test"].keys() == {"bleu"}
+        assert row["dev"].keys() == row["test"].keys() == {"bleu", "chrf"}
         assert method == "untrained" or row["minutes"] == row["steps"] / 2
         if not script.METHODS[method].for_all:
             assert row["total"] == 4 * cost
