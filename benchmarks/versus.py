@@ -21,7 +21,7 @@ of TIMED steps of each method and size on one machine, one after another, since 
 Each method has a budget twice: *equal total*, the students of all sizes share the budget of one kit; and *equal each*,
 every student has it for itself, but for the largest budget, which would cost more so than all the rest. The costliest
 students are fewer (FEWER); a share that is not trained is a share all the same. Methods that train once for all sizes
-have it once. Several seeds have those that together cost one budget (SEEDED), on pocket only kits and KD (ONE_SEED), which
+have it once. Several seeds have those that together cost one budget (SEEDED), on pocket only kits and KD (ONE_SEED); it
 goes without alternating layers (LEFT_OUT).
 
 All methods tune: each has the learning rates of the kit's recipe times a factor, for each size the best one on dev (3x
