@@ -693,7 +693,7 @@ for row in at_equal_total:
 
 # %% [markdown]
 # Distilled students (*KD*) learned from the same texts as the kit, the original's without slot errors, and with the same losses. They make fewer errors at 2x and 3x; at 6x and *fast* (here with two decoder layers) the intervals hold zero. Those that learned by labels alone (*sequence-level KD*) make fewest; they need no teacher, so the same cost pays for more steps.
-# Two likely reasons: each module of a kit learns at some steps only, and all its sizes share one learning rate, where distilled students with two decoder layers took four times that of 2x. The bundled kit was trained longer and at a lower rate, and has the few errors that you saw above.
+# Two likely reasons for the kit's distance: each module of a kit learns at some steps only, and all its sizes share one learning rate, where distilled students with two decoder layers took four times that of 2x. The bundled kit was trained longer and at a lower rate, and has the few errors that you saw above.
 #
 # ## Measuring time
 #
