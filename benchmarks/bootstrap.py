@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import sacrebleu
@@ -22,12 +23,11 @@ def drawn_scores(
     rows = np.concatenate([np.arange(inputs)[None], draws_of(inputs, draws)])
     pairs = list(zip(texts, examples, strict=True))
     slots = task.name == "e2e"
-    counts = np.array([bleu_counts(text, example.references, lowercase=slots) for text, example in pairs])
+    counts = np.array([bleu_counts(text, tuple(example.references), lowercase=slots) for text, example in pairs])
     scores = {"bleu": bleu_of(counts[rows].sum(1))}
     if slots:
-        asked = [parse_mr(example.source) for example in examples]
-        errors = np.array([check(mr, text).errors for mr, text in zip(asked, texts, strict=True)])
-        scores["ser"] = 100 * errors[rows].sum(1) / np.array([len(mr) for mr in asked])[rows].sum(1)
+        wrong, asked = np.array([slot_errors(text, example.source) for text, example in pairs]).T
+        scores["ser"] = 100 * wrong[rows].sum(1) / asked[rows].sum(1)
     return scores
 
 
@@ -46,13 +46,21 @@ def draws_of(inputs: int, draws: int = DRAWS) -> np.ndarray:
     return np.random.default_rng(0).integers(inputs, size=(draws, inputs))
 
 
-def bleu_counts(text: str, references: Sequence[str], lowercase: bool = False) -> list[int]:
+@cache  # many students write the same texts, and a report scores each several times
+def bleu_counts(text: str, references: tuple[str, ...], lowercase: bool = False) -> tuple[int, ...]:
     """The ten numbers of one text that BLEU sums over all texts.
 
     These are the matched and all n-grams (n from 1 to 4), and the lengths of the text and of the nearest reference.
     """
     one = sacrebleu.sentence_bleu(text, list(references), lowercase=lowercase)
-    return [*one.counts, *one.totals, one.sys_len, one.ref_len]
+    return (*one.counts, *one.totals, one.sys_len, one.ref_len)
+
+
+@cache
+def slot_errors(text: str, source: str) -> tuple[int, int]:
+    """Of one text, its slot errors and the slots that the source asks for."""
+    mr = parse_mr(source)
+    return check(mr, text).errors, len(mr)
 
 
 def bleu_of(sums: np.ndarray) -> np.ndarray:
