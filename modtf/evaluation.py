@@ -157,6 +157,7 @@ def measured_table(modular: ModularModel) -> tuple[dict[str, Any] | None, str]:
 STUDENTS = {
     ("kit", "cost"): "kit of the comparison",
     ("KD", "total"): "distilled students, together at its cost",
+    ("sequence-level KD", "total"): "students of the full model's texts, together at its cost",
     ("SFT", "total"): "fine-tuned students, together at its cost",
     ("SFT, all weights", "total"): "fine-tuned students, all weights, together at its cost",
 }

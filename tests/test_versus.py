@@ -517,16 +517,18 @@ def test_students_beside_the_measured_table(make_model: Any, tmp_path: Path) -> 
         "rows": [
             row("untrained", "1x", 0, 0, 80.0), *(row("kit", "2x", cost, cost, 70.0) for cost in (100, 400)),
             *(row("SFT", size, cost, 4 * cost, 40.0) for size in sizes for cost in (25, 100, 400)),
-            row("KD", "2x", 100, 400, 50.0), row("SFT, all weights", "2x", 100, 400, 60.0),
+            row("KD", "2x", 100, 400, 50.0), row("sequence-level KD", "2x", 100, 400, 56.0),
+            row("SFT, all weights", "2x", 100, 400, 60.0),
         ],
     }  # fmt: skip
     (tmp_path / "kit" / "versus.json").write_text(json.dumps(made))
-    of_kit, together, distilled, all_weights = measured_students(kit, table)
+    of_kit, together, distilled, of_its_texts, all_weights = measured_students(kit, table)
     assert of_kit["kind"] == STUDENTS["kit", "cost"] and of_kit["bleu_kept"] == 87.5
     assert together == {
         "kind": STUDENTS["SFT", "total"], "layers": "3-3", "ratio": 2.0, "speed_up": 1.5, "bleu_kept": 50.0, "chrf_kept": 50.0
     }, "of the largest budget; 6-1 has no measured speed"  # fmt: skip
     assert distilled["kind"] == STUDENTS["KD", "total"] and distilled["bleu_kept"] == 62.5
+    assert of_its_texts["kind"] == STUDENTS["sequence-level KD", "total"] and of_its_texts["bleu_kept"] == 70.0
     assert all_weights["kind"] == STUDENTS["SFT, all weights", "total"] and all_weights["bleu_kept"] == 75.0
     assert measured_students(kit, None) == []
     for broken in (json.dumps(made | {"original": "another"}), "{", "null", json.dumps(made | {"rows": []})):

@@ -35,7 +35,7 @@ _LOOKS: dict[str, dict[str, Any]] = {
 }
 _MINE: dict[str, Any] = {"name": "measured here", "color": "#8a8a8a", "symbol": "star", "dash": "solid", "size": 13}
 _STUDENT: dict[str, Any] = {"color": "#8a6d3b", "dash": "solid", "size": 9}
-_STUDENT_SYMBOLS = ("circle-open", "square", "triangle-up", "triangle-up-open")
+_STUDENT_SYMBOLS = ("circle-open", "square", "square-open", "triangle-up", "triangle-up-open")
 _HERE = "#cc4e94"
 _COLORWAY = ("#3b8fd0", "#e07b1a", "#cc4e94", "#2a9d74", "#8a8a8a", "#b8860b")
 _AGAINST = {"speed_up": "speed-up, measured (×)", "ratio": "compression ratio (×)"}
