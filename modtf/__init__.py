@@ -1,6 +1,6 @@
 """Modular Transformers: train once, slide to any size.
 
-Banks of modularized layers (Zhou, Le Bras, Choi, Findings of ACL 2023) for T5 and BART: after one training phase, any
+Banks of modularized layers (Zhou, Le Bras, Choi, Findings of ACL 2023) for encoder-decoders: after one training phase, any
 compression ratio is an assembly that costs milliseconds and is an ordinary Hugging Face model.
 """
 
@@ -13,6 +13,8 @@ from modtf.replacing import ReplacingSchedule
 from modtf.strategies import size_first, speed_first
 
 if TYPE_CHECKING:
+    from modtf.architectures import ARCHITECTURES, Architecture
+    from modtf.conformance import check
     from modtf.modular import ModularModel, load, modularize
     from modtf.training import ModularTrainer, ModularTrainingArguments
     from modtf.views.explorer import explore
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
+    "ARCHITECTURES",
+    "Architecture",
     "Assembly",
     "Mapping",
     "ModtfError",
@@ -28,6 +32,7 @@ __all__ = [
     "ModularTrainingArguments",
     "ReplacingSchedule",
     "StackMapping",
+    "check",
     "explore",
     "load",
     "modularize",
@@ -37,9 +42,12 @@ __all__ = [
 
 # These names need torch. Their modules load on first use: `modtf --help` needs none, and only training needs Trainer.
 _MODULES = {
+    "ARCHITECTURES": "modtf.architectures",
+    "Architecture": "modtf.architectures",
     "ModularModel": "modtf.modular",
     "ModularTrainer": "modtf.training",
     "ModularTrainingArguments": "modtf.training",
+    "check": "modtf.conformance",
     "explore": "modtf.views.explorer",
     "load": "modtf.modular",
     "modularize": "modtf.modular",

@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     from modtf import __version__
 
     parser = argparse.ArgumentParser(
-        prog="modtf", description="Train once, slide to any size: flexible compression of T5 and BART."
+        prog="modtf", description="Train once, slide to any size: flexible compression of encoder-decoders."
     )
     parser.add_argument("--version", action="version", version=f"modtf {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")

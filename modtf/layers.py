@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from modtf.architectures import Architecture
+from modtf.errors import ModtfError
 from modtf.mapping import LayerPath, start_indices
 
 #: The dictionaries of hooks that a module has, whatever the version of PyTorch.
@@ -68,6 +69,9 @@ class ModularStack(nn.Module):
     def __iter__(self) -> Iterator[nn.Module]:
         return iter(self.layers(self.path))
 
+    def __getitem__(self, index: int | slice) -> Any:
+        return self.layers(self.path)[index]
+
     def __len__(self) -> int:
         return len(self.path)
 
@@ -85,9 +89,8 @@ def new_bank(originals: nn.ModuleList, g: int, architecture: Architecture) -> nn
     bank = nn.ModuleList()
     for start in range(0, len(originals), g):
         layer = clone_module(originals[start], {})
-        shared = architecture.position_bias + "." if architecture.position_bias else None
         for name, parameter in list(layer.named_parameters()):
-            if shared and name.startswith(shared):
+            if architecture.is_shared(name):
                 continue
             owner, _, leaf = name.rpartition(".")
             weight = nn.Parameter(parameter.detach().clone())
@@ -113,11 +116,14 @@ class Recording:
 
 
 @contextmanager
-def record(layers: Iterable[nn.Module], architecture: Architecture, attentions: bool = False) -> Iterator[Recording]:
+def record(
+    layers: Iterable[nn.Module], architecture: Architecture, attentions: bool = False, cross: bool = False
+) -> Iterator[Recording]:
     """Record the outputs of these layers while the context is open, through hooks that are removed with it.
 
+    With ``attentions`` their maps, too; with ``cross`` also those of cross-attention: the layers are a decoder's.
     Transformers' own ``output_hidden_states`` installs its hooks once, on the modules then present; a path that changes
-    at every step needs hooks of its own.
+    at every step needs hooks of its own. Raises :class:`ModtfError` where a layer has no attention map.
     """
     recording = Recording()
     with ExitStack() as hooks:
@@ -131,16 +137,17 @@ def record(layers: Iterable[nn.Module], architecture: Architecture, attentions: 
         for layer in layers:
             keep(layer, recording.hidden, 0)
             if attentions:
-                keep(layer.get_submodule(architecture.self_attention), recording.self_attention, -1)
-                if _has(layer, architecture.cross_attention):
-                    keep(layer.get_submodule(architecture.cross_attention), recording.cross_attention, -1)
+                own, other = architecture.self_attention, architecture.cross_attention
+                keep(_part(layer, own), recording.self_attention, architecture.self_map)
+                if cross:
+                    keep(_part(layer, other), recording.cross_attention, architecture.cross_map)
         yield recording
 
 
-def _has(layer: nn.Module, name: str) -> bool:
-    # T5 numbers its parts: layer.1 is cross-attention in the decoder and the feed-forward network in the encoder.
+def _part(layer: nn.Module, name: str) -> nn.Module:
     try:
-        layer.get_submodule(name)
-    except AttributeError:
-        return False
-    return True
+        return layer.get_submodule(name)
+    except AttributeError as error:
+        raise ModtfError(
+            f"a {type(layer).__name__} has no {name}, whose attention map is wanted; train without attention_weight"
+        ) from error

@@ -19,12 +19,22 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils import logging
 
 from modtf import saving
-from modtf.architectures import Architecture, architecture_of, set_depths, stacks_of
+from modtf.architectures import (
+    Architecture,
+    architecture_of,
+    copied_configs,
+    items_of,
+    longest_texts,
+    move_heads,
+    set_depths,
+    set_items,
+    stacks_of,
+)
 from modtf.bundled import BUNDLED_MODELS, bundled
 from modtf.decoding import LOOP, Watch, check_engine, decode, weights_stamp
 from modtf.errors import ModtfError
 from modtf.layers import ModularStack, Recording, clone_module, new_bank, record
-from modtf.mapping import STACKS, Assembly, Mapping, StackMapping, default_granularities
+from modtf.mapping import STACKS, Assembly, LayerPath, Mapping, StackMapping, default_granularities
 from modtf.quality import LIMITS, Profile, quality_first, read_profile
 from modtf.strategies import QUALITY_FIRST, STRATEGIES, choose
 
@@ -75,7 +85,7 @@ def modularize(
     original.requires_grad_(False)  # nothing fails from here on: a model is modular or as it was
     for stack, of_stack, of_banks in zip(stacks, layers, banks, strict=True):
         setattr(stack, architecture.layers, ModularStack(of_stack, of_banks))
-        if architecture.layerdrop:
+        if hasattr(stack, "layerdrop"):
             stack.layerdrop = 0.0  # it would skip layers silently
     return ModularModel(original, mapping, tokenizer, task or _ANY_TEXT)
 
@@ -117,8 +127,6 @@ class ModularModel(nn.Module):
     assembled.
     """
 
-    main_input_name = "input_ids"
-
     def __init__(
         self,
         model: PreTrainedModel,
@@ -130,6 +138,8 @@ class ModularModel(nn.Module):
         self.model = model
         self.mapping = mapping
         self.architecture: Architecture = architecture_of(model)
+        self.main_input_name = model.main_input_name
+        self._items = items_of(model.config, self.architecture)
         self._tokenizer = tokenizer
         #: the name of the task, saved with the model
         self.task = task
@@ -198,7 +208,7 @@ class ModularModel(nn.Module):
     @property
     def longest(self) -> int:
         """Default limit of new tokens: 128, or the number of the decoder's positions if there are fewer."""
-        return min(128, getattr(self.config, "max_position_embeddings", 128))
+        return min(128, longest_texts(self.model)[1] or 128)
 
     def train(self, mode: bool = True) -> ModularModel:
         """Only banks ever train: the original is the teacher and stays as it is, without dropout."""
@@ -242,12 +252,15 @@ class ModularModel(nn.Module):
         self.mapping.check(assembly)
         before = [stack.path for stack in self.stacks]
         try:
-            for stack, path in zip(self.stacks, assembly.paths, strict=True):
-                stack.path = path
+            self._run(assembly.paths)
             yield
         finally:
-            for stack, path in zip(self.stacks, before, strict=True):
-                stack.path = path
+            self._run(before)
+
+    def _run(self, paths: Sequence[LayerPath]) -> None:
+        for stack, path in zip(self.stacks, paths, strict=True):
+            stack.path = path
+        set_items(self.config, self._items, paths)
 
     @contextmanager
     def record(self, assembly: Assembly, attentions: bool = False) -> Iterator[tuple[Recording, Recording]]:
@@ -255,7 +268,7 @@ class ModularModel(nn.Module):
         encoder, decoder = self.stacks
         with (
             record(encoder.layers(assembly.encoder), self.architecture, attentions) as encoder_recording,
-            record(decoder.layers(assembly.decoder), self.architecture, attentions) as decoder_recording,
+            record(decoder.layers(assembly.decoder), self.architecture, attentions, True) as decoder_recording,
         ):
             yield encoder_recording, decoder_recording
 
@@ -278,14 +291,14 @@ class ModularModel(nn.Module):
         go to the Hugging Face model; the usual ones are written out for Trainer, which reads here which columns of a
         data set are wanted. Hidden states are those after each layer of the path, as :meth:`record` gives them.
         """
-        inputs |= {
+        named = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "decoder_input_ids": decoder_input_ids,
             "decoder_attention_mask": decoder_attention_mask,
             "labels": labels,
-            "use_cache": False,
         }
+        inputs |= {name: value for name, value in named.items() if value is not None} | {"use_cache": False}
 
         def run(assembly: Assembly) -> Any:
             with self.using(assembly):
@@ -361,17 +374,15 @@ class ModularModel(nn.Module):
         checkpoint that plain transformers loads.
         """
         assembly = self.choose(ratio, strategy, assembly, **limits)
-        replaced: dict[int, Any] = {}
-        for owner in (self.model, *stacks_of(self.model)):
-            if id(owner.config) not in replaced:
-                replaced[id(owner.config)] = copy.deepcopy(owner.config)
-        replaced[id(self.model.generation_config)] = copy.deepcopy(self.model.generation_config)
+        replaced = copied_configs(self.model)
+        replaced[id(self.model.generation_config)] = self._generation_config(assembly)
         for modular_stack, path in zip(self.stacks, assembly.paths, strict=True):
             replaced[id(modular_stack)] = nn.ModuleList(
                 clone_module(layer, replaced) for layer in modular_stack.layers(path)
             )
         small: Any = clone_module(self.model, replaced)
         set_depths(small, self.architecture, len(assembly.encoder), len(assembly.decoder))
+        set_items(small.config, self._items, assembly.paths)
         for stack in stacks_of(small):
             for position, layer in enumerate(getattr(stack, self.architecture.layers)):
                 for module in layer.modules():
@@ -397,8 +408,13 @@ class ModularModel(nn.Module):
             if len(self._assembled) > _KEPT_ASSEMBLIES:
                 self._assembled.popitem(last=False)
         self._assembled.move_to_end(assembly)
-        small.generation_config = self.model.generation_config  # which may have changed meanwhile
+        small.generation_config = self._generation_config(assembly)  # the model's may have changed meanwhile
         return small
+
+    def _generation_config(self, assembly: Assembly) -> Any:
+        config = copy.deepcopy(self.model.generation_config)
+        move_heads(config, self.architecture, assembly.decoder)
+        return config
 
     def _parts_of(self, assembly: Assembly) -> list[_Part]:
         """The parameters and modules of which an assembly is made."""
@@ -489,9 +505,14 @@ class ModularModel(nn.Module):
         for number, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip():
                 raise ModtfError(f"text {number} is empty or not a string: {text!r:.80}; give non-empty strings")
+        if self.main_input_name != "input_ids":
+            raise ModtfError(
+                f"this model reads {self.main_input_name}, not texts; assemble(...) one of its sizes and give that what "
+                "its processor makes"
+            )
         encoded = self.tokenizer(list(texts), padding=True, return_tensors="pt", return_token_type_ids=False)
         length = int(encoded["attention_mask"].sum(1).max())
-        limit = min(self.tokenizer.model_max_length, getattr(self.config, "max_position_embeddings", length))
+        limit = min(self.tokenizer.model_max_length, longest_texts(self.model)[0] or length)
         if length > limit:
             raise ModtfError(f"a text has {length} tokens; at most {limit} are possible: shorten it or split it")
         return {name: encoded[name].to(self.device) for name in ("input_ids", "attention_mask")}
@@ -509,7 +530,7 @@ class ModularModel(nn.Module):
             for g in stack.banks
             for j, layer in enumerate(stack.banks[g].children())
             for key, parameter in layer.named_parameters()
-            if not (self.architecture.position_bias and key.startswith(self.architecture.position_bias))
+            if not self.architecture.is_shared(key)
         }
 
     def original_weights(self) -> dict[str, torch.Tensor]:

@@ -32,12 +32,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
     AutoModelForSeq2SeqLM,
+    AutoModelForSpeechSeq2Seq,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
 from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from modtf.bundled import BUNDLED_MODELS
@@ -397,8 +399,10 @@ def load_original(folder: Path, index: dict[str, Any]) -> tuple[PreTrainedModel,
         )
     copied = index["original"].get("copy")
     source = str(folder / copied) if copied else index["original"]["pointer"]
+    speech = index.get("model_type") in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
+    family = AutoModelForSpeechSeq2Seq if speech else AutoModelForSeq2SeqLM
     try:
-        original = AutoModelForSeq2SeqLM.from_pretrained(source, dtype=torch.float32)
+        original = family.from_pretrained(source, dtype=torch.float32)
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise ModtfError(
             f"the original of {folder} could not be loaded from {source}: {error}. "

@@ -6,7 +6,7 @@
 # [← 5 · Quality and speed](5_quality_and_speed.ipynb) · [index](README.md) · [glossary](README.md#glossary)
 # <!-- end of header -->
 #
-# *How do you get from a T5 or BART of your own to a kit of banks that others can slide?*
+# *How do you get from a model of your own to a kit of banks that others can slide?*
 #
 # **You will be able to**
 # - take an original from fine-tuning to trained banks, and say at each step what is kept;
@@ -176,9 +176,21 @@ for bundled, split in (("pairs", "train"), ("evaluation", "validation")):
     Dataset.from_list(rows).to_parquet(FOLDER / "restaurants" / f"{split}.parquet")
 
 # %% [markdown]
-# ## The data
+# ## Can this model be modularized?
 #
 # From here on, no line knows whether it works with the small model or with T5-base.
+#
+# Layers that are cut out, mixed and numbered anew must compute what they computed before. Whether they do depends on the family: where it keeps its layers, its depths, its position biases.
+# modtf has a record of that for each family that it knows. For any model, `check` tries it on the model itself, which stays as it is:
+
+# %% tags=["nbval-check-output"]
+print("known families:", ", ".join(modtf.ARCHITECTURES))
+print(modtf.check(AutoModelForSeq2SeqLM.from_pretrained(settings.model)))
+
+# %% [markdown]
+# A family that is not on the list is compared with all that are: if one of them fits and all is exact, the last line says how to use it.
+#
+# ## The data
 
 # %% tags=["nbval-check-output"]
 tokenizer = AutoTokenizer.from_pretrained(settings.model)

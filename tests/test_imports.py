@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "modtf"
 # A room is a module or a sub-package; it may import itself and the rooms that stand before it.
 ROOMS = (
     "errors", "bundled", "mapping", "strategies", "quality", "architectures", "layers", "decoding", "saving", "modular",
-    "replacing", "distillation", "tasks", "training", "evaluation", "profile", "recipes", "views", "cli",
+    "conformance", "replacing", "distillation", "tasks", "training", "evaluation", "profile", "recipes", "views", "cli",
 )  # fmt: skip
 # A task depends on less than its place allows: it knows nothing of models.
 ONLY = {"tasks": {"errors", "bundled"}}

@@ -996,6 +996,17 @@ def test_several_gpus_in_one_process_are_refused(
         train_original(make_model("t5"), tokenizer, TEXT, [Example("a", ("b",))], args, batch_size=1)
 
 
+def test_a_model_can_be_trained_twice(make_model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    """The hooks of a training leave with it: twice there, they would take the sources of other targets."""
+    model = make_model("t5", 2, 2, vocabulary=len(tokenizer))
+    data = [Example(f"name[{name}]", (f"{name} is a pub.", f"{name} is cheap.")) for name in ("Zizzi", "The Mill")]
+    for part in ("first", "second"):
+        args = arguments(tmp_path / part, max_steps=1, **WHOLE_BATCHES)
+        train_original(model, tokenizer, TEXT, data, args, batch_size=4)
+        hooks = [stack._forward_hooks | stack._forward_pre_hooks for stack in stacks_of(model)]
+        assert not any(hooks)
+
+
 def test_batches_without_labels_are_refused(make_modular: Any, tmp_path: Path) -> None:
     data = [{name: row[name] for name in ("input_ids", "attention_mask")} for row in examples()]
     with pytest.raises(ModtfError, match=r"the batch has input_ids, attention_mask, but no labels; .*text_target"):

@@ -1,4 +1,4 @@
-"""Greedy decoding of T5 and BART: the same tokens as ``generate``, several times as fast.
+"""Greedy decoding of T5, BART and their kin (mT5, Marian): the same tokens as ``generate``, several times as fast.
 
 ``loop`` is the decoding itself, ``layouts`` prepares each family's weights for it, and ``weights`` detects when they
 have changed.

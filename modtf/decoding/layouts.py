@@ -1,4 +1,4 @@
-"""What the loop needs of a T5 or BART decoder, with the weights laid out for one token at a time.
+"""What the loop needs of a decoder, with the weights laid out for one token at a time.
 
 Everything that does not change between tokens is prepared here: q, k and v of all heads become one product, the scales
 of T5's norms are folded into the weights that follow, and weights are stored transposed, which is fastest for few rows.
@@ -105,16 +105,15 @@ class T5Layout(Layout):
     def __init__(self, model: Any, length: int) -> None:
         decoder, head = model.get_decoder(), model.lm_head
         norm, attention = decoder.final_layer_norm, decoder.block[0].layer[0].SelfAttention
-        d_model = model.config.d_model
-        scale = norm.weight if model.config.scale_decoder_outputs else norm.weight * d_model**0.5
         self.layers = [remembered(block.parameters(), partial(_t5_layer, block)) for block in decoder.block]
         self.activations = [block.layer[2].DenseReluDense.act for block in decoder.block]
-        self.head = remembered((head.weight, norm.weight), lambda: _project(head, scale=scale))
+        # Some versions of T5 multiply all logits by one number; that changes no choice, so it is left out.
+        self.head = remembered((head.weight, norm.weight), lambda: _project(head, scale=norm.weight))
         self.heads, self.scaling = attention.n_heads, 1.0
         # Only the distance between query and key counts, so one row of biases serves the queries at all positions.
         self.position_bias = attention.compute_bias(1, length, past_seen_tokens=length - 1)[0]
         self._embeddings = decoder.embed_tokens.weight
-        self._epsilon = norm.weight.new_tensor((norm.variance_epsilon * d_model) ** 0.5)
+        self._epsilon = norm.weight.new_tensor((norm.variance_epsilon * model.config.d_model) ** 0.5)
 
     def embed(self, tokens: Tensor, position: int) -> Tensor:
         return nn.functional.embedding(tokens, self._embeddings)
@@ -191,6 +190,31 @@ def _bart_layer(layer: Any) -> Layer:
     )
 
 
+def _kinds(layout: type[Layout], family: str, of: str) -> frozenset[str]:
+    """The classes of a family that copies another one's, under its own name."""
+    return frozenset(name.replace(of, family, 1) if name.startswith(of) else name for name in layout.kinds)
+
+
+class MT5Layout(T5Layout):
+    """mT5 is T5 with another vocabulary."""
+
+    kinds = _kinds(T5Layout, "MT5", of="T5")
+
+
+class MarianLayout(BartLayout):
+    """Marian's layers are BART's; it adds sines of the positions, and normalizes no embeddings."""
+
+    kinds = _kinds(BartLayout, "Marian", of="Bart") | {"MarianMTModel", "MarianSinusoidalPositionalEmbedding"}
+
+    @staticmethod
+    def positions(decoder: Any) -> float:
+        return int(decoder.embed_positions.weight.shape[0])
+
+    def embed(self, tokens: Tensor, position: int) -> Tensor:
+        embedded = self._decoder.embed_tokens(tokens) * self._decoder.embed_scale
+        return embedded + self._decoder.embed_positions.weight[position]
+
+
 def _project(*linears: Any, scale: Tensor | float = 1.0, heads: int = 0) -> Projection:
     """Linear layers side by side as one projection; with ``heads``, head by head.
 
@@ -208,4 +232,4 @@ def _project(*linears: Any, scale: Tensor | float = 1.0, heads: int = 0) -> Proj
 
 
 #: The layout of each ``model_type`` that the loop knows.
-LAYOUTS: dict[str, type[Layout]] = {"t5": T5Layout, "bart": BartLayout}
+LAYOUTS: dict[str, type[Layout]] = {"t5": T5Layout, "mt5": MT5Layout, "bart": BartLayout, "marian": MarianLayout}

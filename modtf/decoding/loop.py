@@ -5,8 +5,9 @@ than four times as fast. The loop does only the arithmetic. What does not change
 first: weights are laid out (``layouts``), and the source's keys and values are projected once. Queries, keys and values
 of each token are written straight into the cache.
 
-It covers greedy decoding of T5 and BART in single and double precision, for any batch, padded or not. Everything else
-is left to ``generate``: :func:`obstacle` says why, and :func:`decode` says which of the two wrote a text.
+It covers greedy decoding of the families in :data:`LAYOUTS` in single and double precision, for any batch, padded or
+not. Everything else is left to ``generate``: :func:`obstacle` says why, and :func:`decode` says which of the two wrote a
+text.
 """
 
 from __future__ import annotations
@@ -146,7 +147,10 @@ def obstacle(model: PreTrainedModel, max_new_tokens: int = 1) -> str:
     other = sorted(
         name
         for name, value in config.to_diff_dict().items()
-        if name not in _UNDERSTOOD and value and not (name.endswith("penalty") and value == 1)
+        if name not in _UNDERSTOOD
+        and value
+        and not (name.endswith("penalty") and value == 1)
+        and not (name == "bad_words_ids" and all(len(word) == 1 for word in value))  # Opus-MT: never the padding
     )
     if other:
         return f"the model's generation configuration sets {', '.join(other)}"
@@ -246,6 +250,7 @@ class _Choice:
         self._forced = {0: config.forced_bos_token_id}
         if config.forced_eos_token_id is not None:
             self._forced[length - 1] = config.forced_eos_token_id
+        self._never = [word[0] for word in config.bad_words_ids or () if word[0] not in self._ends]
         self._exactly = exactly
         self._unfinished = set(range(batch))
         self._ended: Tensor | None = None  # (batch,), from the first text that ends
@@ -256,6 +261,8 @@ class _Choice:
 
     def __call__(self, logits: Tensor, t: int) -> Tensor:
         """Logits (batch, vocabulary) of step t → tokens (batch,)"""
+        if self._never:
+            logits[:, self._never] = -torch.inf
         if self._exactly and self._ends:
             logits[:, self._ends] = -torch.inf
         chosen = logits.argmax(-1)

@@ -65,7 +65,6 @@ def train_original(
     ``args.optim`` trains everything.
     """
     check_one_gpu(args)
-    encode_sources_once(model)
     # T5 and BART return plain means. By default Trainer assumes that they divide by the number of accumulated tokens.
     model.accepts_loss_kwargs = False
     trainer = _trainer(
@@ -76,7 +75,7 @@ def train_original(
         data_collator=only_batch,
         optimizers=_optimizers(model, args, adamw_learning_rate),
     )
-    if _train(trainer, batch_size):
+    if _train(trainer, batch_size, model):
         tokenizer.save_pretrained(args.output_dir)
         model.save_pretrained(args.output_dir)
 
@@ -95,7 +94,6 @@ def train_kit(
     ``batch_size``, ``adamw_learning_rate`` and resuming are those of :func:`train_original`. ``kind`` is the class of the
     trainer.
     """
-    encode_sources_once(modular.model)
     trainer = _trainer(
         kind,
         model=modular,
@@ -104,7 +102,7 @@ def train_kit(
         data_collator=only_batch,
         optimizers=_optimizers(modular, args, adamw_learning_rate),
     )
-    if _train(trainer, batch_size):
+    if _train(trainer, batch_size, modular.model):
         modular.save_pretrained(args.output_dir or "", copy_original=True)
 
 
@@ -154,13 +152,17 @@ def _trainer(kind: type[Seq2SeqTrainer], **given: Any) -> Seq2SeqTrainer:
         raise refused(error) from error
 
 
-def _train(trainer: Seq2SeqTrainer, batch_size: int) -> bool:
+def _train(trainer: Seq2SeqTrainer, batch_size: int, model: PreTrainedModel) -> bool:
     """Train to the end and record the cost; true in the one process that writes the result."""
     checkpoint = last_checkpoint(trainer.args.output_dir)
+    hooks = encode_sources_once(model)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except ImportError as error:  # an optimizer that is not installed
         raise refused(error) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
     if not trainer.is_world_process_zero():
         return False
     args, history, steps = trainer.args, trainer.state.log_history, trainer.state.max_steps

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from modtf.architectures import set_attention
 from modtf.distillation import attention_loss, hidden_loss, labels_loss, logits_loss
@@ -219,13 +219,22 @@ class ModularTrainer(Seq2SeqTrainer):
         given, labels = _without_labels(self.modular, inputs)
         teacher = self.teach(inputs) if teacher is None else teacher
         outputs = model(assembly=list(assemblies), **given, **self._states)
-        mask = given.get("attention_mask")
-        source = torch.ones_like(given["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
+        source = self._source(given, outputs[0])
         each = [
             self._losses_of(assembly, student, teacher, labels, source)
             for assembly, student in zip(assemblies, outputs, strict=True)
         ]
         return {name: torch.stack([losses[name] for losses in each]).mean() for name in each[0]}, outputs
+
+    def _source(self, given: dict[str, Any], student: Any) -> torch.Tensor:
+        """(batch, source), true where a state of the encoder counts: at tokens that are no padding."""
+        if "input_ids" not in given:  # of features, an encoder makes fewer states: all count
+            states = student.encoder_last_hidden_state
+            return torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+        mask = given.get("attention_mask")
+        mask = torch.ones_like(given["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
+        repeated = "source_index" in given and not self.modular.architecture.hands_on
+        return mask[given["source_index"]] if repeated else mask
 
     def _losses_of(
         self, assembly: Assembly, student: Any, teacher: Any, labels: torch.Tensor, source: torch.Tensor
@@ -274,6 +283,11 @@ class ModularTrainer(Seq2SeqTrainer):
             self._sums.clear()
             self._counted = 0
         super().log(logs, *args, **kwargs)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        columns: Any = self._signature_columns
+        columns.append(self.modular.main_input_name)  # not all models read input_ids
 
     # Checkpoints hold the banks alone: the original does not change, and Trainer would save shared tensors twice.
 
@@ -343,8 +357,17 @@ def _without_labels(modular: ModularModel, inputs: dict[str, Any]) -> tuple[dict
             "tokenizer(source, text_target=target) makes both"
         )
     if given.get("decoder_input_ids") is None:
-        given["decoder_input_ids"] = modular.model.prepare_decoder_input_ids_from_labels(labels)
+        given["decoder_input_ids"] = decoder_inputs(modular.model, labels)
     return given, labels
+
+
+def decoder_inputs(model: PreTrainedModel, labels: torch.Tensor) -> torch.Tensor:
+    """What the decoder reads to predict ``labels`` (batch, target): each one's predecessor, the start token first."""
+    if hasattr(model, "prepare_decoder_input_ids_from_labels"):
+        return model.prepare_decoder_input_ids_from_labels(labels)
+    config: Any = model.config
+    shifted = torch.cat([torch.full_like(labels[:, :1], config.decoder_start_token_id), labels[:, :-1]], 1)
+    return shifted.masked_fill(shifted == -100, config.pad_token_id)
 
 
 def _at_boundaries(states: Sequence[torch.Tensor], path: LayerPath) -> list[torch.Tensor]:
