@@ -55,10 +55,10 @@ PROCESSES ?= 2
 TRAIN     := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m modtf.cli train
 
 pocket: $(VENV)/dev.stamp  ## train the bundled pocket anew, from the E2E data in DATA=folder
-	$(TRAIN) original --data "$(DATA)" --output build/plain
-	$(TRAIN) original --data "$(DATA)" --begin-with build/plain --dropout 0.1 --steps 700 --learning-rate 4e-3 --seed 1 --output build/original
-	$(TRAIN) kit --data "$(DATA)" --original build/original --output build/plain-kit
-	$(TRAIN) kit --original build/original --begin-with build/plain-kit --without-data --pairs 24000 --faultless \
+	$(TRAIN) original --task e2e --data "$(DATA)" --output build/plain
+	$(TRAIN) original --task e2e --data "$(DATA)" --begin-with build/plain --dropout 0.1 --steps 700 --learning-rate 4e-3 --seed 1 --output build/original
+	$(TRAIN) kit --task e2e --data "$(DATA)" --original build/original --output build/plain-kit
+	$(TRAIN) kit --task e2e --original build/original --begin-with build/plain-kit --without-data --pairs 24000 --faultless \
 		--labels-weight 1 --logits-weight 1 --hidden-weight 0 --whole 0.5 --matched 0.6 --steps 1500 --learning-rate 2.5e-3 \
 		--adamw-learning-rate 5e-4 --seed 2 --output build/kit
 	$(BIN)/python benchmarks/bundle.py pocket --original build/plain build/original --kit build/plain-kit build/kit

@@ -125,6 +125,11 @@ def measure_quality(
     """Scores of an assembly's texts (:func:`write_texts`) on examples with references, by the task's metrics."""
     sources = [example.source for example in examples]
     texts = write_texts(modular, assembly, sources, batch_size, progress, **generate_options)
+    return score_texts_of(modular, examples, texts)
+
+
+def score_texts_of(modular: ModularModel, examples: Sequence[Example], texts: Sequence[str]) -> dict[str, float]:
+    """Scores of texts that an assembly wrote for these examples, by the task's metrics."""
     return task_named(modular.task).score(examples, texts)
 
 

@@ -55,13 +55,15 @@ def modularize(
     decoder_granularities: Iterable[int] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     task: str | None = None,
+    prefix: str = "",
 ) -> ModularModel:
     """Give an encoder-decoder model banks of modularized layers, one for each granularity in each stack.
 
     ``granularities`` holds for both stacks unless ``decoder_granularities`` says otherwise; they default to the
     divisors of a stack's depth up to its half (2, 3, 4, 6 for 12 layers). The original is frozen and becomes part of
     the result: do not train it any more. If no tokenizer is given, the one beside the original is used. ``task`` names
-    what the model does and is saved with it ("text", any text, by default). Raises :class:`ModtfError` for an
+    what the model does and is saved with it ("text", any text, by default), as is ``prefix``, with which the original
+    expects each source to begin, such as "summarize: ". Raises :class:`ModtfError` for an
     unsupported architecture or a granularity that does not divide the depth; the model is then as it was.
     """
     architecture = _check_not_modular(original)
@@ -87,7 +89,7 @@ def modularize(
         setattr(stack, architecture.layers, ModularStack(of_stack, of_banks))
         if hasattr(stack, "layerdrop"):
             stack.layerdrop = 0.0  # it would skip layers silently
-    return ModularModel(original, mapping, tokenizer, task or _ANY_TEXT)
+    return ModularModel(original, mapping, tokenizer, task or _ANY_TEXT, prefix)
 
 
 def _check_not_modular(original: PreTrainedModel) -> Architecture:
@@ -133,6 +135,7 @@ class ModularModel(nn.Module):
         mapping: Mapping,
         tokenizer: PreTrainedTokenizerBase | None = None,
         task: str = _ANY_TEXT,
+        prefix: str = "",
     ) -> None:
         super().__init__()
         self.model = model
@@ -143,6 +146,8 @@ class ModularModel(nn.Module):
         self._tokenizer = tokenizer
         #: the name of the task, saved with the model
         self.task = task
+        #: what each source begins with, saved with the model; it is added where it is missing
+        self.prefix = prefix
         #: what :func:`load` was given, and can be given again; None for a model that was made in memory
         self.source: str | None = None
         self._assembled: OrderedDict[Assembly, tuple[PreTrainedModel, list[_Part]]] = OrderedDict()
@@ -510,7 +515,8 @@ class ModularModel(nn.Module):
                 f"this model reads {self.main_input_name}, not texts; assemble(...) one of its sizes and give that what "
                 "its processor makes"
             )
-        encoded = self.tokenizer(list(texts), padding=True, return_tensors="pt", return_token_type_ids=False)
+        texts = [text if text.startswith(self.prefix) else self.prefix + text for text in texts]
+        encoded = self.tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
         length = int(encoded["attention_mask"].sum(1).max())
         limit = min(self.tokenizer.model_max_length, longest_texts(self.model)[0] or length)
         if length > limit:
@@ -566,10 +572,15 @@ class ModularModel(nn.Module):
 
     def _about(self) -> dict[str, Any]:
         """What the index says of the model itself."""
-        return {"model_type": self.architecture.model_type, "task": self.task} | {
-            name: {"depth": stack.depth, "granularities": list(stack.granularities)}
-            for name, stack in zip(STACKS, self.mapping.stacks, strict=True)
-        }
+        prefix = {"prefix": self.prefix} if self.prefix else {}
+        return (
+            {"model_type": self.architecture.model_type, "task": self.task}
+            | prefix
+            | {
+                name: {"depth": stack.depth, "granularities": list(stack.granularities)}
+                for name, stack in zip(STACKS, self.mapping.stacks, strict=True)
+            }
+        )
 
     @classmethod
     def from_pretrained(
@@ -595,7 +606,14 @@ class ModularModel(nn.Module):
         saving.check_fingerprint(folder, index, dict(original.named_parameters()))
         encoder, decoder = (index[name]["granularities"] for name in STACKS)
         task = index.get("task") if task is None else task
-        modular = modularize(original, encoder, decoder_granularities=decoder, tokenizer=tokenizer, task=task)
+        modular = modularize(
+            original,
+            encoder,
+            decoder_granularities=decoder,
+            tokenizer=tokenizer,
+            task=task,
+            prefix=index.get("prefix", ""),
+        )
         modular._put_banks(folder, banks)
         return modular.to(dtype)
 

@@ -380,12 +380,13 @@ def _is_complete(index: Any) -> bool:
             "original": dict(original),
             "fingerprint": str(),
         }:
-            task, checksums = index.get("task", ""), index.get("sha256", {})  # which version 0.1 did not write
+            # which version 0.1 did not write
+            task, prefix, checksums = index.get("task", ""), index.get("prefix", ""), index.get("sha256", {})
             return (
                 all(type(g) is int for g in [*encoder, *decoder])
                 and (not original or "copy" in original or "pointer" in original)
                 and isinstance(checksums, dict)
-                and all(isinstance(text, str) for text in (task, *original.values(), *checksums.values()))
+                and all(isinstance(text, str) for text in (task, prefix, *original.values(), *checksums.values()))
             )
     return False
 

@@ -63,12 +63,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def original(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("training") / "original"
-    run("train", "original", "--data", data, "--output", output, "--steps", "4", "--batch-size", "8")
+    run("train", "original", "--task", "e2e", "--data", data, "--output", output, "--steps", "4", "--batch-size", "8")
     return output
 
 
 def test_an_original_can_begin_with_another(data: Path, original: Path, tmp_path: Path) -> None:
-    run("train", "original", "--data", data, "--begin-with", original, "--dropout", "0.1",
+    run("train", "original", "--task", "e2e", "--data", data, "--begin-with", original, "--dropout", "0.1",
         "--output", tmp_path / "more", "--steps", "2", "--batch-size", "8")  # fmt: skip
     before, after = (AutoModelForSeq2SeqLM.from_pretrained(folder) for folder in (original, tmp_path / "more"))
     assert not torch.equal(before.shared.weight, after.shared.weight)
@@ -81,7 +81,20 @@ def test_an_original_can_begin_with_another(data: Path, original: Path, tmp_path
 
 
 def test_a_kit_can_begin_with_another(data: Path, original: Path, tmp_path: Path) -> None:
-    few = ["--data", data, "--original", original, "--steps", "2", "--batch-size", "8", "--pairs", "10"]
+    few = [
+        "--task",
+        "e2e",
+        "--data",
+        data,
+        "--original",
+        original,
+        "--steps",
+        "2",
+        "--batch-size",
+        "8",
+        "--pairs",
+        "10",
+    ]
     slow = ["--learning-rate", "1e-9", "--adamw-learning-rate", "1e-9"]
     run("train", "kit", *few, "--output", tmp_path / "first")
     run("train", "kit", *few, "--output", tmp_path / "alone", "--seed", "1")
@@ -116,7 +129,7 @@ def test_a_kit_can_begin_with_another(data: Path, original: Path, tmp_path: Path
 
 def test_a_killed_training_resumes_to_the_same_kit(data: Path, original: Path, tmp_path: Path) -> None:
     def arguments(output: str) -> list[str | Path]:
-        return ["train", "kit", "--data", data, "--original", original,
+        return ["train", "kit", "--task", "e2e", "--data", data, "--original", original,
                 "--output", tmp_path / output, "--steps", "6", "--batch-size", "8", "--pairs", "10"]  # fmt: skip
 
     run(*arguments("whole"))
@@ -151,14 +164,14 @@ def test_a_damaged_original(data: Path, original: Path, tmp_path: Path) -> None:
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
     assert "could not be loaded" in run(
-        "train", "kit", "--data", data, "--original", damaged, "--output", tmp_path / "kit", fails=True
+        "train", "kit", "--task", "e2e", "--data", data, "--original", damaged, "--output", tmp_path / "kit", fails=True
     )
     assert not (tmp_path / "kit").exists()
 
 
 def test_two_processes_train_together(data: Path, original: Path, tmp_path: Path) -> None:
     together = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *command()[1:]]
-    options = ["--data", data, "--original", original, "--output", tmp_path,
+    options = ["--task", "e2e", "--data", data, "--original", original, "--output", tmp_path,
                "--steps", "3", "--batch-size", "8", "--pairs", "10", "--assemblies-per-step", "2"]  # fmt: skip
     done = subprocess.run(
         [*together, "train", "kit", *map(str, options)], env=ENVIRONMENT, capture_output=True, text=True
@@ -195,7 +208,7 @@ def test_export(tmp_path: Path) -> None:
         (["generate", "--assembly", "encoder 5 | decoder [1]*12", "name[The Vaults]"], "encoder"),
         (["generate", "colour[red]"], "'colour' is unknown"),
         (["generate", "--model", "/nowhere", "name[The Vaults]"], "/nowhere"),
-        (["train", "original", "--data", "/nowhere", "--output", "out"], "/nowhere"),
+        (["train", "original", "--task", "e2e", "--data", "/nowhere", "--output", "out"], "/nowhere"),
         (["train", "original", "--dropout", "1", "--output", "out"], "--dropout is 1"),
         (["train", "original", "--begin-with", "/nowhere", "--output", "out"], "/nowhere holds no model"),
         (["train", "kit", "--original", "/nowhere", "--output", "out"], "/nowhere holds no model"),
@@ -204,7 +217,10 @@ def test_export(tmp_path: Path) -> None:
             ["train", "kit", "--original", ORIGINAL, "--granularities", "5", "--output", "out"],
             "granularity 5 does not divide",
         ),
-        (["train", "kit", "--original", ORIGINAL, "--data", "/nowhere", "--output", "out"], "/nowhere"),
+        (
+            ["train", "kit", "--task", "e2e", "--original", ORIGINAL, "--data", "/nowhere", "--output", "out"],
+            "/nowhere",
+        ),
         (["train", "original", "--batch-size", "0", "--output", "out"], "--batch-size is 0"),
         (["evaluate", "--beams", "0"], "--beams is 0"),
         (["evaluate", "--json", "no/such/scores.json"], "no folder"),
@@ -218,7 +234,7 @@ def test_errors_are_one_line(arguments: list[str], words: str, tmp_path: Path, m
 
 # -- the options of a training -----------------------------------------------------------------------------------------
 
-KIT = ("train", "kit", "--original", ORIGINAL, "--pairs", "0")
+KIT = ("train", "kit", "--task", "e2e", "--original", ORIGINAL, "--pairs", "0")
 
 
 @pytest.fixture
@@ -228,7 +244,7 @@ def asked(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     def ask(*command: str) -> dict[str, Any]:
         given: dict[str, Any] = {}
 
-        def train(*positional: Any) -> None:
+        def train(*positional: Any, **named: Any) -> None:
             *_, given["examples"], given["args"], given["batch_size"], given["adamw_learning_rate"] = positional
 
         monkeypatch.setattr("modtf.training.runs.train_kit", train)
@@ -260,7 +276,7 @@ def test_help_names_every_option(what: str, kind: type, capsys: pytest.CaptureFi
 
 
 def test_defaults_are_those_of_the_recipe(asked: Callable[..., dict[str, Any]]) -> None:
-    kit, original = asked(*KIT), asked("train", "original", "--begin-with", ORIGINAL)
+    kit, original = asked(*KIT), asked("train", "original", "--task", "e2e", "--begin-with", ORIGINAL)
     args = kit["args"]
     assert (kit["batch_size"], args.learning_rate, kit["adamw_learning_rate"]) == (64, 5e-3, 1e-3)
     assert (args.max_steps, args.warmup_steps, args.save_steps, args.seed) == (10_000, 100, 500, 0)
@@ -304,7 +320,18 @@ def test_processes_and_batches_share_the_texts_of_a_step(
 def test_another_optimizer_trains_alone(what: str, data: Path, original: Path, tmp_path: Path) -> None:
     begin = ["--begin-with", str(original)] if what == "original" else ["--original", str(original), "--pairs", "0"]
     options = ["--optim", "adamw_torch", "--adam-beta2", "0.97", "--per-device-train-batch-size", "4"]
-    more = ["--gradient-accumulation-steps", "2", "--steps", "2", "--report-to", "none", "--data", str(data)]
+    more = [
+        "--gradient-accumulation-steps",
+        "2",
+        "--steps",
+        "2",
+        "--report-to",
+        "none",
+        "--task",
+        "e2e",
+        "--data",
+        str(data),
+    ]
     assert cli.main(["train", what, *begin, *options, *more, "--output", str(tmp_path)]) == 0
     state = torch.load(tmp_path / "checkpoint-2" / "optimizer.pt", weights_only=True)
     assert {group["betas"] for group in state["param_groups"]} == {(0.9, 0.97)} and "parts" not in state
@@ -404,7 +431,7 @@ def test_every_option_that_is_not_offered_is_one_of_transformers() -> None:
 def test_a_required_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "kit", "--output", "run"]) == 2
     assert capsys.readouterr().err == (
-        "modtf: the following arguments are required: --original; see modtf train kit --help\n"
+        "modtf: the following arguments are required: --model/--original; see modtf train kit --help\n"
     )
 
 

@@ -82,6 +82,14 @@ class TaskBatches(Dataset):
             for source, example in zip(sources, self.examples, strict=True)
         ]
 
+    @cached_property
+    def tokens(self) -> list[int]:
+        """For each step, the number of tokens in its sources and texts, without padding."""
+        return [
+            sum(self.lengths[i][0] + sum(self.lengths[i][1][t] for t in texts) for i, texts in chunks)
+            for chunks in self._plan
+        ]
+
     def _tokens(self, texts: Sequence[str], target: bool = False, keep: bool = True) -> list[np.ndarray]:
         """The token ids of each text; ``keep`` those of new ones for the next time."""
         known = _KNOWN.setdefault(self.tokenizer, ({}, {}))[target]

@@ -15,6 +15,7 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
 from modtf.errors import ModtfError
+from modtf.options_file import with_options_of_files
 from modtf.training.batches import WHOLE_BATCHES
 from modtf.training.machine import fast_bf16
 
@@ -75,10 +76,12 @@ def parse_training(
     """The arguments of a training, and the namespace of our own options; see `modtf train kit --help`.
 
     ``add`` adds the options that only one command has. In the namespace, ``batch_size`` is the number of texts in one
-    batch of one process. Raises :class:`ModtfError` for values that are not possible, and for options that could not
+    batch of one process, and ``record`` what :func:`modtf.options_file.write_options` writes. Raises :class:`ModtfError` for values that are not possible, and for options that could not
     take effect.
     """
-    parser = _Parser(kind, **texts, usage="%(prog)s [options]", formatter_class=argparse.HelpFormatter)
+    parser = _Parser(
+        kind, **texts, allow_abbrev=False, usage="%(prog)s [options]", formatter_class=argparse.HelpFormatter
+    )
     own = parser.add_argument_group("modtf")
     add(own)
     own.add_argument(
@@ -106,6 +109,7 @@ def parse_training(
         "--output", dest="output_dir", default=argparse.SUPPRESS, help="--output-dir; a training resumes from it"
     )
     own.add_argument("--steps", dest="max_steps", type=int, default=argparse.SUPPRESS, help="--max-steps")
+    own.add_argument("--config", metavar="FILE", help="YAML or JSON with options; those of the shell count more")
     own.add_argument("--no-bf16", dest="bf16", action="store_false", default=argparse.SUPPRESS, help="--bf16 false")
     parser.set_defaults(
         output_dir=None,
@@ -119,10 +123,21 @@ def parse_training(
         logging_steps=50,
         save_total_limit=1,
     )
+    settled = set(parser._defaults) | {action.dest for action in own._group_actions}
+    arguments = with_options_of_files(parser, arguments)
     options = parser.parse_args(arguments)
     for name, instead in NOT_OFFERED.items():
         if name in options:
             raise ModtfError(f"--{name.replace('_', '-')} has no effect here: {instead}")
+    usual = {field.name: field.default for field in dataclasses.fields(kind)}
+    options.record = {
+        name: value if isinstance(value, bool | int | float | list | dict) else str(value)
+        for name, value in vars(options).items()
+        if value not in (None, "", MUON)
+        and (name in settled or value != usual.get(name))
+        and name != "config"
+        and not name.endswith("_token")  # a secret
+    }
     offered = [field.name for field in dataclasses.fields(kind) if field.init and field.name not in NOT_OFFERED]
     return _checked(kind, {name: getattr(options, name) for name in offered}, options), options
 
@@ -194,7 +209,9 @@ def refused(error: Exception) -> ModtfError:
     return ModtfError(f"these options are not possible: {' '.join(str(error).split())}")
 
 
-def check_model_folder(folder: Path | None) -> None:
-    """Raise :class:`ModtfError` where the folder holds no model."""
-    if folder is not None and not (folder / "config.json").is_file():
-        raise ModtfError(f"{folder} holds no model (no config.json); give the folder that `modtf train original` wrote")
+def check_model(name: str | None) -> None:
+    """Raise :class:`ModtfError` for what can be no model: a folder without one, or a path that is not there."""
+    if name is None or (Path(name) / "config.json").is_file():
+        return
+    if Path(name).exists() or name.count("/") > 1 or name.startswith((".", "/")):  # no hub id
+        raise ModtfError(f"{name} holds no model (no config.json); give a folder that holds one, or a hub id")

@@ -19,24 +19,46 @@ from transformers import (
 
 from modtf.errors import ModtfError
 from modtf.modular import ModularModel
+from modtf.saving import tokenizer_beside
 from modtf.tasks.batches import TaskBatches
 from modtf.tasks.examples import Example
 from modtf.tasks.task import Task
 from modtf.training.batches import encode_sources_once, only_batch
 from modtf.training.optimizer import MuonWithAdamW
 from modtf.training.options import refused
+from modtf.training.plan import Plan, plan_training
 from modtf.training.trainer import ModularTrainer, ModularTrainingArguments, check_one_gpu
+from modtf.training.watch import Watch
+
+_SMALLER = "give a smaller --batch-size or more --gradient-accumulation-steps, or fewer granularities"
 
 
 def load_original(folder: str | Path) -> PreTrainedModel:
-    """A model to train further or to modularize; raises :class:`ModtfError` if its files are damaged."""
+    """A model to train further or to modularize, from a folder or the hub.
+
+    Raises :class:`ModtfError` if it is not there, or its files are damaged.
+    """
     try:
         # Eager attention is the fastest for short texts on a CPU.
         return AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        again = "Copy the whole folder again, or train it again" if Path(folder).is_dir() else "Is the name right?"
+        raise ModtfError(f"the model {folder} could not be loaded: {' '.join(str(error).split())}. {again}") from error
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a model; raises :class:`ModtfError` where there is none."""
+    tokenizer = tokenizer_beside(name)
+    if tokenizer is None:
         raise ModtfError(
-            f"the model in {folder} could not be loaded: {error}. Copy the whole folder again, or train it again"
-        ) from error
+            f"{name} holds no tokenizer (no tokenizer_config.json); save one there: tokenizer.save_pretrained"
+        )
+    if getattr(tokenizer, "tgt_lang", "") is None:  # as of M2M100, NLLB and mBART: all targets would get a wrong code
+        raise ModtfError(
+            f"the tokenizer of {name} writes the code of a language before each text, and has no target language. Set "
+            "src_lang and tgt_lang, and the model's forced_bos_token_id, and train in Python: README, Your own model"
+        )
+    return tokenizer
 
 
 def set_dropout(model: PreTrainedModel, probability: float) -> None:
@@ -88,11 +110,12 @@ def train_kit(
     batch_size: int,
     adamw_learning_rate: float | None = None,
     kind: type[ModularTrainer] = ModularTrainer,
+    watch: Watch | None = None,
 ) -> None:
     """Train a kit in one phase; checkpoints and the kit, with a copy of its original, go to ``args.output_dir``.
 
     ``batch_size``, ``adamw_learning_rate`` and resuming are those of :func:`train_original`. ``kind`` is the class of the
-    trainer.
+    trainer; ``watch`` measures quality meanwhile.
     """
     trainer = _trainer(
         kind,
@@ -101,9 +124,33 @@ def train_kit(
         train_dataset=_batches(task, examples, modular.tokenizer, args, batch_size),
         data_collator=only_batch,
         optimizers=_optimizers(modular, args, adamw_learning_rate),
+        callbacks=[watch] if watch else None,
     )
     if _train(trainer, batch_size, modular.model):
         modular.save_pretrained(args.output_dir or "", copy_original=True)
+
+
+def plan_kit(
+    modular: ModularModel,
+    task: Task,
+    examples: Sequence[Example],
+    args: ModularTrainingArguments,
+    batch_size: int,
+    adamw_learning_rate: float | None = None,
+) -> Plan:
+    """What :func:`train_kit` would cost; the arguments are the same."""
+    batches = _batches(task, examples, modular.tokenizer, args, batch_size)
+    try:
+        return plan_training(modular, args, batches, adamw_learning_rate)
+    except torch.OutOfMemoryError as error:
+        raise ModtfError(
+            f"the largest step does not fit into memory ({' '.join(str(error).split())}); {_SMALLER}"
+        ) from error
+    except (
+        ValueError,
+        ImportError,
+    ) as error:  # options that transformers cannot combine, an optimizer that is not installed
+        raise refused(error) from error
 
 
 def with_texts_of_the_original(examples: Sequence[Example], written: Sequence[Example]) -> list[Example]:
@@ -168,6 +215,8 @@ def _train(trainer: Seq2SeqTrainer, batch_size: int, model: PreTrainedModel) -> 
     args, history, steps = trainer.args, trainer.state.log_history, trainer.state.max_steps
     seconds = next(entry["train_runtime"] for entry in reversed(history) if "train_runtime" in entry)
     run = steps - _step_of(checkpoint)  # after an interruption only this part was timed: scale it up
+    if run < 1 and (Path(args.output_dir) / "training.json").is_file():  # it was finished already
+        return True
     record = {
         "steps": steps,
         "batch_size": batch_size * args.gradient_accumulation_steps * args.world_size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -169,7 +170,13 @@ class ModularTrainer(Seq2SeqTrainer):
         assemblies, teacher = self._part or (self.drawn(), None)
         losses, outputs = self.losses(model, assemblies, inputs, teacher)
         for name, loss in losses.items():
-            self._sums[f"loss_{name}"] += loss.item()
+            value = loss.item()
+            if not math.isfinite(value):  # Trainer's log would hide it behind the mean of the steps before
+                raise ModtfError(
+                    f"the loss of the {name} is {value} at step {self.state.global_step:,}: nothing can be learnt any more. Lower "
+                    "--learning-rate, or compute in single precision (--no-bf16), and begin anew or with an older checkpoint"
+                )
+            self._sums[f"loss_{name}"] += value
         self._counted += 1
         total = torch.stack([getattr(self.args, f"{name}_weight") * loss for name, loss in losses.items()]).sum()
         total = total * len(assemblies) / self.args.assemblies_per_step

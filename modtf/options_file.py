@@ -1,0 +1,67 @@
+"""The options of a command in a file: YAML or JSON in, YAML out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from modtf.errors import ModtfError
+
+#: The file that a training leaves in its output folder.
+FILE = "options.yaml"
+
+
+def with_options_of_files(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """The arguments, behind those of the files that ``--config`` names: what the shell says counts more.
+
+    Raises :class:`ModtfError` for a file that cannot be read, and for a key that is no option of the command.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config", action="append", default=[])
+    given, rest = first.parse_known_args(arguments)
+    return [argument for file in given.config for argument in _arguments(parser, read_options(file), file)] + rest
+
+
+def read_options(file: str | Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        options = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ModtfError(f"--config {file} cannot be read as YAML or JSON: {' '.join(str(error).split())}") from error
+    if not isinstance(options, dict):
+        raise ModtfError(f"--config {file} holds no options; write lines such as 'steps: 1000'")
+    return options
+
+
+def write_options(folder: str | Path, options: dict[str, Any]) -> None:
+    """Write the file that repeats a training: ``modtf train kit --config options.yaml``."""
+    import yaml
+
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / FILE).write_text(yaml.safe_dump(options, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _arguments(parser: argparse.ArgumentParser, options: dict[str, Any], file: str) -> list[str]:
+    """The options as they would be typed."""
+    known = parser._option_string_actions
+    arguments: list[str] = []
+    for key, value in options.items():
+        if key == "config":
+            raise ModtfError(
+                f"--config {file}: a file cannot name another one; give both: --config {file} --config {value}"
+            )
+        name = next((name for name in (f"--{key}", f"--{str(key).replace('_', '-')}") if name in known), None)
+        if name is None:
+            raise ModtfError(f"--config {file}: {key!r} is no option of {parser.prog}; see {parser.prog} --help")
+        if known[name].nargs == 0:  # a switch
+            if not isinstance(value, bool):
+                raise ModtfError(f"--config {file}: {key} is {value!r}; give true or false")
+            arguments += [name] if value else []
+        elif value is not None:
+            values = value if isinstance(value, list) else [value]
+            arguments += [name, *(json.dumps(one) if isinstance(one, bool | dict) else str(one) for one in values)]
+    return arguments

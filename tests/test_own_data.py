@@ -1,0 +1,286 @@
+"""From a model and a file of one's own to a kit, in the shell: every format, any family, and words for what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import SENTENCES, randomize
+from datasets import Dataset
+from families import _bart, _t5
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
+
+import modtf
+from modtf import cli
+from modtf.errors import ModtfError
+from modtf.training.runs import load_tokenizer
+
+ROWS = [
+    {"mr": f"name[{name}], food[{food}]", "text": f"{name} serves {food} food. {sentence}"}
+    for name in ("The Mill", "Zizzi", "The Vaults")
+    for food in ("Thai", "Chinese", "French")
+    for sentence in SENTENCES
+]
+COLUMNS = ["--source-column", "mr", "--target-column", "text"]
+FEW = ["--steps", "2", "--batch-size", "4", "--report-to", "none", "--optim", "adamw_torch", "--learning-rate", "1e-3"]
+FAMILIES: dict[str, Callable[..., PreTrainedModel]] = {
+    "mt5": lambda size: _t5("MT5", 4, 4, vocab_size=size),
+    "marian": lambda size: _bart("Marian", 4, 4, model="MarianMTModel", vocab_size=size),
+    "longt5": lambda size: _t5("LongT5", 4, 4, vocab_size=size, local_radius=15),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request: pytest.FixtureRequest, tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    original = FAMILIES[request.param](len(tokenizer))
+    original.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def t5(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("t5")
+    original = _t5("T5", 4, 4, vocab_size=len(tokenizer))
+    randomize(original.modules())
+    original.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train as JSON Lines, dev as CSV, test as Parquet."""
+    folder = tmp_path_factory.mktemp("restaurants")
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    Dataset.from_list(ROWS[:6]).to_csv(folder / "dev.csv", index=False)
+    Dataset.from_list(ROWS[:6]).to_parquet(folder / "test.parquet")
+    return folder
+
+
+def test_three_commands(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    original, kit = tmp_path / "original", tmp_path / "kit"
+    own = ["--data", str(data), *COLUMNS]
+    assert cli.main(["train", "original", "--model", str(model), *own, *FEW, "--output", str(original)]) == 0
+    assert "train: 8 rows with" in capsys.readouterr().err
+    begun, tuned = (AutoModelForSeq2SeqLM.from_pretrained(folder) for folder in (model, original))
+    assert not torch.equal(begun.get_input_embeddings().weight, tuned.get_input_embeddings().weight)
+    assert cli.main(["train", "kit", "--model", str(original), *own, *FEW, "--pairs", "4", "--output", str(kit)]) == 0
+    assert (
+        "how good each size is: " in capsys.readouterr().out and "Quality by size" in (kit / "report.html").read_text()
+    )
+    modular = modtf.load(kit)
+    assert modular.task == "text" and modular.mapping.encoder.granularities == (2,)
+    capsys.readouterr()
+    few = ["--ratios", "1", "2", "--strategies", "size_first", "--json", str(tmp_path / "scores.json")]
+    assert cli.main(["evaluate", "--model", str(kit), *own, *few, "--metrics", "bleu", "rouge_l"]) == 0
+    shown = capsys.readouterr()
+    assert "BLEU" in shown.out and "ROUGE-L" in shown.out and "chrF2" not in shown.out
+    assert "test: 6 rows with 2 different sources" in shown.err
+    assert [row["ratio"] for row in json.loads((tmp_path / "scores.json").read_text())["rows"]] == [1, 2]
+    assert cli.main(["generate", "--model", str(kit), "--ratio", "2", "name[Zizzi], food[Thai]"]) == 0
+    assert "engine: " in capsys.readouterr().out
+
+
+def test_a_prefix_is_saved_with_the_kit_and_added_where_it_is_missing(t5: Path, data: Path, tmp_path: Path) -> None:
+    kit = tmp_path / "kit"
+    own = ["--data", str(data), *COLUMNS, "--source-prefix", "describe: "]
+    assert cli.main(["train", "kit", "--model", str(t5), *own, *FEW, "--pairs", "4", "--output", str(kit)]) == 0
+    assert {json.loads(line)["source"][:10] for line in (kit / "pairs.jsonl").open()} == {"describe: "}
+    modular = modtf.load(kit)
+    assert modular.prefix == "describe: "
+    plain = modular.generate("name[Zizzi]", max_new_tokens=5)
+    assert plain == modular.generate("describe: name[Zizzi]", max_new_tokens=5)
+    modular.prefix = ""
+    assert (
+        modular.encode(["name[Zizzi]"])["input_ids"].shape
+        != modular.encode(["describe: name[Zizzi]"])["input_ids"].shape
+    )
+
+
+def test_long_texts_are_cut_and_said(
+    t5: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr("modtf.training.runs.train_original", lambda *given: seen.update(examples=given[3]))
+    short = ["--max-source-length", "8", "--max-target-length", "12"]
+    command = ["train", "original", "--model", str(t5), "--data", str(data), *COLUMNS, *FEW, *short]
+    assert cli.main([*command, "--output", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().err
+    assert "train: 8 rows with" in said, "two steps of four texts need no more"
+    assert "sources are cut to 8 tokens" in said and "8 targets are cut to 12 tokens" in said
+    assert all(len(text) < 60 for example in seen["examples"] for text in example.references)
+
+
+def test_a_profile_of_a_kit_of_ones_own(
+    t5: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kit = tmp_path / "kit"
+    own = ["--data", str(data), *COLUMNS]
+    assert cli.main(["train", "kit", "--model", str(t5), *own, *FEW, "--pairs", "0", "--output", str(kit)]) == 0
+    assert cli.main(["profile", "--model", str(kit), *own, "--inputs", "2"]) == 0
+    assert "rank correlation" in capsys.readouterr().out
+    assert "quality_first" in modtf.load(kit).strategies
+
+
+WRONG = {
+    "no data": ([], "--data is missing; give a file, a folder or a data set of the hub"),
+    "no such file": (["--data", "/no/such/file.csv"], "/no/such/file.csv (train) is no file or folder here"),
+    "another column": (["--data", "DATA"], "has no column 'source'; it has 'mr', 'text': name them, --source-column"),
+    "no column": (["--data", "DATA", "--source-column", "mr", "--target-column", "x"], "has no column 'x'"),
+    "too short": (["--data", "DATA", *COLUMNS, "--max-source-length", "1"], "--max-source-length is 1; give 4 or more"),
+    "too short to write": (["--data", "DATA", *COLUMNS, "--max-target-length", "0"], "--max-target-length is 0"),
+    "no number": (["--data", "DATA", *COLUMNS, "--max-target-length", "x"], "--max-target-length: invalid int value"),
+    "a task with its own data": (
+        ["--data", "DATA", *COLUMNS, "--task", "e2e"], "--source-column has no effect on the task 'e2e'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["original", "kit"])
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_data_in_one_line(
+    case: str, what: str, t5: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, words = WRONG[case]
+    given = [str(data) if option == "DATA" else option for option in options]
+    assert cli.main(["train", what, "--model", str(t5), *given, *FEW, "--output", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1, said
+    assert not (tmp_path / "run").exists()
+
+
+def test_words_for_a_missing_model(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], t5: Path) -> None:
+    own = ["--data", str(data), *COLUMNS, *FEW, "--output", str(tmp_path / "run")]
+    assert cli.main(["train", "original", *own]) == 2
+    assert "--model is missing" in capsys.readouterr().err
+    assert cli.main(["train", "kit", "--model", "nobody/nothing", *own]) == 2
+    assert "the model nobody/nothing could not be loaded" in capsys.readouterr().err
+    AutoModelForSeq2SeqLM.from_pretrained(t5).save_pretrained(tmp_path / "bare")
+    assert cli.main(["train", "kit", "--model", str(tmp_path / "bare"), *own]) == 2
+    assert "holds no tokenizer" in capsys.readouterr().err
+
+
+def test_a_tokenizer_without_its_target_language(t5: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = load_tokenizer(str(t5))
+    monkeypatch.setattr(found, "tgt_lang", None, raising=False)
+    monkeypatch.setattr("modtf.training.runs.tokenizer_beside", lambda name: found)
+    with pytest.raises(ModtfError, match="writes the code of a language before each text, and has no target language"):
+        load_tokenizer(str(t5))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--task", "e2e", "--source-prefix", "x: "], "--source-prefix has no effect on the task 'e2e'"),
+        (["--watch-inputs", "-1"], "--watch-inputs is -1; give 0 or more"),
+        (["--watch-steps", "0"], "--watch-steps is 0; give 1 or more"),
+        (["--report-inputs", "-1"], "--report-inputs is -1; give 0 or more"),
+        (["--dev", "/no/such/file.csv"], "/no/such/file.csv (dev) is no file or folder here"),
+    ],
+)
+def test_more_wrong_options(
+    options: list[str], words: str, t5: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ["--model", str(t5), "--data", str(data), *([] if "--task" in options else COLUMNS), *FEW]
+    assert cli.main(["train", "kit", *own, "--output", str(tmp_path / "run"), *options]) == 2
+    assert words in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_kit_that_goes_on_keeps_its_prefix_and_no_secret_is_written(
+    t5: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = [
+        "train",
+        "kit",
+        "--model",
+        str(t5),
+        "--data",
+        str(data),
+        *COLUMNS,
+        *FEW,
+        "--pairs",
+        "4",
+        "--report-inputs",
+        "0",
+    ]
+    first, more = tmp_path / "first", tmp_path / "more"
+    assert cli.main([*own, "--source-prefix", "say: ", "--output", str(first), "--hub-token", "hf_secret"]) == 0
+    assert not (first / "report.html").exists() and (first / "quality.jsonl").exists()
+    assert "hf_secret" not in (first / "options.yaml").read_text()
+    assert cli.main([*own, "--begin-with", str(first), "--output", str(more)]) == 0
+    assert modtf.load(more).prefix == "say: "
+    seconds = (first / "training.json").read_text()
+    assert cli.main([*own, "--source-prefix", "say: ", "--output", str(first)]) == 0
+    assert (first / "training.json").read_text() == seconds, "run again, it is finished already"
+    capsys.readouterr()
+    assert cli.main([*own, "--begin-with", str(first), "--source-prefix", "tell: ", "--output", str(more)]) == 2
+    assert "--source-prefix is 'tell: ', but" in capsys.readouterr().err
+
+
+def test_metrics_are_the_tasks(t5: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", "--model", "pocket", "--metrics", "accuracy"]) == 2
+    assert "--metrics accuracy is no metric of the task 'e2e'; it has " in capsys.readouterr().err
+
+
+# -- options from a file -----------------------------------------------------------------------------------------------
+
+
+def test_a_training_leaves_the_file_that_repeats_it(t5: Path, data: Path, tmp_path: Path) -> None:
+    first, again, other = tmp_path / "first", tmp_path / "again", tmp_path / "other"
+    options = {
+        "model": str(t5), "data": str(data), "source_column": "mr", "target-column": "text", "steps": 2, "batch_size": 4,
+        "optim": "adamw_torch", "learning_rate": 1e-3, "report_to": "none", "pairs": 0, "granularities": [2, 4],
+        "hidden_weight": 0.5, "bf16": False, "save_total_limit": 2,
+    }  # fmt: skip
+    (tmp_path / "run.json").write_text(json.dumps(options))
+    assert cli.main(["train", "kit", "--config", str(tmp_path / "run.json"), "--output", str(first)]) == 0
+    assert modtf.load(first).mapping.encoder.granularities == (2, 4)
+    repeat = ["train", "kit", "--config", str(first / "options.yaml"), "--output"]
+    assert cli.main([*repeat, str(again)]) == 0
+    assert cli.main([*repeat, str(other), "--learning-rate", "0.01"]) == 0, "the shell counts more"
+    weights = [modtf.load(folder).bank_weights() for folder in (first, again, other)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+    assert "config" not in yaml.safe_load((first / "options.yaml").read_text())
+    kept = yaml.safe_load((first / "options.yaml").read_text())
+    assert kept["max_steps"] == 2 and kept["seed"] == 0 and kept["hidden_weight"] == 0.5 and kept["bf16"] is False
+
+
+def test_options_of_a_measurement_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "options.yaml").write_text("model: translator\nbeams: 0\n")
+    assert cli.main(["evaluate", "--config", str(tmp_path / "options.yaml")]) == 2
+    assert "--beams is 0" in capsys.readouterr().err
+    assert cli.main(["evaluate", "--config", str(tmp_path / "options.yaml"), "--beams", "-3"]) == 2
+    assert "--beams is -3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read as YAML or JSON"),
+        ("a: [b", "cannot be read as YAML or JSON"),
+        ("- steps", "holds no options; write lines such as 'steps: 1000'"),
+        ("colour: red", "'colour' is no option of modtf train kit"),
+        ("faultless: 3", "faultless is 3; give true or false"),
+        ("steps: many", "--steps: invalid int value: 'many'"),
+        ("task: poems", "the task 'poems' is unknown"),
+        ("num_train_epochs: 3", "--num-train-epochs has no effect here"),
+    ],
+)
+def test_words_for_a_wrong_file(
+    content: str | None, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "options.yaml"
+    if content is not None:
+        file.write_text(content)
+    assert cli.main(["train", "kit", "--model", "x", "--output", str(tmp_path / "run"), "--config", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1, said
+    assert not (tmp_path / "run").exists()
