@@ -48,6 +48,7 @@ class Watch(TrainerCallback):
         self.metric = task_named(modular.task).metrics[0]
         self._of_original: float | None = None
         self._has_spoken = False
+        self._was_half_way = False
 
     def sizes(self, args: Any) -> list[Assembly]:
         """The original, and one or two others: a student's own size, or the kit's half-way and smallest one."""
@@ -86,7 +87,9 @@ class Watch(TrainerCallback):
         words = ", ".join(f"{shape} {score:.1f}" for shape, score in scores.items())
         self.say(f"step {step:,}: {self.metric.name} {words} (full model {full:.1f}; {len(self.examples)} inputs)")
         smallest = min(scores.values())
-        if not self.metric.errors and 0.5 <= step / state.max_steps < 1 and smallest < _OF_USE * full:
+        half_way = 0.5 <= step / state.max_steps < 1 and not self._was_half_way
+        self._was_half_way |= half_way
+        if half_way and not self.metric.errors and smallest < _OF_USE * full:
             self.say(
                 f"step {step:,}: the smallest size writes little of use yet. It learns last, with the falling learning rate; if it "
                 "stays so, give more steps, or leave out the coarsest granularity"
