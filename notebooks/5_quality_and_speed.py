@@ -624,7 +624,7 @@ for sentence, meaning in {
 #
 # ## One kit, or several students?
 #
-# At 6x the kit loses a tenth of its BLEU. Would a model of that size lose less if it were trained *alone*? `benchmarks/versus.py` trained both, kits and **students** of four sizes: from the same original, with the same optimizer, each with the best of the learning rates that were tried for it on dev (the largest budget has that of a smaller one). Four
+# At 6x the kit loses a tenth of its BLEU. Would a model of that size lose less if it were trained *alone*? `benchmarks/versus.py` trained both, kits and **students** of four sizes: from the same original, with the same optimizer, each with the best of the learning rates that were tried for it on dev (the largest kit has that of a smaller one, and so have most of the largest students). Four
 # students are four trainings, so there are two fair ways to compare:
 #
 # - **equal total**: the students share what the kit cost, a quarter for each;
@@ -652,7 +652,7 @@ notebook.reveal("6x, SFT student less kit, BLEU, equal each", guess_each, ahead[
 # %%
 described(
     versus_figure(comparison, TRANSLATION.metrics[0]),
-    "BLEU against the cost of training for the kit and seven other methods, in four sizes. At equal total cost the kit's line runs among the students', or above them where all cost little. Where each student costs as much "
+    "BLEU against the cost of training for the kit and seven other methods, in four sizes. At equal total cost the kit's line runs among the students'; where all cost little it is far above them at 6x and fast and just below them at 2x; at the largest cost it is below all others at 6x and fast. Where each student costs as much "
     "as the kit, the kit's line lies below all students'. LayerDrop's is below the kit's at 2x and above it at 6x and fast.",
 )
 
@@ -669,7 +669,7 @@ for size in comparison["sizes"]:
 # Each column is a size, `fast` being a full encoder with one decoder layer; the dotted line is the original. The methods: *SFT* trains the student on people's texts, *KD* with the original's logits and hidden states in place of labels, *sequence-level KD* on texts that the original wrote; *Theseus* mixes the
 # student's modules with original layers as it trains, without a teacher. All of these train modules alone, as a kit does. *SFT, all weights* also trains embeddings and original layers; *LayerDrop* trains the whole original while it skips layers at random, and is cut to size afterwards.
 #
-# In the upper row the kit runs among the students that train modules alone, or a little below them (up to 2 points, which chance may explain): one training for all sizes is about as good as four that share its cost. In the lower row it falls behind, at 6x more than at 2x. So **a kit is the wrong choice for one size**: train that size alone; with all its weights, if the training is long (for a sixteenth of the largest budget that gains nothing over SFT). It pays
+# In the upper row the kit is far ahead at 6x and `fast` where all cost little, then runs among the students that train modules alone, and ends a little below most of them (up to 2.3 points, which chance may explain): one training for all sizes is about as good as four that share its cost. In the lower row it falls behind, at 6x more than at 2x. So **a kit is the wrong choice for one size**: train that size alone; with all its weights, if the training is long (for a sixteenth of the largest budget that gains nothing over SFT). It pays
 # where many sizes are wanted beside the original itself, or where nobody knows yet which one: here four assemblies are compared, and the kit has 196.
 #
 # Is that so on any task? On `pocket` BLEU does not tell the sizes of the bundled kit apart, so we count slot errors. Kits of its comparison learn from the original's texts, and so do two kinds of students. **At 6x the kit makes 1.7 % slot errors, at the largest budget. How many does a student make that learned the same way, for a quarter of the cost?**

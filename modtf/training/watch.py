@@ -96,7 +96,7 @@ class Watch(TrainerCallback):
             )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Say where the loss has not fallen between the step from which the schedule stays as it is and half-way on."""
+        """Say where the loss does not fall once the schedule stays as it is."""
         if "loss" not in (logs or {}) or self._has_spoken or not state.is_world_process_zero:
             return
         # Before, coarser modules come in and more layers are replaced, so that the loss may rise however well they learn.
