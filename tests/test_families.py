@@ -56,6 +56,24 @@ def with_banks(name: str, encoder: int = 6, decoder: int = 6) -> modtf.ModularMo
 shared = cache(with_banks)  # for tests that leave it as it is
 
 
+@cache
+def cached_otherwise(name: str) -> bool:
+    """Whether transformers itself computes other logits with a cache than without, as 5.15 does for UMT5."""
+    model = make(name)
+    inputs = _inputs(model)
+    written = GenerationMixin.generate(
+        model, **inputs, do_sample=False, num_beams=1, max_new_tokens=6, min_new_tokens=6, output_logits=True,
+        return_dict_in_generate=True,
+    )  # fmt: skip
+    whole = logits(model, inputs | {"decoder_input_ids": written.sequences[:, :-1]})
+    return not _close(torch.stack(written.logits, 1), whole[:, -6:])
+
+
+def skip_where_transformers_is_wrong(name: str) -> None:
+    if cached_otherwise(name):
+        pytest.skip(f"transformers {transformers.__version__} computes {name} otherwise with a cache")
+
+
 @torch.no_grad()
 def logits(model: Any, batch: dict[str, torch.Tensor], assembly: Assembly | None = None) -> torch.Tensor:
     chosen = {} if assembly is None else {"assembly": assembly}
@@ -68,6 +86,7 @@ def batch_for(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 @families
 def test_every_known_family_can_be_modularized(name: str) -> None:
+    skip_where_transformers_is_wrong(name)
     model = make(name)
     before, known = logits(model, batch_for(model)), dict(ARCHITECTURES)
     trained = [parameter.requires_grad for parameter in model.parameters()]
@@ -91,6 +110,7 @@ def test_every_known_family_can_be_modularized(name: str) -> None:
 @pytest.mark.parametrize("ratio", [1.2, 1.5, 2, 3])
 def test_cached_logits_of_every_strategy(name: str, strategy: str, ratio: float) -> None:
     """Against one pass over the whole text, without a cache: tokens alone would hide faults."""
+    skip_where_transformers_is_wrong(name)
     modular = shared(name)
     small, inputs = modular.assemble(ratio, strategy), _inputs(modular.model)
     written = GenerationMixin.generate(
@@ -107,6 +127,7 @@ def test_cached_logits_of_every_strategy(name: str, strategy: str, ratio: float)
 @families
 @pytest.mark.parametrize(("encoder", "decoder"), [(2, 6), (6, 2), (1, 3)])
 def test_originals_of_unequal_depths(name: str, encoder: int, decoder: int) -> None:
+    skip_where_transformers_is_wrong(name)
     found = modtf.check(make(name, encoder, decoder))
     assert found.exact, str(found)
 
