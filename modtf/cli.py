@@ -366,7 +366,9 @@ def _train_original(arguments: Sequence[str]) -> None:
     check_model(options.begin_with)
     _hide_loading()
     if options.begin_with is None and recipe.new_original is None:
-        raise ModtfError("--model is missing: which one is trained further? (a folder, or a hub id; or a bundled task)")
+        raise ModtfError(
+            f"no recipe makes a new model for the task {task.name!r}; give one to train further: --model, a folder or a hub id"
+        )
     use_cpu_well(options.threads)
     set_seed(args.seed)
     started = time.monotonic()

@@ -159,7 +159,7 @@ def test_wrong_data_in_one_line(
 def test_words_for_a_missing_model(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], t5: Path) -> None:
     own = ["--data", str(data), *COLUMNS, *FEW, "--output", str(tmp_path / "run")]
     assert cli.main(["train", "original", *own]) == 2
-    assert "--model is missing" in capsys.readouterr().err
+    assert "give one to train further: --model" in capsys.readouterr().err
     assert cli.main(["train", "kit", "--model", "nobody/nothing", *own]) == 2
     assert "the model nobody/nothing could not be loaded" in capsys.readouterr().err
     AutoModelForSeq2SeqLM.from_pretrained(t5).save_pretrained(tmp_path / "bare")
