@@ -50,7 +50,6 @@ import json
 import lzma
 import math
 import multiprocessing
-import os
 import shutil
 import sys
 import tempfile
@@ -83,7 +82,7 @@ from modtf.evaluation import size_of, write_texts
 from modtf.mapping import Assembly, LayerPath, Mapping, StackMapping, start_indices
 from modtf.modular import ModularModel
 from modtf.recipes import recipe_for
-from modtf.saving import fingerprint_of
+from modtf.saving import fingerprint_of, write_whole
 from modtf.strategies import choose
 from modtf.tasks import Example, task_named
 from modtf.tasks.batches import TaskBatches
@@ -1102,14 +1101,6 @@ def results_in(folder: Path, known: Iterable[Run] = ()) -> Results:
     names = {run.name for run in known}
     paths = [path for path in sorted(folder.glob("*/result.json")) if path.parent.name not in names]
     return {Run.of(result): result for result in (json.loads(path.read_text(encoding="utf-8")) for path in paths)}
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is never there in part; several processes may do so."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(f".{os.getpid()}")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
 
 
 def read_archive(path: Path) -> Results:

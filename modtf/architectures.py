@@ -149,10 +149,10 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
     return ARCHITECTURES[model_type]
 
 
-def stacks_of(model: PreTrainedModel) -> tuple[Any, Any]:
-    """The encoder and the decoder: the modules that hold the layers."""
+def stacks_of(model: PreTrainedModel, record: Architecture | None = None) -> tuple[Any, Any]:
+    """The encoder and the decoder: the modules that hold the layers. ``record`` is that of the model's family."""
     encoder, decoder = model.get_encoder(), model.get_decoder()
-    record = ARCHITECTURES.get(model.config.model_type)
+    record = record or ARCHITECTURES.get(model.config.model_type)
     return getattr(encoder, record.text_encoder) if record and record.text_encoder else encoder, decoder
 
 
@@ -184,6 +184,7 @@ def read_key(config: Any, key: str, default: Any = None) -> Any:
 
 
 def write_key(config: Any, key: str, value: Any) -> None:
+    """Set the value of a key, as :func:`read_key` finds it."""
     *path, last = key.split(".")
     for part in path:
         config = getattr(config, part)

@@ -388,7 +388,7 @@ def _train_original(arguments: Sequence[str]) -> None:
 
 
 def _plan(arguments: Sequence[str]) -> None:
-    _train_kit([*arguments, "--output", "."], only_plan=True)  # whatever else it says, nothing is written
+    _train_kit(["--output", ".", *arguments], only_plan=True)  # where it would go; nothing is written
 
 
 def _train_kit(arguments: Sequence[str], only_plan: bool = False) -> None:

@@ -72,8 +72,8 @@ def check(
 ) -> Conformance:
     """Whether a model can be modularized: each property that an assembly must have, tried on the model itself.
 
-    The model stays as it is, its gradients, too. ``architecture`` is the record of its family; without one, that of its ``model_type`` or,
-    for a family that is not known, of the first known one with the same names. ``inputs`` are what the model's
+    The model stays as it is, its gradients, too. ``architecture`` is the record of its family; without one, that of its
+    ``model_type`` or, for a family that is not known, of the first known one with the same names. ``inputs`` are what the model's
     ``generate`` takes, for at least two sources; without them, random tokens of different lengths. Random weights must
     be large enough for layers to matter. Raises :class:`ModtfError` for a model that fits no record.
     """
@@ -101,9 +101,7 @@ def check(
 def _fits(model: PreTrainedModel, record: Architecture) -> bool:
     """Whether the model has the modules and the keys that a record names."""
     try:
-        encoder = model.get_encoder()
-        encoder = getattr(encoder, record.text_encoder) if record.text_encoder else encoder
-        stacks = [getattr(stack, record.layers) for stack in (encoder, model.get_decoder())]
+        stacks = [getattr(stack, record.layers) for stack in stacks_of(model, record)]
         for layers in stacks:
             layers[0].get_submodule(record.self_attention)
         stacks[1][0].get_submodule(record.cross_attention)
@@ -253,20 +251,16 @@ def _reloaded(modular: ModularModel, inputs: Batch, target: Batch, expected: Ten
 
 def _learns(modular: ModularModel, inputs: Batch, target: Batch, expected: Tensor) -> str:
     banks = {id(weight) for weight in modular.bank_weights().values()}
-    try:
-        modular(modular.mapping.coarsest, **inputs, labels=target["decoder_input_ids"]).loss.backward()
-        for stack in modular.stacks:
-            for layer in stack.banks.modules():
-                weights = list(layer.parameters())
-                if type(layer) is type(stack.originals[0]) and all(weight.grad is None for weight in weights):
+    modular(modular.mapping.coarsest, **inputs, labels=target["decoder_input_ids"]).loss.backward()
+    for stack in modular.stacks:
+        for bank in stack.banks.children():
+            for layer in bank.children():
+                if all(weight.grad is None for weight in layer.parameters()):
                     return f"no gradient reaches a {type(layer).__name__}"
-        others = [
-            name for name, weight in modular.named_parameters() if weight.grad is not None and id(weight) not in banks
-        ]
-        return f"the original's {others[0]} would change" if others else ""
-    finally:
-        for weight in modular.parameters():
-            weight.grad = None
+    others = [
+        name for name, weight in modular.named_parameters() if weight.grad is not None and id(weight) not in banks
+    ]
+    return f"the original's {others[0]} would change" if others else ""
 
 
 _PROBES: dict[str, Callable[[ModularModel, Batch, Batch, Tensor], str]] = {

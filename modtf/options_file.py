@@ -41,8 +41,9 @@ def write_options(folder: str | Path, options: dict[str, Any]) -> None:
     """Write the file that repeats a training: ``modtf train kit --config options.yaml``."""
     import yaml
 
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    (Path(folder) / FILE).write_text(yaml.safe_dump(options, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    from modtf.saving import write_whole
+
+    write_whole(Path(folder) / FILE, yaml.safe_dump(options, sort_keys=False, allow_unicode=True))
 
 
 def _arguments(parser: argparse.ArgumentParser, options: dict[str, Any], file: str) -> list[str]:

@@ -77,6 +77,14 @@ def checked_dtype(dtype: Any) -> torch.dtype:
     return named
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is never there in part; several processes may do so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(f".{os.getpid()}")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
+
+
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 

@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "modtf"
 
 # A room is a module or a sub-package; it may import itself and the rooms that stand before it.
 ROOMS = (
-    "errors", "bundled", "options_file", "mapping", "strategies", "quality", "architectures", "layers", "decoding",
-    "saving", "modular", "conformance", "replacing", "distillation", "tasks", "evaluation", "training", "profile", "recipes",
+    "errors", "bundled", "mapping", "strategies", "quality", "architectures", "layers", "decoding", "saving", "modular",
+    "conformance", "replacing", "distillation", "tasks", "evaluation", "options_file", "training", "profile", "recipes",
     "views", "cli",
 )  # fmt: skip
 # A task depends on less than its place allows: it knows nothing of models.

@@ -33,7 +33,7 @@ _REPLACEMENT = "\ufffd"
 
 @dataclass(frozen=True)
 class Columns:
-    """Where examples of one's own lie: which columns, with which prefix, in which configuration of a hub data set."""
+    """Where examples of one's own lie: in which columns, and in which configuration of a hub data set."""
 
     source: str = "source"
     target: str = "target"

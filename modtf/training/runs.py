@@ -19,7 +19,7 @@ from transformers import (
 
 from modtf.errors import ModtfError
 from modtf.modular import ModularModel
-from modtf.saving import tokenizer_beside
+from modtf.saving import tokenizer_beside, write_whole
 from modtf.tasks.batches import TaskBatches
 from modtf.tasks.examples import Example
 from modtf.tasks.task import Task
@@ -226,7 +226,7 @@ def _train(trainer: Seq2SeqTrainer, batch_size: int, model: PreTrainedModel) -> 
         "bf16": args.bf16,
         "seconds": round(seconds * steps / max(1, run), 1),
     }
-    (Path(args.output_dir) / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_whole(Path(args.output_dir) / "training.json", json.dumps(record, indent=1) + "\n")
     return True
 
 

@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from modtf.evaluation import measure_quality
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
+from modtf.saving import write_whole
 from modtf.tasks import Example, task_named
 
 #: The file in the output folder that keeps what was measured, one line each time.
@@ -63,9 +64,7 @@ class Watch(TrainerCallback):
         path = Path(args.output_dir) / FILE
         if state.is_world_process_zero and path.is_file():
             kept = [row for row in read_quality(path) if row["step"] <= state.global_step]
-            unfinished = path.with_suffix(".part")
-            unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-            unfinished.replace(path)
+            write_whole(path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         ends = state.global_step == state.max_steps

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from html import escape
@@ -16,6 +15,7 @@ import plotly.graph_objects as go
 from modtf.decoding import decode
 from modtf.evaluation import in_turns, score_texts_of, size_of_assembly, write_texts
 from modtf.modular import ModularModel
+from modtf.saving import write_whole
 from modtf.strategies import STRATEGIES
 from modtf.tasks import Example, task_named
 from modtf.tasks.examples import spread
@@ -85,10 +85,8 @@ def write_report(
     folder: str | Path, modular: ModularModel, examples: Sequence[Example], rows: Sequence[dict[str, Any]]
 ) -> Path:
     """Write ``report.html`` into a training's folder, from ``rows`` of :func:`measure` on ``examples``."""
-    folder = Path(folder)
-    path, unfinished = folder / FILE, folder / f"{FILE}.part"
-    unfinished.write_text(_page(folder, modular, examples, rows), encoding="utf-8")
-    os.replace(unfinished, path)
+    path = Path(folder) / FILE
+    write_whole(path, _page(path.parent, modular, examples, rows))
     return path
 
 
