@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 import modtf
-from modtf.cli import data_folder
+from modtf.commands.data import data_folder
 from modtf.errors import ModtfError
 from modtf.tasks import task_named
 from modtf.tasks.examples import read_pairs, spread, write_pairs

@@ -20,11 +20,11 @@ from typing import Any
 
 import pandas as pd
 import torch
-from bootstrap import differences, drawn_scores
 
 import modtf
+from modtf.bootstrap import differences, drawn_scores
 from modtf.bundled import BUNDLED_MODELS
-from modtf.cli import data_folder
+from modtf.commands.data import data_folder
 from modtf.errors import ModtfError
 from modtf.evaluation import write_texts
 from modtf.mapping import Assembly

@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 import transformers
-from bootstrap import DRAWS, differences, drawn_scores
 
 import modtf
+from modtf.bootstrap import DRAWS, differences, drawn_scores
 from modtf.errors import ModtfError
 from modtf.evaluation import write_texts
 from modtf.tasks import E2E, Example

@@ -16,7 +16,7 @@ import torch
 import modtf
 from modtf.architectures import set_attention
 from modtf.bundled import BUNDLED_MODELS
-from modtf.cli import data_folder
+from modtf.commands.data import data_folder
 from modtf.recipes import recipe_for
 from modtf.tasks import task_named
 from modtf.tasks.batches import TaskBatches

@@ -40,7 +40,7 @@ from pages import grid, insert
 
 import modtf
 from modtf.bundled import BUNDLED_MODELS
-from modtf.cli import data_folder
+from modtf.commands.data import data_folder
 from modtf.decoding import GENERATE, LOOP, decode
 from modtf.errors import ModtfError
 from modtf.evaluation import Latency, Size, in_turns, measure_quality, size_of, write_texts

@@ -66,7 +66,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from bootstrap import DRAWS, differences, drawn_scores
 from pages import grid, insert
 from safetensors.torch import load_model, save_model
 from table import cpu_name
@@ -75,8 +74,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import modtf
 from modtf.architectures import architecture_of, set_attention, stacks_of
+from modtf.bootstrap import DRAWS, differences, drawn_scores
 from modtf.bundled import BUNDLED_MODELS
-from modtf.cli import data_folder
+from modtf.commands.data import data_folder
 from modtf.errors import ModtfError
 from modtf.evaluation import size_of, write_texts
 from modtf.mapping import Assembly, LayerPath, Mapping, StackMapping, start_indices

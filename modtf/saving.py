@@ -422,15 +422,15 @@ def load_original(folder: Path, index: dict[str, Any]) -> tuple[PreTrainedModel,
     return original, tokenizer_beside(source) if Path(source).is_dir() else None
 
 
-def tokenizer_beside(source: str) -> PreTrainedTokenizerBase | None:
-    """The tokenizer in the folder of an original, or under its hub id; None where there is none.
+def tokenizer_beside(source: str, **settings: Any) -> PreTrainedTokenizerBase | None:
+    """The tokenizer in the folder of an original, or under its hub id, with ``settings``; None where there is none.
 
     Raises :class:`ModtfError` if it cannot be loaded.
     """
     if not source or _has_no_tokenizer(source):  # there AutoTokenizer would make up an empty one
         return None
     try:
-        return AutoTokenizer.from_pretrained(source)
+        return AutoTokenizer.from_pretrained(source, **settings)
     except (OSError, ValueError) as error:
         raise ModtfError(
             f"the tokenizer at {source!r} could not be loaded ({error}); give one: modularize(..., tokenizer=...)"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 import yaml
 from conftest import SENTENCES, randomize
 from datasets import Dataset
@@ -18,6 +20,8 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 import modtf
 from modtf import cli
 from modtf.errors import ModtfError
+from modtf.tasks import TEXT, Example
+from modtf.tasks.batches import TaskBatches
 from modtf.training.runs import load_tokenizer
 
 ROWS = [
@@ -167,12 +171,55 @@ def test_words_for_a_missing_model(data: Path, tmp_path: Path, capsys: pytest.Ca
     assert "holds no tokenizer" in capsys.readouterr().err
 
 
-def test_a_tokenizer_without_its_target_language(t5: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = load_tokenizer(str(t5))
-    monkeypatch.setattr(found, "tgt_lang", None, raising=False)
-    monkeypatch.setattr("modtf.training.runs.tokenizer_beside", lambda name: found)
-    with pytest.raises(ModtfError, match="writes the code of a language before each text, and has no target language"):
-        load_tokenizer(str(t5))
+PIECES = ("▁The", "▁Mill", "▁is", "▁a", "▁cheap", "▁pub", "a", "b", "c", "▁")
+LANGUAGES = {
+    "nllb": (partial(_bart, "M2M100", 4, 4), ("deu_Latn", "eng_Latn"), "forced_bos_token_id"),
+    "mbart50": (partial(_bart, "MBart", 4, 4), ("de_DE", "en_XX"), "forced_bos_token_id"),
+    "mbart": (partial(_bart, "MBart", 4, 4), ("de_DE", "en_XX"), "decoder_start_token_id"),
+}
+
+
+def speaking_tokenizer(name: str) -> Any:
+    special = ("<s>", "<pad>", "</s>", "<unk>")
+    if name == "nllb":
+        return transformers.NllbTokenizer(vocab={piece: i for i, piece in enumerate((*special, *PIECES))}, merges=[])
+    kind = transformers.MBart50Tokenizer if name == "mbart50" else transformers.MBartTokenizer
+    return kind(vocab=[(piece, 0.0) for piece in special] + [(piece, -1.0) for piece in PIECES])
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_a_kit_writes_in_the_target_language(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make, (german, english), begins = LANGUAGES[name]
+    tokenizer = speaking_tokenizer(name)
+    tokenizer.save_pretrained("original")
+    make(vocab_size=len(tokenizer), pad_token_id=1, eos_token_id=2, decoder_start_token_id=2).save_pretrained(
+        "original"
+    )
+    Path("train.jsonl").write_text('{"source": "The Mill", "target": "a pub"}\n' * 8)
+    own = ["train", "kit", "--model", "original", "--data", "train.jsonl", *FEW, "--pairs", "2"]
+    assert cli.main([*own, "--output", "run"]) == 2
+    assert "give --source-language and --target-language, of " in capsys.readouterr().err
+    assert cli.main([*own, "--output", "run", "--source-language", german, "--target-language", "klingon"]) == 2
+    assert f"knows no language 'klingon'; it has {min(tokenizer.extra_special_tokens)}" in capsys.readouterr().err
+    assert not Path("run").exists()
+    assert cli.main([*own, "--output", "run", "--source-language", german, "--target-language", english]) == 0
+    kit = modtf.load("run")
+    code = kit.tokenizer.convert_tokens_to_ids(english)
+    assert (kit.tokenizer.src_lang, kit.tokenizer.tgt_lang) == (german, english), "they are saved"
+    assert getattr(kit.generation_config, begins) == code
+    ids, mask = kit.encode(["The Mill"]).values()
+    written = kit.assemble(ratio=2).generate(input_ids=ids, attention_mask=mask, max_new_tokens=3)
+    assert code in written[0, :2]
+    batch = TaskBatches(TEXT, [Example("The Mill", ("a pub",))], kit.tokenizer, 1)[0]
+    assert code in batch["labels"] and kit.tokenizer.convert_tokens_to_ids(german) in batch["input_ids"]
+
+
+def test_languages_are_refused_where_there_are_none(t5: Path) -> None:
+    with pytest.raises(ModtfError, match="knows no languages; leave out --source-language"):
+        load_tokenizer(str(t5), target_language="en")
 
 
 @pytest.mark.parametrize(

@@ -116,11 +116,20 @@ def parse_training(
         max_steps=settings.steps,
         learning_rate=settings.learning_rate,
         optim=MUON,
-        **dict.fromkeys(("per_device_train_batch_size", "bf16", "use_cpu", "save_steps", "warmup_steps", "report_to")),
+        **dict.fromkeys(
+            (
+                "per_device_train_batch_size",
+                "bf16",
+                "use_cpu",
+                "save_steps",
+                "warmup_steps",
+                "logging_steps",
+                "report_to",
+            )
+        ),
         seed=0,
         max_grad_norm=1.0,
         lr_scheduler_type="linear",
-        logging_steps=50,
         save_total_limit=1,
     )
     settled = set(parser._defaults) | {action.dest for action in own._group_actions}
@@ -182,6 +191,7 @@ def _checked(kind: type[Seq2SeqTrainingArguments], values: dict[str, Any], optio
         "use_cpu": cpu,
         "save_steps": max(steps // 20, 1),
         "warmup_steps": min(100, steps // 10),
+        "logging_steps": min(50, max(steps // 20, 1)),  # 20 points of a curve at least
         "report_to": "tensorboard" if importlib.util.find_spec("tensorboard") else "none",
     }
     values |= {name: value for name, value in defaults.items() if values[name] is None}

@@ -46,19 +46,55 @@ def load_original(folder: str | Path) -> PreTrainedModel:
         raise ModtfError(f"the model {folder} could not be loaded: {' '.join(str(error).split())}. {again}") from error
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer beside a model; raises :class:`ModtfError` where there is none."""
+def load_tokenizer(
+    name: str, source_language: str | None = None, target_language: str | None = None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a model; raises :class:`ModtfError` where there is none.
+
+    Some (M2M100, NLLB, mBART) write the code of a language into each text: these need both languages, such as
+    ``eng_Latn``, unless they were saved with them. The others take none.
+    """
     tokenizer = tokenizer_beside(name)
     if tokenizer is None:
         raise ModtfError(
             f"{name} holds no tokenizer (no tokenizer_config.json); save one there: tokenizer.save_pretrained"
         )
-    if getattr(tokenizer, "tgt_lang", "") is None:  # as of M2M100, NLLB and mBART: all targets would get a wrong code
+    given = {"src_lang": source_language, "tgt_lang": target_language}
+    given = {key: code for key, code in given.items() if code is not None}
+    if not hasattr(tokenizer, "tgt_lang"):
+        if given:
+            raise ModtfError(
+                f"the tokenizer of {name} knows no languages; leave out --source-language and --target-language"
+            )
+        return tokenizer
+    codes = _language_codes(tokenizer)
+    for code in given.values():
+        if code not in codes:
+            raise ModtfError(f"{name} knows no language {code!r}; it has {', '.join(sorted(codes))}")
+    # Its own default is no choice: without a target's language all targets would get the source's code.
+    if tokenizer.tgt_lang is None and len(given) < 2:
         raise ModtfError(
-            f"the tokenizer of {name} writes the code of a language before each text, and has no target language. Set "
-            "src_lang and tgt_lang, and the model's forced_bos_token_id, and train in Python: README, Your own model"
+            f"the tokenizer of {name} writes the code of a language into each text; give --source-language and "
+            f"--target-language, of {', '.join(sorted(codes)[:4])} ..."
         )
-    return tokenizer
+    loaded = tokenizer_beside(name, **given) if given else tokenizer  # so that it is saved with them, too
+    assert loaded is not None
+    return loaded
+
+
+def _language_codes(tokenizer: Any) -> set[str]:
+    return set(getattr(tokenizer, "lang_code_to_id", None) or tokenizer.extra_special_tokens)
+
+
+def write_in(model: PreTrainedModel, tokenizer: Any) -> None:
+    """Make a model begin its texts with the code of the tokenizer's target language, if that has one."""
+    if getattr(tokenizer, "tgt_lang", None) is None:
+        return
+    first, last = tokenizer(text_target="")["input_ids"]
+    if first == tokenizer.eos_token_id:  # mBART's first models: the code is the decoder's first token
+        model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = last
+    else:
+        model.generation_config.forced_bos_token_id = first
 
 
 def set_dropout(model: PreTrainedModel, probability: float) -> None:

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import sacrebleu
 
-from modtf.tasks import Example, Task
+from modtf.tasks import E2E, Example, Task
 from modtf.tasks.e2e import check, parse_mr
 
 #: Bootstrap samples: draws of as many inputs, with replacement.
@@ -22,7 +22,7 @@ def drawn_scores(
     inputs = len(examples)
     rows = np.concatenate([np.arange(inputs)[None], draws_of(inputs, draws)])
     pairs = list(zip(texts, examples, strict=True))
-    slots = task.name == "e2e"
+    slots = task is E2E
     counts = np.array([bleu_counts(text, tuple(example.references), lowercase=slots) for text, example in pairs])
     scores = {"bleu": bleu_of(counts[rows].sum(1))}
     if slots:

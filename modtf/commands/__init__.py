@@ -1,0 +1,1 @@
+"""The shell commands, as :mod:`modtf.cli` offers them."""

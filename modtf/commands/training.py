@@ -1,0 +1,391 @@
+"""`modtf train original`, `modtf train kit` and `modtf plan`."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modtf.commands.data import (
+    add_data,
+    dev_examples,
+    device,
+    hide_loading,
+    is_first,
+    longest,
+    moving,
+    read_examples,
+    say,
+)
+from modtf.errors import ModtfError
+
+if TYPE_CHECKING:
+    from modtf.modular import ModularModel
+    from modtf.tasks import Example, Task
+
+#: A training of fewer steps is over before it is planned.
+_WORTH_A_PLAN = 20
+
+
+def original(_: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """`modtf train original`."""
+    from transformers import Seq2SeqTrainingArguments, set_seed
+
+    from modtf.recipes import recipe_for
+    from modtf.training.machine import use_cpu_well
+    from modtf.training.options import check_model, parse_training
+    from modtf.training.runs import load_original, load_tokenizer, set_dropout, train_original, write_in
+
+    def add(parser: argparse.ArgumentParser) -> None:
+        _add_task(parser)
+        add_data(parser)
+        parser.add_argument(
+            "--model", "--begin-with", dest="begin_with", metavar="MODEL",
+            help="a model to train further, a folder or a hub id (default: the bundled task's new one)",
+        )  # fmt: skip
+
+    task = _task_of(arguments)
+    recipe = recipe_for(task)
+    args, options = parse_training(
+        Seq2SeqTrainingArguments, recipe.original, add, arguments, prog="modtf train original"
+    )
+    check_model(options.begin_with)
+    hide_loading()
+    if options.begin_with is None and recipe.new_original is None:
+        raise ModtfError(
+            f"no recipe makes a new model for the task {task.name!r}; give one to train further: --model, a folder or a hub id"
+        )
+    use_cpu_well(options.threads)
+    set_seed(args.seed)
+    started = time.monotonic()
+    if options.begin_with is None:
+        assert recipe.new_original is not None
+        examples = read_examples(options, task, task.train_split)
+        model, tokenizer = recipe.new_original(examples)
+    else:
+        model = load_original(options.begin_with)
+        tokenizer = load_tokenizer(options.begin_with, options.source_language, options.target_language)
+        write_in(model, tokenizer)
+        most = _texts_seen(args, options)
+        examples = read_examples(
+            options, task, task.train_split, model, tokenizer, options.source_prefix, most, trains=True
+        )
+    if options.dropout is not None:
+        set_dropout(model, options.dropout)
+    _write_options(args, options)
+    train_original(model, tokenizer, task, examples, args, options.batch_size, options.adamw_learning_rate)
+    say(f"the original is in {args.output_dir} after {(time.monotonic() - started) / 60:.1f} minutes", sys.stdout)
+
+
+def plan(_: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """`modtf plan`."""
+    _train_kit(["--output", ".", *arguments], "modtf plan", only_plan=True)  # where it would go; nothing is written
+
+
+def kit(_: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """`modtf train kit`."""
+    _train_kit(arguments)
+
+
+def parse_kit(arguments: Sequence[str], prog: str = "modtf train kit") -> tuple[Any, argparse.Namespace, Task]:
+    """The arguments of a kit's training, the other options, and the task; checked as far as no model is needed."""
+    from modtf.recipes import recipe_for
+    from modtf.training import ModularTrainingArguments
+    from modtf.training.options import check_model, parse_training
+
+    task = _task_of(arguments)
+    recipe = recipe_for(task)
+
+    def add(parser: argparse.ArgumentParser) -> None:
+        _add_task(parser)
+        add_data(parser)
+        parser.add_argument(
+            "--model", "--original", dest="original", required=True, metavar="MODEL",
+            help="the trained original, a folder or a hub id",
+        )  # fmt: skip
+        parser.add_argument(
+            "--pairs", type=int, default=recipe.pairs, metavar="N",
+            help="number of texts that the original writes first; the kit learns from them and from people's "
+            "(default %(default)s)",
+        )  # fmt: skip
+        parser.add_argument("--without-data", action="store_true", help="train on the original's texts alone")
+        parser.add_argument(
+            "--faultless", action="store_true",
+            help="train only on texts that say all that their input does, and nothing else, as the task judges them",
+        )  # fmt: skip
+        parser.add_argument(
+            "--granularities", type=int, nargs="+",
+            help="(default: the divisors of each stack's depth, up to half of it)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--begin-with", type=Path, metavar="KIT",
+            help="folder of a kit of the same original and granularities to train further; the texts that its original "
+            "wrote are used again if they are as many (default: modules copied from the original)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--dev", help="file whose examples are written while it trains (default: the dev split of --data)"
+        )
+        parser.add_argument(
+            "--watch-inputs", type=int, default=32, metavar="N",
+            help="number of its examples; 0 for none (default %(default)s)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--report-inputs", type=int, default=100, metavar="N",
+            help="number of those on which all sizes are measured at the end, for report.html; 0 for none "
+            "(default %(default)s)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--watch-steps", type=int, metavar="N", help="steps from one time to the next (default: a tenth of all)"
+        )
+
+    args, options = parse_training(ModularTrainingArguments, recipe.kit, add, arguments, prog=prog)
+    for name, least in {"watch_inputs": 0, "watch_steps": 1, "report_inputs": 0, "pairs": 0}.items():
+        if (given := getattr(options, name)) is not None and given < least:
+            raise ModtfError(f"--{name.replace('_', '-')} is {given}; give {least} or more")
+    check_model(options.original)
+    if options.without_data and (task.draw is None or not options.pairs):
+        reason = "--pairs is 0" if task.draw else "this task cannot draw inputs"
+        raise ModtfError(f"without data there is nothing to train on: {reason}; leave out --without-data")
+    if options.faultless and task.faultless is None:
+        raise ModtfError(f"the task {task.name} cannot tell which texts have faults; leave out --faultless")
+    return args, options, task
+
+
+def _new_kit(options: argparse.Namespace, task: Task) -> ModularModel:
+    """The kit before its training: modules copied from the original, or those of an earlier kit."""
+    from modtf.modular import modularize
+    from modtf.saving import read_index
+    from modtf.training.runs import load_original, load_tokenizer, write_in
+
+    original = load_original(options.original)
+    tokenizer = load_tokenizer(options.original, options.source_language, options.target_language)
+    write_in(original, tokenizer)
+    modular = modularize(
+        original, options.granularities, tokenizer=tokenizer, task=task.name, prefix=options.source_prefix
+    )
+    if options.begin_with is not None:
+        modular.load_banks(options.begin_with)
+        earlier = read_index(options.begin_with).get("prefix", "")
+        if options.source_prefix not in ("", earlier):
+            raise ModtfError(
+                f"--source-prefix is {options.source_prefix!r}, but {options.begin_with} has {earlier!r}; leave it out"
+            )
+        modular.prefix = earlier
+    return modular
+
+
+def _train_kit(arguments: Sequence[str], prog: str = "modtf train kit", only_plan: bool = False) -> None:
+    from modtf.tasks.examples import spread
+    from modtf.training.machine import use_cpu_well
+    from modtf.training.runs import last_checkpoint, set_dropout, train_kit
+    from modtf.training.trainer import check_training
+    from modtf.training.watch import Watch
+
+    # Check everything before the original writes its texts, which takes minutes.
+    args, options, task = parse_kit(arguments, prog)
+    hide_loading()
+    modular = _new_kit(options, task)
+    examples = []
+    if not options.without_data:
+        examples = read_examples(
+            options, task, task.train_split, modular.model, modular.tokenizer, modular.prefix,
+            most=_texts_seen(args, options), trains=True,
+        )  # fmt: skip
+    check_training(modular, args)
+    measured_on = dev_examples(options, task, modular)
+    use_cpu_well(options.threads)
+    begins = args.world_size == 1 and last_checkpoint(args.output_dir) is None
+    if only_plan or (begins and args.max_steps >= _WORTH_A_PLAN):
+        _show_plan(modular, task, examples, args, options)
+    if only_plan:
+        return
+    started = time.monotonic()
+    examples = _with_texts_of_the_original(modular, task, examples, args, options)
+    if options.dropout is not None:
+        set_dropout(modular.model, options.dropout)
+    _write_options(args, options)
+    watch = Watch(
+        modular, spread(measured_on, options.watch_inputs), options.watch_steps or max(1, args.max_steps // 10)
+    )
+    train_kit(modular, task, examples, args, options.batch_size, options.adamw_learning_rate, watch=watch)
+    say(f"the modular model is in {args.output_dir} after {(time.monotonic() - started) / 60:.1f} minutes", sys.stdout)
+    measured_on = spread(measured_on, options.report_inputs)
+    if measured_on and is_first():
+        print(f"how good each size is: {_report(modular, measured_on, args.output_dir)}")
+
+
+def _show_plan(
+    modular: ModularModel, task: Task, examples: list[Example], args: Any, options: argparse.Namespace
+) -> None:
+    """What the training will cost; raises :class:`ModtfError` where the disk is too small."""
+    from modtf.tasks.examples import Example
+    from modtf.training.runs import plan_kit
+
+    inputs = examples or [Example(source, (source,)) for source in _draw(task, 200)]
+    cost = plan_kit(modular, task, inputs, args, options.batch_size, options.adamw_learning_rate)
+    print(cost)
+    texts = options.pairs if task.draw is not None else min(options.pairs, len(inputs))
+    if texts and not (Path(args.output_dir) / "pairs.jsonl").is_file():
+        print(f"before that the original writes {texts:,} texts: {_time_of_texts(modular, inputs, texts)}")
+    if shortage := cost.shortage(args.output_dir):
+        raise ModtfError(shortage + "; free some, or give another --output")
+
+
+def _with_texts_of_the_original(
+    modular: ModularModel, task: Task, examples: list[Example], args: Any, options: argparse.Namespace
+) -> list[Example]:
+    """What the kit trains on: people's texts, and those that the original writes first, as the options say."""
+    from modtf.tasks import TEXT
+    from modtf.tasks.examples import read_pairs, without_faults
+    from modtf.tasks.reading import cut_to
+    from modtf.training.runs import with_texts_of_the_original
+
+    written = []
+    if options.pairs:
+        path = _texts_of_the_original(
+            modular, examples, options.pairs, args.seed, Path(args.output_dir), options.begin_with
+        )
+        written = read_pairs(path)
+        if task is TEXT:  # what an untrained original writes may have no end
+            assert modular.tokenizer is not None
+            written = cut_to(written, modular.tokenizer, *longest(options, modular.model, modular.tokenizer)).examples
+    if options.faultless and task.faultless is not None:
+        before = sum(len(example.references) for example in (*examples, *written))
+        examples, written = (without_faults(texts, task.faultless) for texts in (examples, written))
+        kept = sum(len(example.references) for example in (*examples, *written))
+        if not kept:
+            raise ModtfError(f"none of the {before:,} texts is without faults; leave out --faultless")
+        print(f"{kept:,} of {before:,} texts are without faults")
+    return with_texts_of_the_original(examples, written) if written else examples
+
+
+def _add_task(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--task", default="text", help="task whose data and recipe to use (default %(default)s: any text)"
+    )
+    parser.add_argument(
+        "--source-prefix", default="", metavar="TEXT",
+        help="what the model expects each source to begin with, such as 'summarize: '; saved with the kit",
+    )  # fmt: skip
+    for name, words in (("source", "of the sources"), ("target", "of the targets")):
+        parser.add_argument(
+            f"--{name}-language", metavar="CODE",
+            help=f"language {words}, for tokenizers that write its code (mBART, M2M100, NLLB), such as eng_Latn; saved with them",
+        )  # fmt: skip
+
+
+def _texts_seen(args: Any, options: argparse.Namespace) -> int:
+    """How many texts a training sees at most: there is no need to read more."""
+    return args.max_steps * options.batch_size * args.gradient_accumulation_steps * args.world_size
+
+
+def _task_of(arguments: Sequence[str]) -> Task:
+    """The task, which is read first: the defaults of other options depend on it."""
+    from modtf.options_file import read_options
+    from modtf.tasks import task_named
+
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--task")
+    first.add_argument("--config", action="append", default=[])
+    given = first.parse_known_args(arguments)[0]
+    of_files = [read_options(file).get("task") for file in given.config]
+    return task_named(next(task for task in (given.task, *reversed(of_files), "text") if task))
+
+
+def _report(modular: ModularModel, examples: Sequence[Example], folder: str) -> Path:
+    from tqdm import tqdm
+
+    from modtf.views.report import measure, write_report
+
+    modular.eval()
+    with tqdm(desc="sizes measured", unit=" sizes", leave=False, file=sys.stderr) as bar:
+        rows = measure(modular, examples, moving(bar))
+    return write_report(folder, modular, examples, rows)
+
+
+#: A training of fewer steps is over before it is planned.
+_WORTH_A_PLAN = 20
+
+
+def _draw(task: Task, count: int) -> list[str]:
+    from random import Random
+
+    rng = Random(0)
+    return [task.draw(rng) for _ in range(count)] if task.draw is not None else []
+
+
+def _time_of_texts(modular: ModularModel, examples: Sequence[Example], count: int) -> str:
+    """How long the original will write so many texts, from a few of them."""
+    from modtf.evaluation import write_texts
+    from modtf.tasks.examples import spread
+    from modtf.training.plan import duration
+
+    few = [example.source for example in spread(examples, 16)]
+    modular.to(device())
+    began = time.perf_counter()
+    write_texts(modular, modular.mapping.original, few)
+    return duration((time.perf_counter() - began) * count / len(few))
+
+
+def _write_options(args: Any, options: argparse.Namespace) -> None:
+    from modtf.options_file import write_options
+
+    if is_first():
+        write_options(args.output_dir, options.record)
+
+
+def _texts_of_the_original(
+    modular: ModularModel, examples: Sequence[Any], count: int, seed: int, output: Path, earlier: Path | None
+) -> Path:
+    """The file with the original's texts; if it is missing, the first process writes it and the others wait.
+
+    If the task can draw inputs, evaluation.jsonl beside it holds 300 more, for measuring without real data. Both are
+    copied from the folder of an ``earlier`` training that wrote as many.
+    """
+    from random import Random
+
+    from tqdm import tqdm
+
+    from modtf.evaluation import write_texts
+    from modtf.tasks import task_named
+    from modtf.tasks.examples import read_pairs, write_pairs
+
+    path = output / "pairs.jsonl"
+    first = is_first()
+    task = task_named(modular.task)
+    count = count if task.draw is not None else min(count, len(examples))
+    written = earlier / path.name if first and earlier is not None and not path.is_file() else None
+    # If they are more or fewer, the original writes anew: a bundled kit comes with a few of its texts only.
+    known = read_pairs(written) if written is not None and written.is_file() else []
+    if earlier is not None and sum(len(example.references) for example in known) == count:
+        output.mkdir(parents=True, exist_ok=True)
+        for name in ("evaluation", "pairs"):
+            if (earlier / f"{name}.jsonl").is_file():
+                shutil.copyfile(earlier / f"{name}.jsonl", output / f"{name}.part")
+                (output / f"{name}.part").replace(output / f"{name}.jsonl")
+    if first and not path.is_file():
+        before = modular.device
+        modular.to(device())
+        output.mkdir(parents=True, exist_ok=True)
+        rng = Random(seed)
+        if task.draw is None:
+            chosen = rng.sample(list(examples), count)
+            files = {"pairs": [example.source for example in chosen]}
+        else:
+            other = Random(f"evaluation {seed}")  # not what a later part, of another seed, trains on
+            files = {"evaluation": [task.draw(other) for _ in range(300)]}
+            files["pairs"] = [task.draw(rng) for _ in range(count)]
+        for name, sources in files.items():  # pairs.jsonl comes last: where it is, both are complete
+            with tqdm(total=len(sources), desc=f"{name} by the original") as bar:
+                texts = write_texts(modular, modular.mapping.original, sources, progress=moving(bar))
+            unfinished = output / f"{name}.part"
+            write_pairs(zip(sources, texts, strict=True), unfinished)
+            unfinished.replace(output / f"{name}.jsonl")
+        modular.to(before)
+    while not path.is_file():
+        time.sleep(1)
+    return path

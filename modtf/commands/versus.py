@@ -1,0 +1,169 @@
+"""`modtf versus`: a kit against students of single sizes, each trained alone with the kit's own losses, on one's own data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modtf.commands import training
+from modtf.commands.data import add_model, device, load_model, moving, read_examples, say
+from modtf.errors import ModtfError
+from modtf.strategies import STRATEGIES
+
+if TYPE_CHECKING:
+    from modtf.mapping import Assembly
+    from modtf.modular import ModularModel
+    from modtf.tasks import Example, Task
+
+FILE = "versus.json"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument("--output", type=Path, help="folder for the students and the result; trainings resume from it")
+    parser.add_argument("--ratios", type=float, nargs="+", default=[2.0], help="of the students (default 2)")
+    parser.add_argument("--strategy", default="size_first", choices=STRATEGIES, help="(default %(default)s)")
+    parser.add_argument("--split", help="on which all are scored (default: the test split)")
+    parser.add_argument("--test", metavar="FILE", help="file or folder with that split (default: that of --data)")
+    parser.add_argument(
+        "--shared",
+        action="store_true",
+        help="the students share the kit's steps (default: each has as many as the kit)",
+    )
+    parser.epilog = (
+        "All options of `modtf train kit` are possible, too, for the trainings of the students; by default they are those "
+        "of the kit's own training, from the options.yaml in its folder."
+    )
+
+
+def versus(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """Train a student for each size, score all texts on one split, and say how far the kit is from each student."""
+    from modtf.saving import write_whole
+    from modtf.tasks import task_named
+
+    if options.output is None:
+        raise ModtfError("--output is missing; give a folder for the students and the result")
+    kit = load_model(options)
+    task = task_named(kit.task)
+    sizes = list(dict.fromkeys(kit.choose(ratio, options.strategy) for ratio in options.ratios))
+    if kit.mapping.original in sizes:
+        raise ModtfError("a student of ratio 1 would be the original itself; give --ratios above 1")
+    arguments = [
+        *_of_kit(kit, options.output), "--task", task.name, *arguments, "--model", kit.model.name_or_path,
+        "--assemblies-per-step", "1", "--report-inputs", "0",
+    ]  # fmt: skip
+    args, read, _ = training.parse_kit([*arguments, "--output", str(options.output)], "modtf versus")
+    if options.test is not None:
+        read.data = options.test
+    elif read.data is not None and Path(read.data).is_file():
+        raise ModtfError(f"{read.data} is one file, from which the students learn; give another one, --test")
+    split = options.split or task.test_split
+    examples = read_examples(read, task, split, kit.model, kit.tokenizer, kit.prefix)  # before hours of training
+    steps = args.max_steps // (len(sizes) if options.shared else 1)
+    students = {}
+    for number, size in enumerate(sizes, start=1):
+        say(f"student {number} of {len(sizes)}: {size}, {steps:,} steps")
+        students[size] = options.output / size.shape
+        _give_texts(kit, students[size])
+        training.kit(
+            options, [*arguments, "--assembly", str(size), "--steps", str(steps), "--output", str(students[size])]
+        )
+    rows = _compare(kit, task, examples, students)
+    record = {"split": split, "examples": len(examples), "shared": options.shared, "rows": rows}
+    write_whole(options.output / FILE, json.dumps(record, indent=1) + "\n")
+    print(_table(task, rows))
+    print(f"{options.output / FILE}; the students are kits in folders beside it")
+
+
+def _of_kit(kit: ModularModel, output: Path) -> list[str]:
+    """The options of the kit's own training, where its folder has them."""
+    from modtf.options_file import FILE as OPTIONS
+    from modtf.options_file import read_options, write_options
+
+    try:
+        file = kit.folder / OPTIONS
+    except ModtfError:  # from the hub
+        return []
+    if not file.is_file():
+        return []
+    recorded = read_options(file)
+    if earlier := recorded.pop("begin_with", None):
+        say(f"the kit began with {earlier}; a student begins with the original's layers")
+    output.mkdir(parents=True, exist_ok=True)
+    write_options(output, recorded)
+    return ["--config", str(output / OPTIONS)]
+
+
+def _give_texts(kit: ModularModel, folder: Path) -> None:
+    """Let a student learn from the texts that the original wrote for the kit."""
+    try:
+        texts = kit.folder / "pairs.jsonl"
+    except ModtfError:
+        return
+    if texts.is_file() and not (folder / texts.name).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(texts, folder / "pairs.part")
+        (folder / "pairs.part").replace(folder / texts.name)
+
+
+def _compare(
+    kit: ModularModel, task: Task, examples: Sequence[Example], students: dict[Assembly, Path]
+) -> list[dict[str, Any]]:
+    """A row each for the original, and for kit and student of each size; that of a student has the differences."""
+    from tqdm import tqdm
+
+    from modtf.bootstrap import differences, drawn_scores
+    from modtf.evaluation import write_texts
+    from modtf.modular import load
+
+    sources = [example.source for example in examples]
+    rows: list[dict[str, Any]] = []
+
+    def row_of(modular: ModularModel, size: Assembly, who: str) -> dict[str, Any]:
+        with tqdm(total=len(sources), desc=f"{who} {size.shape}", leave=False, file=sys.stderr) as bar:
+            texts = write_texts(modular.to(device()), size, sources, progress=moving(bar))
+        rows.append({"who": who, "layers": size.shape, "assembly": size.to_json(), "ratio": size.ratio})
+        rows[-1] |= {"minutes": _minutes(modular), **task.score(examples, texts)}
+        return drawn_scores(task, examples, texts)
+
+    row_of(kit, kit.mapping.original, "original")
+    rows[-1]["minutes"] = None  # what it cost is not known here
+    for size, folder in students.items():
+        ours = row_of(kit, size, "kit")
+        theirs = row_of(load(folder), size, "student")
+        rows[-1]["kit_less_student"] = differences(ours, theirs)
+    return rows
+
+
+def _minutes(modular: ModularModel) -> float | None:
+    """How long the training of a kit took, where its folder says so."""
+    try:
+        record = json.loads((modular.folder / "training.json").read_text(encoding="utf-8"))
+        return round(record["seconds"] / 60, 2)
+    except (ModtfError, OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _table(task: Task, rows: Sequence[dict[str, Any]]) -> str:
+    lines = [f"{'layers':>7} {'ratio':>6} {'':<9}{''.join(f'{metric.name:>13}' for metric in task.metrics)}  trained"]
+    for row in rows:
+        scores = "".join(f"{row[metric.key]:13.2f}" for metric in task.metrics)
+        minutes = "" if row["minutes"] is None else f"{row['minutes']:.1f} min"
+        lines.append(f"{row['layers']:>7} {row['ratio']:6.2f} {row['who']:<9}{scores}  {minutes}")
+    names = {metric.key: metric for metric in task.metrics}
+    for row in rows:
+        for key, value in row.get("kit_less_student", {}).items():
+            if key not in names:  # an interval
+                continue
+            low, high = row["kit_less_student"][f"{key}_interval"]
+            better = "student" if (high < 0) != names[key].errors else "kit"
+            verdict = f"the {better} is better" if low > 0 or high < 0 else "no difference is shown"
+            lines.append(
+                f"{row['layers']}, {names[key].name}: kit less student {value:+.1f} (95 % interval {low:+.1f} to {high:+.1f}): {verdict}"
+            )
+    return "\n".join(lines)
