@@ -62,7 +62,7 @@ def words_for(
     modular: modtf.ModularModel, losses: list[float], folder: Path, steps: int = 40, **options: Any
 ) -> list[str]:
     said: list[str] = []
-    watch, args = Watch(modular, [], 1, said.append), arguments(folder, **options)
+    watch, args = Watch(modular, [], 1, said.append), arguments(folder, **({"logging_steps": 25} | options))
     for count in range(1, len(losses) + 1):
         watch.on_log(args, logged(losses[:count], steps), None, logs={"loss": losses[count - 1]})
     return said
@@ -79,6 +79,7 @@ def test_a_loss_that_does_not_fall(make_modular: Any, tmp_path: Path) -> None:
     assert flat.startswith("step 28: the loss does not fall (2") and "--learning-rate" in flat
     (student,) = words_for(modular, [2.0] * 12, tmp_path, assembly="encoder 3·3 | decoder 3·3")
     assert student.startswith("step 8: "), "a student has no schedule"
+    assert words_for(modular, [*rising, *[2.0, 2.01] * 10], tmp_path, logging_steps=1) == [], "too few steps to say"
 
 
 def test_a_loss_that_is_no_number_ends_the_training(make_modular: Any, tokenizer: Any, tmp_path: Path) -> None:

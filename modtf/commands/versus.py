@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from modtf.tasks import Example, Task
 
 FILE = "versus.json"
+#: Options of a kit's training that students have a fixed value of.
+_FIXED = {
+    "assembly": "--ratios and --strategy say what the students are",
+    "original": "the students are of the kit's original",
+    "assemblies-per-step": "a student is one assembly",
+    "report-inputs": "the students' texts are scored in the end",
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +60,9 @@ def versus(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     sizes = list(dict.fromkeys(kit.choose(ratio, options.strategy) for ratio in options.ratios))
     if kit.mapping.original in sizes:
         raise ModtfError("a student of ratio 1 would be the original itself; give --ratios above 1")
+    for name, why in _FIXED.items():
+        if any(argument.split("=")[0] == f"--{name}" for argument in arguments):
+            raise ModtfError(f"--{name} has no effect here: {why}; leave it out")
     arguments = [
         *_of_kit(kit, options.output), "--task", task.name, *arguments, "--model", kit.model.name_or_path,
         "--assemblies-per-step", "1", "--report-inputs", "0",

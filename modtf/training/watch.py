@@ -23,6 +23,8 @@ from modtf.tasks import Example, task_named
 FILE = "quality.jsonl"
 #: A loss that has not fallen by this share in a fifth of the steps does not fall.
 _FALLS, _AFTER = 0.02, 0.2
+#: Steps whose mean loss tells more of the training than of the sizes that were drawn.
+_STEPS_OF_A_MEAN = 50
 #: Below this share of the full model's score, half-way through the training, a size writes nothing of use.
 _OF_USE = 0.1
 
@@ -106,7 +108,7 @@ class Watch(TrainerCallback):
             if "loss" in entry and entry["step"] > settled * state.max_steps
         ]
         few, step = max(1, len(losses) // 4), state.global_step
-        if len(losses) < 8 or step < (settled + _AFTER) * state.max_steps:
+        if few * args.logging_steps < _STEPS_OF_A_MEAN or step < (settled + _AFTER) * state.max_steps:
             return
         self._has_spoken = True  # once is enough: later the learning rate is small, and so is the fall
         first, last = mean(losses[:few]), mean(losses[-few:])
