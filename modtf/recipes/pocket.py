@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 from modtf.recipes.recipe import Recipe
 from modtf.tasks import Example
 from modtf.tasks.e2e import SLOTS, VALUES
+from modtf.training.options import Settings
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int = 2000) -> PreTrainedTokenizerFast:
@@ -64,4 +65,8 @@ def new_pocket(examples: Sequence[Example]) -> tuple[T5ForConditionalGeneration,
     return model, tokenizer
 
 
-POCKET = Recipe(new_original=new_pocket)
+POCKET = Recipe(
+    new_original=new_pocket,
+    original=Settings(steps=3_000, batch_size=128, learning_rate=8e-3, adamw_learning_rate=3e-3),
+    kit=Settings(steps=10_000, batch_size=64, learning_rate=5e-3, adamw_learning_rate=1e-3),
+)
