@@ -47,21 +47,21 @@ def dates(rng: Random) -> dict[str, str]:
 
 
 def weather(rng: Random) -> dict[str, str]:
-    """One of several reports that say the same; the wind has the name of its force."""
+    """A report in one of three styles; the wind has the name of its force."""
     place, wind, speed = rng.choice(PLACES), rng.choice(list(WINDS)), rng.randrange(100)
     degrees, sky, rain = rng.randrange(-9, 31), rng.choice(list(SKIES)), max(0, rng.randrange(-8, 25))
     force = next(name for limit, name in FORCES if speed <= limit)
     blows = "It is calm" if force == "calm" else f"A {WINDS[wind]} {force} blows"
     feels = "frosty" if degrees < 0 else "cold" if degrees < 8 else "mild" if degrees < 18 else "warm"
     wet = "dry" if rain == 0 else f"wet, with {rain} mm of rain"
-    report = rng.choice(
-        (
-            f"{place}: {feels} and {wet}, {degrees} degrees under {SKIES[sky]}. {blows}.",
-            f"{blows} in {place} under {SKIES[sky]}. It is {wet} and {feels} at {degrees} degrees.",
-            f"A {feels} day in {place}, {degrees} degrees, with {SKIES[sky]} and {wet}. {blows}.",
-        )
-    )
-    return {"observation": f"{place}; {degrees} C; {wind} {speed} km/h; {sky}; {rain} mm", "report": report}
+    reports = {
+        "brief": f"{place}: {feels} and {wet}, {degrees} degrees under {SKIES[sky]}. {blows}.",
+        "wind": f"{blows} in {place} under {SKIES[sky]}. It is {wet} and {feels} at {degrees} degrees.",
+        "day": f"A {feels} day in {place}, {degrees} degrees, with {SKIES[sky]} and {wet}. {blows}.",
+    }
+    style = rng.choice(list(reports))
+    observed = f"{style}: {place}; {degrees} C; {wind} {speed} km/h; {sky}; {rain} mm"
+    return {"observation": observed, "report": reports[style]}
 
 
 def main() -> None:
