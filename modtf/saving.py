@@ -243,12 +243,17 @@ def _write(
         os.replace(new_index, folder / INDEX)
 
 
+def lock_of(folder: Path, what: str = "") -> FileLock:
+    """The lock of a folder among the processes of a user on this machine, for saving or for ``what`` else."""
+    place = hashlib.sha256(f"{folder.resolve()}{what}".encode()).hexdigest()[:16]
+    user = os.getuid() if hasattr(os, "getuid") else ""  # on Windows each user has a temporary folder
+    return FileLock(Path(tempfile.gettempdir()) / f"modtf-{user}-{place}.lock")
+
+
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Lock a folder against other processes of this machine: none may clean up what another has yet to name."""
-    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    user = os.getuid() if hasattr(os, "getuid") else ""  # on Windows each user has a temporary folder
-    lock = FileLock(Path(tempfile.gettempdir()) / f"modtf-{user}-{place}.lock")
+    lock = lock_of(folder)
     with suppress(OSError, NotImplementedError):  # some disks have no locks
         lock.acquire()
     try:

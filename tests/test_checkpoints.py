@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, Trainer
 from modtf.errors import ModtfError
 from modtf.saving import save_tokenizer, write_whole, written_aside
 from modtf.tasks import TEXT
-from modtf.training.checkpoints import last_checkpoint, tidy
+from modtf.training.checkpoints import alone_in, last_checkpoint, tidy
 from modtf.training.runs import train_kit, train_original
 
 
@@ -66,6 +66,19 @@ def test_a_checkpoint_that_cannot_be_read_stays(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Path, "read_text", refused)
     tidy(tmp_path, limit=None)
     assert names(tmp_path) == {"checkpoint-1", "checkpoint-2"}
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-1")
+
+
+def test_two_trainings_in_one_folder(
+    make_modular: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modtf.training.checkpoints._PATIENCE", 0.0)
+    given = (kit(make_modular, tokenizer), TEXT, EXAMPLES, arguments(tmp_path, max_steps=1), 4)
+    checkpoint(tmp_path / "checkpoint-1", state=None)  # which the other one is writing
+    with alone_in(tmp_path), pytest.raises(ModtfError, match=r"another process trains in .*; wait for its end"):
+        train_kit(*given)
+    assert names(tmp_path) == {"checkpoint-1"} and names(tmp_path / "checkpoint-1") == {"optimizer.pt"}
+    train_kit(*given)
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-1")
 
 

@@ -7,22 +7,27 @@ import json
 import re
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
 import torch
+from filelock import Timeout
 from safetensors import SafetensorError
 from torch import nn
 from transformers import Seq2SeqTrainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from modtf.errors import ModtfError
-from modtf.saving import remove_left_over
+from modtf.saving import lock_of, remove_left_over
 
 #: What a disk answers that has no room, or no more for this user or this file.
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+#: Seconds for which the workers of a killed training, who load its data, may outlive it with its lock.
+_PATIENCE = 10.0
 
 
 class NotWritten(ModtfError):
@@ -101,10 +106,26 @@ def step_of(checkpoint: str | Path | None) -> int:
     return int(str(checkpoint).rpartition("-")[2]) if checkpoint else 0
 
 
+@contextmanager
+def alone_in(output: str | Path) -> Iterator[None]:
+    """Refuses a second training in the folder of one that still runs: it would remove what that one is writing."""
+    lock = lock_of(Path(output), "training")
+    try:
+        lock.acquire(timeout=_PATIENCE)
+    except Timeout as error:
+        raise ModtfError(f"another process trains in {output}; wait for its end, or give another --output") from error
+    except (OSError, NotImplementedError):  # some disks have no locks
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def tidy(output: str | Path, limit: int | None) -> None:
     """Remove what a killed training has left: what is half-written, and checkpoints above ``limit``, half-removed perhaps.
 
-    Nothing else may train in that folder meanwhile.
+    For the one training that :func:`alone_in` lets in.
     """
     for path in _checkpoints(output):
         with suppress(OSError):  # one that cannot be read may be complete

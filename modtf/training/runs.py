@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from modtf.training.checkpoints import (
     Elapsed,
     NotWritten,
     WholeCheckpoints,
+    alone_in,
     has_no_room,
     is_of_disk,
     last_checkpoint,
@@ -109,10 +110,13 @@ def train_original(
         data_collator=only_batch,
         optimizers=_optimizers(model, args, adamw_learning_rate),
     )
-    if _train(trainer, batch_size, model):
-        with _saving("the original", args.output_dir), written_aside(Path(args.output_dir)) as new:
+
+    def save() -> None:
+        with written_aside(Path(args.output_dir)) as new:
             save_tokenizer(tokenizer, new)
             model.save_pretrained(new)
+
+    _train(trainer, batch_size, model, "the original", save)
 
 
 def train_kit(
@@ -139,9 +143,11 @@ def train_kit(
         data_collator=only_batch,
         optimizers=_optimizers(modular, args, adamw_learning_rate),
     )
-    if _train(trainer, batch_size, modular.model):
-        with _saving("the kit", args.output_dir):
-            modular.save_pretrained(args.output_dir, copy_original=True)
+
+    def save() -> None:
+        modular.save_pretrained(args.output_dir, copy_original=True)
+
+    _train(trainer, batch_size, modular.model, "the kit", save)
 
 
 def plan_kit(
@@ -213,12 +219,25 @@ def _saving(what: str, output: str) -> Iterator[None]:
         raise NotWritten(what, output, error) from error
 
 
-def _train(trainer: Seq2SeqTrainer, batch_size: int, model: PreTrainedModel) -> bool:
-    """Train to the end and record the cost; true in the one process that writes the result."""
+def _train(
+    trainer: Seq2SeqTrainer, batch_size: int, model: PreTrainedModel, what: str, save: Callable[[], None]
+) -> None:
+    """Train to the end; one process records the cost, and saves ``what`` was trained."""
     args = trainer.args
-    if args.should_save:
-        tidy(args.output_dir, args.save_total_limit)
-    checkpoint = last_checkpoint(args.output_dir)
+    with alone_in(args.output_dir) if args.should_save else nullcontext():
+        if args.should_save:
+            tidy(args.output_dir, args.save_total_limit)
+        checkpoint = last_checkpoint(args.output_dir)
+        _go_on(trainer, model, checkpoint)
+        if trainer.is_world_process_zero():
+            with _saving("training.json", args.output_dir):
+                _record(trainer, batch_size, checkpoint)
+            with _saving(what, args.output_dir):
+                save()
+
+
+def _go_on(trainer: Seq2SeqTrainer, model: PreTrainedModel, checkpoint: str | None) -> None:
+    args = trainer.args
     hooks = encode_sources_once(model)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -236,12 +255,14 @@ def _train(trainer: Seq2SeqTrainer, batch_size: int, model: PreTrainedModel) -> 
         for callback in trainer.callback_handler.callbacks:
             if (bar := getattr(callback, "training_bar", None)) is not None:
                 bar.close()  # an error begins on its own line
-    if not trainer.is_world_process_zero():
-        return False
+
+
+def _record(trainer: Seq2SeqTrainer, batch_size: int, checkpoint: str | None) -> None:
+    args = trainer.args
     path, steps = Path(args.output_dir) / "training.json", trainer.state.max_steps
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if step_of(checkpoint) >= steps == known.get("steps"):  # it was finished already
-        return True
+        return
     elapsed = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, Elapsed))
     record = {
         "steps": steps,
@@ -252,6 +273,4 @@ def _train(trainer: Seq2SeqTrainer, batch_size: int, model: PreTrainedModel) -> 
         "bf16": args.bf16,
         "seconds": round(elapsed.seconds, 1),
     }
-    with _saving(path.name, args.output_dir):
-        write_whole(path, json.dumps(record, indent=1) + "\n")
-    return True
+    write_whole(path, json.dumps(record, indent=1) + "\n")
