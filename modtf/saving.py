@@ -53,7 +53,7 @@ _CARD = "README.md"
 #: Nothing else is ever removed from a folder.
 _BANKS, _COPY = "banks-{}.safetensors", "original-{}"
 _OURS = re.compile(r"banks-[0-9a-f]{12}\.safetensors|original-[0-9a-f]{12}")
-_TEMPORARY = ".saving-"
+_TEMPORARY, _PART = ".saving-", ".part"
 _AGAIN = "copy the whole folder again, or save again"
 
 
@@ -78,11 +78,56 @@ def checked_dtype(dtype: Any) -> torch.dtype:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that is never there in part; several processes may do so."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(f".{os.getpid()}")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
+    """Write a file that is never there in part; several processes may do so.
+
+    Raises :class:`ModtfError` if the disk is full.
+    """
+    new = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise ModtfError(
+            f"{path} could not be written: {error.strerror}; run the same command again when there is room"
+        ) from error
+
+
+@contextmanager
+def written_aside(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose files take their places in ``folder`` when the block is done, the configuration last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=folder, ignore_cleanup_errors=True) as temporary:
+        yield Path(temporary)
+        files = [path for path in Path(temporary).rglob("*") if path.is_file()]
+        for path in sorted(files, key=lambda path: path.name == CONFIG_NAME):
+            place = folder / path.relative_to(temporary)
+            place.parent.mkdir(exist_ok=True)
+            os.replace(path, place)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """As ``save_pretrained``, but without how its last use padded and cut; and a full disk is always an ``OSError``."""
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        tokenizer = copy.deepcopy(tokenizer)  # another thread may use it
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:
+        if type(error) is Exception:  # of tokenizers, in Rust
+            raise OSError(str(error)) from error
+        raise
+
+
+def remove_left_over(folder: Path) -> None:
+    """Remove what processes that were killed while saving have left in a folder in which none works now."""
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(f".*{_PART}"):
+        with suppress(OSError):
+            path.unlink()
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -153,7 +198,7 @@ def export(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerB
         with tempfile.TemporaryDirectory(prefix=".exporting-", dir=folder.parent) as temporary:
             complete = Path(temporary) / folder.name
             model.save_pretrained(complete)
-            tokenizer.save_pretrained(complete)
+            save_tokenizer(tokenizer, complete)
             os.replace(complete, folder)
     except (OSError, SafetensorError) as error:
         raise ModtfError(f"could not save to {folder}: {error}") from error
@@ -182,7 +227,7 @@ def _write(
             plain = original if dtype is None else copy.deepcopy(original).to(dtype)
             plain.save_pretrained(new_copy)
             if tokenizer is not None:
-                tokenizer.save_pretrained(new_copy)
+                save_tokenizer(tokenizer, new_copy)
             if not (folder / copied).exists():  # another process may have been quicker
                 os.replace(new_copy, folder / copied)
         os.replace(new_banks, folder / banks_name)
@@ -198,12 +243,17 @@ def _write(
         os.replace(new_index, folder / INDEX)
 
 
+def lock_of(folder: Path, what: str = "") -> FileLock:
+    """The lock of a folder among the processes of a user on this machine, for saving or for ``what`` else."""
+    place = hashlib.sha256(f"{folder.resolve()}{what}".encode()).hexdigest()[:16]
+    user = os.getuid() if hasattr(os, "getuid") else ""  # on Windows each user has a temporary folder
+    return FileLock(Path(tempfile.gettempdir()) / f"modtf-{user}-{place}.lock")
+
+
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Lock a folder against other processes of this machine: none may clean up what another has yet to name."""
-    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    user = os.getuid() if hasattr(os, "getuid") else ""  # on Windows each user has a temporary folder
-    lock = FileLock(Path(tempfile.gettempdir()) / f"modtf-{user}-{place}.lock")
+    lock = lock_of(folder)
     with suppress(OSError, NotImplementedError):  # some disks have no locks
         lock.acquire()
     try:

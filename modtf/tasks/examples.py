@@ -70,6 +70,12 @@ def read_pairs(path: str | Path) -> list[Example]:
 
 
 def write_pairs(pairs: Iterable[tuple[str, str]], path: str | Path) -> None:
-    """Write the file that :func:`read_pairs` reads."""
+    """Write the file that :func:`read_pairs` reads; raises :class:`ModtfError` if the disk is full."""
     lines = [json.dumps({"source": source, "target": target}, ensure_ascii=False) for source, target in pairs]
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    try:
+        Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        Path(path).unlink(missing_ok=True)
+        raise ModtfError(
+            f"{path} could not be written: {error.strerror}; run the same command again when there is room"
+        ) from error

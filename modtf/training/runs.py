@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,27 @@ from transformers import (
     PreTrainedTokenizerBase,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
+    TrainerCallback,
 )
 
 from modtf.errors import ModtfError
 from modtf.modular import ModularModel
-from modtf.saving import tokenizer_beside, write_whole
+from modtf.saving import save_tokenizer, tokenizer_beside, write_whole, written_aside
 from modtf.tasks.batches import TaskBatches
 from modtf.tasks.examples import Example
 from modtf.tasks.task import Task
 from modtf.training.batches import encode_sources_once, only_batch
+from modtf.training.checkpoints import (
+    Elapsed,
+    NotWritten,
+    WholeCheckpoints,
+    alone_in,
+    has_no_room,
+    is_of_disk,
+    last_checkpoint,
+    step_of,
+    tidy,
+)
 from modtf.training.optimizer import MuonWithAdamW
 from modtf.training.options import refused
 from modtf.training.plan import Plan, plan_training
@@ -126,16 +139,20 @@ def train_original(
     # T5 and BART return plain means. By default Trainer assumes that they divide by the number of accumulated tokens.
     model.accepts_loss_kwargs = False
     trainer = _trainer(
-        Seq2SeqTrainer,
+        WholeCheckpoints,
         model=model,
         args=args,
         train_dataset=_batches(task, examples, tokenizer, args, batch_size),
         data_collator=only_batch,
         optimizers=_optimizers(model, args, adamw_learning_rate),
     )
-    if _train(trainer, batch_size, model):
-        tokenizer.save_pretrained(args.output_dir)
-        model.save_pretrained(args.output_dir)
+
+    def save() -> None:
+        with written_aside(Path(args.output_dir)) as new:
+            save_tokenizer(tokenizer, new)
+            model.save_pretrained(new)
+
+    _train(trainer, batch_size, model, "the original", save)
 
 
 def train_kit(
@@ -155,15 +172,18 @@ def train_kit(
     """
     trainer = _trainer(
         kind,
+        *([watch] if watch else []),
         model=modular,
         args=args,
         train_dataset=_batches(task, examples, modular.tokenizer, args, batch_size),
         data_collator=only_batch,
         optimizers=_optimizers(modular, args, adamw_learning_rate),
-        callbacks=[watch] if watch else None,
     )
-    if _train(trainer, batch_size, modular.model):
-        modular.save_pretrained(args.output_dir or "", copy_original=True)
+
+    def save() -> None:
+        modular.save_pretrained(args.output_dir, copy_original=True)
+
+    _train(trainer, batch_size, modular.model, "the kit", save)
 
 
 def plan_kit(
@@ -195,17 +215,6 @@ def with_texts_of_the_original(examples: Sequence[Example], written: Sequence[Ex
     return [*examples, *(list(written) * copies)]
 
 
-def last_checkpoint(output: str | Path) -> str | None:
-    """The newest complete checkpoint, or None; Trainer writes ``trainer_state.json`` last."""
-    for path in sorted(Path(output).glob("checkpoint-[0-9]*"), key=_step_of, reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return str(path)
-    return None
-
-
 def _batches(
     task: Task,
     examples: Sequence[Example],
@@ -225,34 +234,72 @@ def _optimizers(
     return MuonWithAdamW(model, args.learning_rate, adamw_lr=adamw_learning_rate), None
 
 
-def _trainer(kind: type[Seq2SeqTrainer], **given: Any) -> Seq2SeqTrainer:
+def _trainer(kind: type[Seq2SeqTrainer], *callbacks: TrainerCallback, **given: Any) -> Seq2SeqTrainer:
     """A trainer; transformers checks many combinations of options only as it makes one."""
     try:
-        return kind(**given)
+        return kind(**given, callbacks=[Elapsed(), *callbacks])
     except ModtfError:
         raise
     except (ValueError, RuntimeError, ImportError, OSError) as error:
         raise refused(error) from error
 
 
-def _train(trainer: Seq2SeqTrainer, batch_size: int, model: PreTrainedModel) -> bool:
-    """Train to the end and record the cost; true in the one process that writes the result."""
-    checkpoint = last_checkpoint(trainer.args.output_dir)
+@contextmanager
+def _saving(what: str, output: str) -> Iterator[None]:
+    """Says of a result that cannot be written what the training can go on from."""
+    try:
+        yield
+    except Exception as error:
+        if not is_of_disk(error):
+            raise
+        raise NotWritten(what, output, error) from error
+
+
+def _train(
+    trainer: Seq2SeqTrainer, batch_size: int, model: PreTrainedModel, what: str, save: Callable[[], None]
+) -> None:
+    """Train to the end; one process records the cost, and saves ``what`` was trained."""
+    args = trainer.args
+    with alone_in(args.output_dir) if args.should_save else nullcontext():
+        if args.should_save:
+            tidy(args.output_dir, args.save_total_limit)
+        checkpoint = last_checkpoint(args.output_dir)
+        _go_on(trainer, model, checkpoint)
+        if trainer.is_world_process_zero():
+            with _saving("training.json", args.output_dir):
+                _record(trainer, batch_size, checkpoint)
+            with _saving(what, args.output_dir):
+                save()
+
+
+def _go_on(trainer: Seq2SeqTrainer, model: PreTrainedModel, checkpoint: str | None) -> None:
+    args = trainer.args
     hooks = encode_sources_once(model)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except ImportError as error:  # an optimizer that is not installed
         raise refused(error) from error
+    except NotWritten:
+        raise
+    except (OSError, ModtfError) as error:
+        if not has_no_room(error):
+            raise
+        raise NotWritten("what is noted while it trains", args.output_dir, error) from error
     finally:
         for hook in hooks:
             hook.remove()
-    if not trainer.is_world_process_zero():
-        return False
-    args, history, steps = trainer.args, trainer.state.log_history, trainer.state.max_steps
-    seconds = next(entry["train_runtime"] for entry in reversed(history) if "train_runtime" in entry)
-    run = steps - _step_of(checkpoint)  # after an interruption only this part was timed: scale it up
-    if run < 1 and (Path(args.output_dir) / "training.json").is_file():  # it was finished already
-        return True
+        for callback in trainer.callback_handler.callbacks:
+            if (bar := getattr(callback, "training_bar", None)) is not None:
+                bar.close()  # an error begins on its own line
+
+
+def _record(trainer: Seq2SeqTrainer, batch_size: int, checkpoint: str | None) -> None:
+    args = trainer.args
+    path, steps = Path(args.output_dir) / "training.json", trainer.state.max_steps
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if step_of(checkpoint) >= steps == known.get("steps"):  # it was finished already
+        return
+    elapsed = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, Elapsed))
     record = {
         "steps": steps,
         "batch_size": batch_size * args.gradient_accumulation_steps * args.world_size,
@@ -260,11 +307,6 @@ def _train(trainer: Seq2SeqTrainer, batch_size: int, model: PreTrainedModel) -> 
         "processes": args.world_size,
         "threads": torch.get_num_threads(),
         "bf16": args.bf16,
-        "seconds": round(seconds * steps / max(1, run), 1),
+        "seconds": round(elapsed.seconds, 1),
     }
-    write_whole(Path(args.output_dir) / "training.json", json.dumps(record, indent=1) + "\n")
-    return True
-
-
-def _step_of(checkpoint: str | Path | None) -> int:
-    return int(str(checkpoint).rpartition("-")[2]) if checkpoint else 0
+    write_whole(path, json.dumps(record, indent=1) + "\n")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers import PreTrainedModel, Seq2SeqTrainingArguments
 
 from modtf.architectures import set_attention
 from modtf.distillation import attention_loss, hidden_loss, labels_loss, logits_loss
@@ -19,6 +19,7 @@ from modtf.errors import ModtfError
 from modtf.mapping import Assembly, LayerPath, Mapping, boundaries
 from modtf.modular import ModularModel
 from modtf.replacing import ReplacingSchedule
+from modtf.training.checkpoints import WholeCheckpoints
 
 
 @dataclass
@@ -106,7 +107,7 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
         )  # fmt: skip
 
 
-class ModularTrainer(Seq2SeqTrainer):
+class ModularTrainer(WholeCheckpoints):
     """Trains the banks of a :class:`ModularModel`; the frozen original inside it is the teacher.
 
     Each optimizer step draws one assembly (:class:`ReplacingSchedule`), or ``assemblies_per_step`` of them, the same

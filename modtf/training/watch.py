@@ -83,8 +83,9 @@ class Watch(TrainerCallback):
                 scores[assembly.shape] = measure_quality(self.modular, assembly, self.examples)[self.metric.key]
         full, step = self._of_original, state.global_step
         row = {"step": step, "metric": self.metric.key, "full": full, **scores}
-        with (Path(args.output_dir) / FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        path = Path(args.output_dir) / FILE
+        before = path.read_text(encoding="utf-8") if path.is_file() else ""
+        write_whole(path, before + json.dumps(row) + "\n")
         words = ", ".join(f"{shape} {score:.1f}" for shape, score in scores.items())
         self.say(f"step {step:,}: {self.metric.name} {words} (full model {full:.1f}; {len(self.examples)} inputs)")
         smallest = min(scores.values())
