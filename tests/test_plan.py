@@ -237,9 +237,13 @@ def test_what_a_training_of_a_known_model_holds(shape: str, muon: bool, script: 
     assert plan.kit == 4 * (original + banks) and plan.checkpoint == 4 * banks + memory["optimizer"]
 
 
-def test_shapes_of_a_step(tokenizer: Any) -> None:
-    batches = TaskBatches(TEXT, EXAMPLES, tokenizer, 8, 4)
+@pytest.mark.parametrize(("batch_size", "rows"), [(4, 4), (12, 12), (17, 32)])
+def test_shapes_of_a_step(batch_size: int, rows: int, tokenizer: Any) -> None:
+    """A small batch is not filled up with more sources than it can have."""
+    examples = [Example(f"{one.source} {i}", one.references) for i in range(4) for one in EXAMPLES]
+    batches = TaskBatches(TEXT, examples, tokenizer, 8, batch_size)
     assert batches.shapes == [(batches[i]["input_ids"].numel(), batches[i]["labels"].numel()) for i in range(8)]
+    assert max(len(batches[i]["input_ids"]) for i in range(8)) == rows
 
 
 @pytest.mark.parametrize(("limit", "at_once", "in_the_end"), [(1, 2, 1), (2, 3, 2), (None, 3, 3)])

@@ -90,9 +90,13 @@ class TaskBatches(Dataset):
         for chunks in self._plan:
             sources = [self.lengths[i][0] for i, _ in chunks]
             texts = [self.lengths[i][1][t] for i, of_source in chunks for t in of_source]
-            rows = _multiple(len(sources), _SOURCES), len(texts)
+            rows = self._rows(len(sources)), len(texts)
             shapes.append((rows[0] * _multiple(max(sources), _LENGTHS), rows[1] * _multiple(max(texts), _LENGTHS)))
         return shapes
+
+    def _rows(self, sources: int) -> int:
+        """The rows for so many sources: of a small batch, no more than it can have."""
+        return _multiple(sources, min(_SOURCES, self.batch_size))
 
     def _tokens(self, texts: Sequence[str], target: bool = False, keep: bool = True) -> list[np.ndarray]:
         """The token ids of each text; ``keep`` those of new ones for the next time."""
@@ -140,7 +144,7 @@ class TaskBatches(Dataset):
             sources.append(source)
             targets += references
         # Fill up with sources that no text refers to.
-        sources += sources[-1:] * (_multiple(len(sources), _SOURCES) - len(sources))
+        sources += sources[-1:] * (self._rows(len(sources)) - len(sources))
         # Varied sources are new ones at each step.
         ids, mask = _padded(self._tokens(sources, keep=False), self.tokenizer.pad_token_id)
         labels, _ = _padded(self._tokens(targets, target=True, keep=False), -100)

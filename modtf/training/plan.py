@@ -238,6 +238,7 @@ def _as_it_was(modular: ModularModel, args: ModularTrainingArguments) -> Iterato
     """Take back what a training changes in a model, beside its weights, and in the generators of random numbers."""
     hooks = encode_sources_once(modular.model)
     attention, attributes = modular.config._attn_implementation, set(vars(modular))
+    checkpointed = _is_checkpointed(modular)
     numbers, of_numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng():
@@ -249,15 +250,18 @@ def _as_it_was(modular: ModularModel, args: ModularTrainingArguments) -> Iterato
             hook.remove()
         if args.attention_weight > 0:
             set_attention(modular.model, attention)
-        if args.gradient_checkpointing:
+        if not checkpointed and _is_checkpointed(modular):
             modular.activation_checkpointing_disable()
             modular.model.disable_input_require_grads()  # which came with it
+        # accelerate's forward, and its mark: it would take the model for prepared, and compute in float32 the next time.
         for name in set(vars(modular)) - attributes:
-            delattr(
-                modular, name
-            )  # accelerate's mark, without which it computes in bfloat16 next time, and its forward
+            delattr(modular, name)
         modular.train(False)
         modular.zero_grad()
+
+
+def _is_checkpointed(modular: ModularModel) -> bool:
+    return any(getattr(module, "gradient_checkpointing", False) for module in modular.modules())
 
 
 class _Meter(TrainerCallback):
