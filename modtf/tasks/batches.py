@@ -27,8 +27,9 @@ from modtf.tasks.task import Task
 _TEXTS_PER_SOURCE = 4
 #: Batches are cut from pools of this many batches, each sorted by length: little padding, yet a random mixture.
 _BATCHES_PER_POOL = 24
-#: Lengths are padded to a multiple of this. Fewer shapes save time: a CPU prepares its kernels anew for each of them.
-_MULTIPLE = 4
+#: Lengths are padded to a multiple of the first, numbers of sources to one of the second. Fewer shapes save time: a CPU
+#: prepares its kernels anew for each of them.
+_LENGTHS, _SOURCES = 4, 16
 
 #: The index of an example and the indices of some of its texts.
 Chunk = tuple[int, tuple[int, ...]]
@@ -83,12 +84,19 @@ class TaskBatches(Dataset):
         ]
 
     @cached_property
-    def tokens(self) -> list[int]:
-        """For each step, the number of tokens in its sources and texts, without padding."""
-        return [
-            sum(self.lengths[i][0] + sum(self.lengths[i][1][t] for t in texts) for i, texts in chunks)
-            for chunks in self._plan
-        ]
+    def shapes(self) -> list[tuple[int, int]]:
+        """For each step, the tokens of its sources and those of its texts, with padding."""
+        shapes = []
+        for chunks in self._plan:
+            sources = [self.lengths[i][0] for i, _ in chunks]
+            texts = [self.lengths[i][1][t] for i, of_source in chunks for t in of_source]
+            rows = self._rows(len(sources)), len(texts)
+            shapes.append((rows[0] * _multiple(max(sources), _LENGTHS), rows[1] * _multiple(max(texts), _LENGTHS)))
+        return shapes
+
+    def _rows(self, sources: int) -> int:
+        """The rows for so many sources: of a small batch, no more than it can have."""
+        return _multiple(sources, min(_SOURCES, self.batch_size))
 
     def _tokens(self, texts: Sequence[str], target: bool = False, keep: bool = True) -> list[np.ndarray]:
         """The token ids of each text; ``keep`` those of new ones for the next time."""
@@ -106,7 +114,7 @@ class TaskBatches(Dataset):
         """How wide a chunk makes its batch: its longest text (in multiples of padding), then its source."""
         i, members = chunk
         source, texts = self.lengths[i]
-        return math.ceil(max(texts[t] for t in members) / _MULTIPLE), source
+        return math.ceil(max(texts[t] for t in members) / _LENGTHS), source
 
     def _batches_of_all_epochs(self) -> Iterator[list[Chunk]]:
         for epoch in itertools.count():
@@ -135,9 +143,8 @@ class TaskBatches(Dataset):
             source_index += [len(sources)] * len(references)
             sources.append(source)
             targets += references
-        # Fill up with sources that no text refers to: fewer shapes.
-        while len(sources) % 16:
-            sources.append(sources[-1])
+        # Fill up with sources that no text refers to.
+        sources += sources[-1:] * (self._rows(len(sources)) - len(sources))
         # Varied sources are new ones at each step.
         ids, mask = _padded(self._tokens(sources, keep=False), self.tokenizer.pad_token_id)
         labels, _ = _padded(self._tokens(targets, target=True, keep=False), -100)
@@ -146,12 +153,17 @@ class TaskBatches(Dataset):
 
 def _padded(rows: Sequence[np.ndarray], value: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The rows, filled up with a value to a common length, and a mask that is 1 where they are not; (rows, length)."""
-    length = math.ceil(max(map(len, rows)) / _MULTIPLE) * _MULTIPLE
+    length = _multiple(max(map(len, rows)), _LENGTHS)
     ids = np.full((len(rows), length), value, np.int64)
     for place, row in zip(ids, rows, strict=True):
         place[: len(row)] = row
     mask = np.arange(length) < np.array([[len(row)] for row in rows])
     return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+
+def _multiple(number: int, of: int) -> int:
+    """The next multiple."""
+    return math.ceil(number / of) * of
 
 
 def _cut(chunks: Sequence[Chunk], texts: int) -> list[list[Chunk]]:

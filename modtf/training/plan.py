@@ -1,21 +1,29 @@
-"""What a training will cost, from four of its steps: memory by part, seconds a step, hours, disk."""
+"""What a training will cost, from a few of its steps: memory by part, seconds a step, hours, disk."""
 
 from __future__ import annotations
 
 import copy
 import math
+import random
+import re
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import Subset
 from transformers import PrinterCallback, TrainerCallback
 
+from modtf.architectures import set_attention
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
 from modtf.tasks.batches import TaskBatches
@@ -23,7 +31,7 @@ from modtf.training.batches import WHOLE_BATCHES, encode_sources_once, only_batc
 from modtf.training.optimizer import MuonWithAdamW
 from modtf.training.trainer import ModularTrainer, ModularTrainingArguments
 
-#: Steps of a training that are looked at to find typical ones and the largest, and typical ones that are run.
+#: Steps of a training that are looked at, to find the largest and typical ones; and typical ones that are run.
 _LOOKED_AT, _TYPICAL = 500, 3
 
 
@@ -34,15 +42,13 @@ class Plan:
     #: parameters of the original, and of the banks
     original: int
     banks: int
-    #: by part; "batch" is what a step needs besides, libraries included
+    #: by part; "gradients" are those of the largest step, "batch" what it needs besides, libraries included
     memory: dict[str, int]
     steps: int
     seconds_a_step: float
-    #: what a checkpoint and the kit with its original take
-    checkpoint: int
-    kit: int
-    #: checkpoints that are there at once
+    #: checkpoints that are on disk at once, and in the end, beside the kit
     checkpoints: int
+    kept: int
 
     @property
     def peak(self) -> int:
@@ -50,8 +56,19 @@ class Plan:
         return sum(self.memory.values())
 
     @property
+    def checkpoint(self) -> int:
+        """Bytes on disk: the banks, and what the optimizer keeps."""
+        return self.memory["banks"] + self.memory["optimizer"]
+
+    @property
+    def kit(self) -> int:
+        """Bytes on disk: the banks with a copy of their original."""
+        return self.memory["original"] + self.memory["banks"]
+
+    @property
     def disk(self) -> int:
-        return self.checkpoint * self.checkpoints + self.kit
+        """The most that the training's folder takes at once."""
+        return max(self.checkpoints * self.checkpoint, self.kept * self.checkpoint + self.kit)
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {size_in_words(number)}" for name, number in self.memory.items())
@@ -59,7 +76,8 @@ class Plan:
             f"parameters: {self.original:,} of the original, {self.banks:,} of the banks, which train\n"
             f"memory: {size_in_words(self.peak)} ({parts})\n"
             f"time: {self.seconds_a_step:.3g} s a step, {duration(self.seconds_a_step * self.steps)} for {self.steps:,} steps\n"
-            f"disk: {size_in_words(self.disk)} ({self.checkpoints} x {size_in_words(self.checkpoint)} for checkpoints, the kit {size_in_words(self.kit)})"
+            f"disk: {size_in_words(self.disk)} ({self.checkpoints} checkpoints of {size_in_words(self.checkpoint)} at once; "
+            f"in the end {self.kept}, and the kit {size_in_words(self.kit)})"
         )
 
     def shortage(self, folder: str | Path) -> str:
@@ -72,55 +90,123 @@ class Plan:
         return ""
 
 
+@dataclass(frozen=True)
+class _Step:
+    """A step of the training: about what its passes multiply, and the modules that it trains."""
+
+    number: int
+    assemblies: list[Assembly]
+    work: float
+    modules: set[nn.Module]
+    #: bytes of the weights that it trains, which are those of its gradients
+    gradients: int
+
+
+@dataclass
+class _Measured:
+    """What a step took: seconds of its passes and of its optimizer, and bytes besides weights and optimizer state."""
+
+    passes: float = 0.0
+    optimizer: float = 0.0
+    needed: int = 0
+
+
 def plan_training(
     modular: ModularModel,
     args: ModularTrainingArguments,
     batches: TaskBatches,
     adamw_learning_rate: float | None = None,
 ) -> Plan:
-    """Run the largest step of a training and three typical ones, at a learning rate of 0: no weight changes.
+    """Run the largest steps of a training and three typical ones, at a learning rate of 0: no weight changes.
 
-    What a step costs grows with the tokens of its batches and the layers of its assemblies. ``adamw_learning_rate`` is
-    as in :func:`modtf.training.runs.train_kit`. For one process.
+    The largest steps are the longest one and the one with most gradients, which may be the same. What a step's passes
+    cost grows with the tokens of its batches and the layers of its assemblies; what its optimizer costs, with the
+    weights that it trains. ``adamw_learning_rate`` is as in :func:`modtf.training.runs.train_kit`. For one process.
     """
-    steps, accumulated = args.max_steps, args.gradient_accumulation_steps
-    schedule = args.schedule(modular.mapping, steps)
-    looked_at = sorted({step * steps // min(steps, _LOOKED_AT) for step in range(min(steps, _LOOKED_AT))})
-    drawn = {step: schedule.draw_several(step, args.assemblies_per_step) for step in looked_at}
-
-    def cost(step: int) -> float:
-        tokens = sum(batches.tokens[step * accumulated : (step + 1) * accumulated])
-        # The original runs forward, the student forward and backward, which is about twice a forward pass.
-        layers = sum(3 * assembly.layers for assembly in drawn[step]) + modular.mapping.original.layers
-        return tokens * layers
-
-    costs = {step: cost(step) for step in looked_at}
-    mean = sum(costs.values()) / len(costs)
-    largest = max(looked_at, key=costs.__getitem__)
-    typical = sorted(looked_at, key=lambda step: abs(costs[step] - mean))[:_TYPICAL]
-    chosen = [largest, *typical]
-    seconds, peak, optimizer = _run(
-        modular, args, batches, [(step, drawn[step]) for step in chosen], adamw_learning_rate
-    )
+    steps = _steps(modular, args, batches)
+    work, gradients = mean(step.work for step in steps), mean(step.gradients for step in steps)
+    longest = max(steps, key=lambda step: step.work)
+    most = max(steps, key=lambda step: (step.gradients, step.work))
+    typical = sorted(steps, key=lambda step: abs(step.work - work))[:_TYPICAL]
+    run = [longest, *([most] if most is not longest else []), *typical]
+    measured, optimizer = _run(modular, args, batches, run, adamw_learning_rate)
     # Typical steps are not quite average ones.
-    a_step = sum(seconds[1:]) * mean / sum(costs[step] for step in typical)
-    return _plan(modular, args, a_step, peak, optimizer)
+    of_typical = measured[-len(typical) :]
+    passes = sum(one.passes for one in of_typical) * work / sum(step.work for step in typical)
+    updates = sum(one.optimizer for one in of_typical) * gradients / sum(step.gradients for step in typical)
+    needed, of_gradients = max((one.needed, step.gradients) for one, step in zip(measured, run, strict=True))
+    memory = held(modular, optimizer, {module for step in steps for module in step.modules})
+    memory |= {"gradients": of_gradients, "batch": max(0, needed - of_gradients)}
+    every = args.save_steps if args.save_steps >= 1 else math.ceil(args.save_steps * args.max_steps)
+    saved = 0 if args.save_strategy == "no" else math.ceil(args.max_steps / max(1, every))
+    limit = args.save_total_limit or saved
+    return Plan(
+        original=sum(p.numel() for p in modular.parameters() if not p.requires_grad),
+        banks=sum(p.numel() for p in modular.parameters() if p.requires_grad),
+        memory=memory,
+        steps=args.max_steps,
+        seconds_a_step=passes + updates,
+        checkpoints=min(saved, limit + 1),  # the oldest goes when the newest is complete
+        kept=min(saved, limit),
+    )
+
+
+def held(
+    modular: ModularModel, optimizer: torch.optim.Optimizer, modules: Iterable[nn.Module] | None = None
+) -> dict[str, int]:
+    """Bytes that a training holds from step to step: the original, the banks, and what the optimizer keeps of them.
+
+    Shapes decide about them, so the device may be "meta". ``modules`` are those that the training runs, by default all;
+    the optimizer keeps as much of those that it has not met yet as of the others.
+    """
+    met = _bytes(p for part in _parts(optimizer) for p, state in part.state.items() if state)
+    run = _trained(modular) if modules is None else [p for module in modules for p in _trained(module)]
+    return {
+        "original": _bytes(p for p in modular.parameters() if not p.requires_grad),
+        "banks": _bytes(_trained(modular)),
+        "optimizer": round(_state(optimizer) * _bytes(run) / max(1, met)),
+    }
+
+
+def _steps(modular: ModularModel, args: ModularTrainingArguments, batches: TaskBatches) -> list[_Step]:
+    """Steps of the training, evenly spaced."""
+    count, accumulated = args.max_steps, args.gradient_accumulation_steps
+    schedule, few = args.schedule(modular.mapping, count), min(count, _LOOKED_AT)
+    encoder, decoder = (sum(p.numel() for p in stack.originals[0].parameters()) for stack in modular.stacks)
+    head = sum(p.numel() for p in modular.model.get_input_embeddings().parameters())  # of the same shape
+    teaches = any((args.logits_weight, args.hidden_weight, args.attention_weight))
+    original, steps = modular.mapping.original, []
+    for number in (step * count // few for step in range(few)):
+        drawn = schedule.draw_several(number, args.assemblies_per_step)
+        # A backward pass is about two forward passes; the original has none.
+        passes = [*drawn * 3, *([original] if teaches else [])]
+        sources, texts = map(sum, zip(*batches.shapes[number * accumulated : (number + 1) * accumulated], strict=True))
+        work = sum(sources * encoder * len(one.encoder) + texts * (decoder * len(one.decoder) + head) for one in passes)
+        modules = _modules(modular, drawn)
+        steps.append(_Step(number, drawn, work, modules, _bytes(p for module in modules for p in _trained(module))))
+    return steps
+
+
+def _modules(modular: ModularModel, assemblies: list[Assembly]) -> set[nn.Module]:
+    """The layers of these assemblies that are no originals."""
+    paths = [(stack, path) for one in assemblies for stack, path in zip(modular.stacks, one.paths, strict=True)]
+    return {layer for stack, path in paths for layer, g in zip(stack.layers(path), path, strict=True) if g > 1}
 
 
 def _run(
     modular: ModularModel,
     args: ModularTrainingArguments,
     batches: TaskBatches,
-    steps: list[tuple[int, list[Assembly]]],
+    steps: list[_Step],
     adamw_learning_rate: float | None,
-) -> tuple[list[float], int, torch.optim.Optimizer]:
-    """Seconds of each step, the most memory during them, and the optimizer that they used."""
+) -> tuple[list[_Measured], torch.optim.Optimizer]:
+    """What each step took, and the optimizer that they used."""
 
     class Trial(ModularTrainer):
         def drawn(self) -> list[Assembly]:
-            return steps[self.state.global_step][1]
+            return steps[self.state.global_step].assemblies
 
-    clock = _Clock()
+    meter = _Meter(modular)
     args = copy.copy(args)
     args.max_steps, args.learning_rate, args.report_to, args.disable_tqdm = len(steps), 0.0, [], True
     settings = {"save_strategy": "no", "logging_strategy": "no", **WHOLE_BATCHES}
@@ -128,92 +214,108 @@ def _run(
     for name, value in settings.items():
         setattr(args, name, value)
     accumulated = args.gradient_accumulation_steps
-    indices = [step * accumulated + batch for step, _ in steps for batch in range(accumulated)]
+    indices = [step.number * accumulated + batch for step in steps for batch in range(accumulated)]
+    with tempfile.TemporaryDirectory() as folder, _as_it_was(modular, args):
+        args.output_dir = folder
+        optimizer = None
+        if adamw_learning_rate is not None:
+            optimizer = MuonWithAdamW(modular, 0.0, adamw_lr=0.0)
+        trainer = Trial(
+            modular,
+            args,
+            train_dataset=Subset(batches, indices),
+            data_collator=only_batch,
+            optimizers=(optimizer, None),
+            callbacks=[meter],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        return meter.measured, trainer.optimizer
+
+
+@contextmanager
+def _as_it_was(modular: ModularModel, args: ModularTrainingArguments) -> Iterator[None]:
+    """Take back what a training changes in a model, beside its weights, and in the generators of random numbers."""
     hooks = encode_sources_once(modular.model)
-    if modular.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    attention, attributes = modular.config._attn_implementation, set(vars(modular))
+    checkpointed = _is_checkpointed(modular)
+    numbers, of_numpy = random.getstate(), np.random.get_state()
     try:
-        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
-            args.output_dir = folder
-            optimizer = None
-            if adamw_learning_rate is not None:
-                optimizer = MuonWithAdamW(modular, 0.0, adamw_lr=0.0)
-            trainer = Trial(
-                modular,
-                args,
-                train_dataset=Subset(batches, indices),
-                data_collator=only_batch,
-                optimizers=(optimizer, None),
-                callbacks=[clock],
-            )
-            trainer.remove_callback(PrinterCallback)
-            try:
-                trainer.train()
-            finally:
-                trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-            used: Any = optimizer or trainer.optimizer
-            return clock.seconds, _peak_memory(args.device), getattr(used, "optimizer", used)
+        with torch.random.fork_rng():
+            yield
     finally:
+        random.setstate(numbers)
+        np.random.set_state(of_numpy)
         for hook in hooks:
             hook.remove()
+        if args.attention_weight > 0:
+            set_attention(modular.model, attention)
+        if not checkpointed and _is_checkpointed(modular):
+            modular.activation_checkpointing_disable()
+            modular.model.disable_input_require_grads()  # which came with it
+        # accelerate's forward, and its mark: it would take the model for prepared, and compute in float32 the next time.
+        for name in set(vars(modular)) - attributes:
+            delattr(modular, name)
         modular.train(False)
         modular.zero_grad()
 
 
-class _Clock(TrainerCallback):
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
+def _is_checkpointed(modular: ModularModel) -> bool:
+    return any(getattr(module, "gradient_checkpointing", False) for module in modular.modules())
+
+
+class _Meter(TrainerCallback):
+    def __init__(self, modular: ModularModel) -> None:
+        self.measured: list[_Measured] = []
+        self._weights = _bytes(modular.parameters())
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.measured.append(_Measured())
         self._began = time.perf_counter()
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.measured[-1].passes = self._lap(args.device, kwargs["optimizer"])
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if args.device.type == "cuda":
+        self.measured[-1].optimizer = self._lap(args.device, kwargs["optimizer"])
+
+    def _lap(self, device: torch.device, optimizer: torch.optim.Optimizer) -> float:
+        """Seconds since the last lap. The optimizer's state grows until it has met all modules: it is counted apart."""
+        if device.type == "cuda":
             torch.cuda.synchronize()
-        self.seconds.append(time.perf_counter() - self._began)
+        now, step = time.perf_counter(), self.measured[-1]
+        step.needed = max(step.needed, _peak_memory(device) - self._weights - _state(optimizer))
+        seconds, self._began = now - self._began, now
+        return seconds
 
 
-def _plan(
-    modular: ModularModel, args: ModularTrainingArguments, seconds: float, peak: int, optimizer: torch.optim.Optimizer
-) -> Plan:
-    parameters = list(modular.parameters())
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    banks = sum(parameter.numel() for parameter in trained)
-    bytes_of = {
-        "original": sum(p.numel() * p.element_size() for p in parameters if not p.requires_grad),
-        "banks": sum(p.numel() * p.element_size() for p in trained),
-    }
-    # Modules that no step has run yet have neither gradients nor a state: both come.
-    met = [p for part in getattr(optimizer, "parts", [optimizer]) for p, state in part.state.items() if state]
-    state = sum(_bytes(part.state[p]) for part in getattr(optimizer, "parts", [optimizer]) for p in part.state)
-    of_met = sum(p.numel() for p in met)
-    bytes_of["gradients"] = bytes_of["banks"]
-    bytes_of["optimizer"] = round(state * banks / max(1, of_met))
-    there = bytes_of["original"] + bytes_of["banks"] + state + of_met * 4
-    bytes_of["batch"] = max(0, peak - there)
-    every = args.save_steps if args.save_steps >= 1 else math.ceil(args.save_steps * args.max_steps)
-    saved = 0 if args.save_strategy == "no" else math.ceil(args.max_steps / max(1, every))
-    kept = min(saved, args.save_total_limit + 1) if args.save_total_limit else saved
-    return Plan(
-        original=sum(p.numel() for p in parameters if not p.requires_grad),
-        banks=banks,
-        memory=bytes_of,
-        steps=args.max_steps,
-        seconds_a_step=seconds,
-        checkpoint=bytes_of["banks"] + bytes_of["optimizer"],
-        kit=bytes_of["original"] + bytes_of["banks"],
-        checkpoints=kept,
-    )
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
-def _bytes(state: dict[str, Any]) -> int:
-    return sum(value.numel() * value.element_size() for value in state.values() if isinstance(value, torch.Tensor))
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def _parts(optimizer: Any) -> list[torch.optim.Optimizer]:
+    """The optimizers behind one interface: accelerate wraps them, and one of ours has two."""
+    inner = getattr(optimizer, "optimizer", optimizer)
+    return getattr(inner, "parts", [inner])
+
+
+def _state(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes that the optimizer keeps now."""
+    values = [value for part in _parts(optimizer) for state in part.state.values() for value in state.values()]
+    return _bytes(value for value in values if isinstance(value, torch.Tensor))
 
 
 def _peak_memory(device: torch.device) -> int:
     """The most bytes that this process has held: on its GPU, or in memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
+    with suppress(OSError):  # on Linux, where a new process begins with the ru_maxrss of the one that started it
+        if match := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()):
+            return int(match[1]) * 1024
     if sys.platform == "win32":
         return 0  # not known there: the part "batch" is left out
     import resource
