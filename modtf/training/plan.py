@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import Subset
 from transformers import PrinterCallback, TrainerCallback
 
+from modtf.errors import ModtfError
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
 from modtf.tasks.batches import TaskBatches
@@ -81,8 +82,12 @@ def plan_training(
     """Run the largest step of a training and three typical ones, at a learning rate of 0: no weight changes.
 
     What a step costs grows with the tokens of its batches and the layers of its assemblies. ``adamw_learning_rate`` is
-    as in :func:`modtf.training.runs.train_kit`. For one process.
+    as in :func:`modtf.training.runs.train_kit`. Raises :class:`ModtfError` where several processes would train.
     """
+    if args.world_size > 1:
+        raise ModtfError(
+            f"a plan is for one process, not for {args.world_size}; start it alone, with the batch size of one of them"
+        )
     steps, accumulated = args.max_steps, args.gradient_accumulation_steps
     schedule = args.schedule(modular.mapping, steps)
     looked_at = sorted({step * steps // min(steps, _LOOKED_AT) for step in range(min(steps, _LOOKED_AT))})
