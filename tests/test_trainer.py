@@ -304,20 +304,6 @@ def test_assemblies_of_a_step_take_turns_in_memory(family: str, make_modular: An
     torch.testing.assert_close(gradients(), expected)
 
 
-def test_deepspeed_takes_one_assembly_a_step(
-    make_modular: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    create = Seq2SeqTrainer.create_accelerator_and_postprocess
-
-    def with_deepspeed(trainer: Any) -> None:
-        create(trainer)
-        trainer.is_deepspeed_enabled = True
-
-    monkeypatch.setattr(Seq2SeqTrainer, "create_accelerator_and_postprocess", with_deepspeed)
-    with pytest.raises(ModtfError, match=r"assemblies_per_step is 2, but DeepSpeed .* set it to 1"):
-        make_trainer(make_modular("bart"), tmp_path, assemblies_per_step=2)
-
-
 TWO_PROCESSES = """
 import sys, torch, transformers, modtf
 from safetensors.torch import save_file

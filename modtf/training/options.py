@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
@@ -18,6 +19,7 @@ from modtf.errors import ModtfError
 from modtf.options_file import with_options_of_files
 from modtf.training.batches import WHOLE_BATCHES
 from modtf.training.machine import fast_bf16
+from modtf.training.trainer import check_processes
 
 #: The default of --optim: Muon for the matrices, AdamW for the rest.
 MUON = "muon_with_adamw"
@@ -186,6 +188,7 @@ def _checked(kind: type[Seq2SeqTrainingArguments], values: dict[str, Any], optio
     else:
         options.batch_size = values["per_device_train_batch_size"]
     steps, cpu = values["max_steps"], not torch.cuda.is_available()
+    measured = cpu and values["bf16"] is None
     defaults = {
         "bf16": fast_bf16(),
         "use_cpu": cpu,
@@ -205,12 +208,17 @@ def _checked(kind: type[Seq2SeqTrainingArguments], values: dict[str, Any], optio
         options.adamw_learning_rate = None
     try:
         args = kind(**(values | WHOLE_BATCHES))
+        if measured and args.world_size > 1:  # each process measured it for itself: the first one's counts
+            bf16 = torch.tensor(int(args.bf16))
+            dist.broadcast(bf16, 0)
+            args = kind(**(values | WHOLE_BATCHES | {"bf16": bool(bf16)}))
         for callback in get_reporting_integration_callbacks(args.report_to):
             callback()  # an error here, not after minutes of work, where its package is missing
     except ModtfError:
         raise
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise refused(error) from error
+    check_processes(args)  # before a model is loaded, of which FSDP would give most processes no weights
     return args
 
 

@@ -24,6 +24,7 @@ from torch.utils.data import Subset
 from transformers import PrinterCallback, TrainerCallback
 
 from modtf.architectures import set_attention
+from modtf.errors import ModtfError
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
 from modtf.tasks.batches import TaskBatches
@@ -121,8 +122,13 @@ def plan_training(
 
     The largest steps are the longest one and the one with most gradients, which may be the same. What a step's passes
     cost grows with the tokens of its batches and the layers of its assemblies; what its optimizer costs, with the
-    weights that it trains. ``adamw_learning_rate`` is as in :func:`modtf.training.runs.train_kit`. For one process.
+    weights that it trains. ``adamw_learning_rate`` is as in :func:`modtf.training.runs.train_kit`. Raises
+    :class:`ModtfError` where several processes would train.
     """
+    if args.world_size > 1:
+        raise ModtfError(
+            f"a plan is for one process, not for {args.world_size}; start it alone, with the batch size of one of them"
+        )
     steps = _steps(modular, args, batches)
     work, gradients = mean(step.work for step in steps), mean(step.gradients for step in steps)
     longest = max(steps, key=lambda step: step.work)

@@ -40,7 +40,7 @@ from modtf.training.checkpoints import (
 from modtf.training.optimizer import MuonWithAdamW
 from modtf.training.options import refused
 from modtf.training.plan import Plan, plan_training
-from modtf.training.trainer import ModularTrainer, ModularTrainingArguments, check_one_gpu
+from modtf.training.trainer import ModularTrainer, ModularTrainingArguments, check_deepspeed, check_processes
 from modtf.training.watch import Watch
 
 _SMALLER = "give a smaller --batch-size or more --gradient-accumulation-steps, or fewer granularities"
@@ -135,7 +135,7 @@ def train_original(
     last checkpoint. Muon trains the matrices and AdamW the rest, at ``adamw_learning_rate``; if that is None,
     ``args.optim`` trains everything.
     """
-    check_one_gpu(args)
+    check_processes(args)
     # T5 and BART return plain means. By default Trainer assumes that they divide by the number of accumulated tokens.
     model.accepts_loss_kwargs = False
     trainer = _trainer(
@@ -146,6 +146,7 @@ def train_original(
         data_collator=only_batch,
         optimizers=_optimizers(model, args, adamw_learning_rate),
     )
+    check_deepspeed(trainer)
 
     def save() -> None:
         with written_aside(Path(args.output_dir)) as new:
@@ -202,6 +203,8 @@ def plan_kit(
         raise ModtfError(
             f"the largest step does not fit into memory ({' '.join(str(error).split())}); {_SMALLER}"
         ) from error
+    except ModtfError:
+        raise
     except (
         ValueError,
         ImportError,
@@ -222,6 +225,11 @@ def _batches(
     args: Seq2SeqTrainingArguments,
     batch_size: int,
 ) -> TaskBatches:
+    if args.accelerator_config.split_batches or args.accelerator_config.dispatch_batches:
+        raise ModtfError(
+            "split_batches and dispatch_batches of --accelerator-config cut batches in parts, but each process takes whole "
+            "ones; leave them out"
+        )
     batches = args.max_steps * args.gradient_accumulation_steps * args.world_size
     return TaskBatches(task, examples, tokenizer, batches, batch_size, args.seed)
 

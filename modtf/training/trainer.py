@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -95,8 +96,13 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
             )
         if self.temperature <= 0:
             raise ModtfError(f"the temperature is {self.temperature}; give one above 0")
-        if self.ddp_find_unused_parameters is None:  # type: ignore[has-type]
-            self.ddp_find_unused_parameters = True  # every step leaves most modules out
+        # Every step leaves most modules out, and another step others.
+        if self.ddp_find_unused_parameters is False or self.ddp_static_graph:  # type: ignore[has-type]
+            raise ModtfError(
+                "each step trains other modules, so ddp_find_unused_parameters cannot be off, nor ddp_static_graph on; "
+                "leave both out"
+            )
+        self.ddp_find_unused_parameters = True
 
     def schedule(self, mapping: Mapping, steps: int) -> ReplacingSchedule:
         """The replacing schedule of ``steps`` training steps; raises :class:`ModtfError` for impossible settings."""
@@ -115,7 +121,8 @@ class ModularTrainer(WholeCheckpoints):
     ``Seq2SeqTrainer`` takes. Evaluation runs the coarsest assembly, or the one that trains alone. Checkpoints hold
     banks only, and a resumed training continues as if it had never stopped.
 
-    Raises :class:`ModtfError` as :func:`check_training` does, and for DeepSpeed with several assemblies a step.
+    Raises :class:`ModtfError` as :func:`check_training` and :func:`check_deepspeed` do, and for DeepSpeed in half
+    precision or with several assemblies a step.
     """
 
     def __init__(self, model: ModularModel, args: ModularTrainingArguments, **kwargs: Any) -> None:
@@ -126,6 +133,12 @@ class ModularTrainer(WholeCheckpoints):
         # The losses are plain means. By default Trainer assumes that the model divides by the number of tokens in all
         # accumulated batches.
         self.model_accepts_loss_kwargs = False
+        check_deepspeed(self)
+        if self.is_deepspeed_enabled and (args.bf16 or args.fp16):
+            raise ModtfError(
+                "in half precision DeepSpeed rounds all weights, those of the original, too, which then teaches something else; "
+                "leave out bf16 and fp16, or train without DeepSpeed"
+            )
         if self.is_deepspeed_enabled and args.assemblies_per_step > 1:
             raise ModtfError(
                 f"assemblies_per_step is {args.assemblies_per_step}, but DeepSpeed takes a step of the optimizer for each "
@@ -313,8 +326,8 @@ class ModularTrainer(WholeCheckpoints):
 def check_training(model: ModularModel, args: ModularTrainingArguments) -> None:
     """Raise :class:`ModtfError` for a model or arguments with which a training could not work.
 
-    These are a model without banks or with banks in half precision, an impossible schedule, several GPUs in one
-    process, and label smoothing.
+    These are a model without banks or with banks in half precision, an impossible schedule, label smoothing, and
+    several GPUs or processes in a way that :func:`check_processes` refuses.
     """
     if not isinstance(model, ModularModel):
         raise ModtfError(
@@ -323,7 +336,7 @@ def check_training(model: ModularModel, args: ModularTrainingArguments) -> None:
     if not isinstance(args, ModularTrainingArguments):
         raise ModtfError(f"ModularTrainingArguments are needed, not {type(args).__name__}")
     args.schedule(model.mapping, steps=1)
-    check_one_gpu(args)
+    check_processes(args)
     if args.label_smoothing_factor:
         raise ModtfError(
             "label_smoothing_factor has no effect here: "
@@ -338,11 +351,13 @@ def check_training(model: ModularModel, args: ModularTrainingArguments) -> None:
         )
 
 
-def check_one_gpu(args: Seq2SeqTrainingArguments) -> None:
-    """Raise :class:`ModtfError` if this process would train on several GPUs.
+def check_processes(args: Seq2SeqTrainingArguments) -> None:
+    """Raise :class:`ModtfError` unless each process would train a whole copy of the model, on one device (DDP).
 
-    Trainer would use ``nn.DataParallel``, whose copies share the hooks that record hidden states, and which deals out
-    sources and targets separately.
+    On several GPUs of one process Trainer would use ``nn.DataParallel``, whose copies share the hooks that record
+    hidden states, and which deals out sources and targets separately. FSDP 2 trains rightly, but then no process can
+    write texts or save the kit, and it does not take T5's position biases, which layers share; on CPUs accelerate
+    ignores it.
     """
     if args.n_gpu > 1:
         raise ModtfError(
@@ -350,6 +365,33 @@ def check_one_gpu(args: Seq2SeqTrainingArguments) -> None:
             "cannot work here; start one process for each GPU with `accelerate launch your_script.py`, or show this process a "
             "single GPU with CUDA_VISIBLE_DEVICES=0"
         )
+    if args.fsdp or _launched_with("FSDP"):
+        raise ModtfError(
+            f"FSDP {_PARTS}. Train a whole copy in each process (DDP): start them with torchrun, or with "
+            "`accelerate launch --multi_gpu`, without FSDP"
+        )
+    if args.world_size == 1 and _launched_with("CPU") and "MASTER_PORT" in os.environ:
+        raise ModtfError(
+            "`accelerate launch --cpu` starts a single process, whatever --num_processes says; start them with torchrun, "
+            "or with `accelerate launch --multi_gpu`, which needs no GPU"
+        )
+
+
+def check_deepspeed(trainer: Seq2SeqTrainer) -> None:
+    """Raise :class:`ModtfError` for ZeRO of stage 3, which trains other weights than one process does, too."""
+    if trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3:
+        raise ModtfError(f"ZeRO of stage 3 {_PARTS}. Set zero_stage to 1 or 2, or train without DeepSpeed")
+
+
+_PARTS = (
+    "leaves each process a part of every weight, but whole ones are needed: to write texts while it trains, and to save "
+    "the result"
+)
+
+
+def _launched_with(what: str) -> bool:
+    """Whether `accelerate launch`, by its options or its configuration, asks for this."""
+    return os.environ.get(f"ACCELERATE_USE_{what}", "").lower() == "true"
 
 
 def _without_labels(modular: ModularModel, inputs: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:
