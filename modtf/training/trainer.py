@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, Seq2SeqTrainingArguments
+from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from modtf.architectures import set_attention
 from modtf.distillation import attention_loss, hidden_loss, labels_loss, logits_loss
