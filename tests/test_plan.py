@@ -59,10 +59,13 @@ def test_planning_changes_nothing(
     assert plan.seconds_a_step > 0 and plan.steps == 40
 
 
-def test_a_training_after_a_plan_is_the_same_training(make_modular: Any, tokenizer: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_training_after_a_plan_is_the_same_training(
+    bf16: bool, make_modular: Any, tokenizer: Any, tmp_path: Path
+) -> None:
     planned, plain = kit(make_modular, tokenizer), kit(make_modular, tokenizer)
     for modular, name in ((planned, "planned"), (plain, "plain")):
-        args = arguments(tmp_path / name, max_steps=3)
+        args = arguments(tmp_path / name, max_steps=3, bf16=bf16)
         if modular is planned:
             plan_kit(modular, TEXT, EXAMPLES, args, 4)
         train_kit(modular, TEXT, EXAMPLES, args, 4)

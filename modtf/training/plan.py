@@ -151,6 +151,9 @@ def _run(
                 trainer.train()
             finally:
                 trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+                # Else accelerate would take it for wrapped, and the training would not compute in bfloat16.
+                for mark in ("forward", "_is_accelerate_prepared"):
+                    modular.__dict__.pop(mark, None)
             used: Any = optimizer or trainer.optimizer
             return clock.seconds, _peak_memory(args.device), getattr(used, "optimizer", used)
     finally:
