@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import SENTENCES
 from test_watch import EXAMPLES, arguments, kit
 from transformers import AutoTokenizer, Trainer
@@ -14,7 +15,9 @@ from transformers import AutoTokenizer, Trainer
 from modtf.errors import ModtfError
 from modtf.saving import save_tokenizer, write_whole, written_aside
 from modtf.tasks import TEXT
+from modtf.training import ModularTrainingArguments
 from modtf.training.checkpoints import alone_in, last_checkpoint, tidy
+from modtf.training.options import Settings, parse_training
 from modtf.training.runs import train_kit, train_original
 
 
@@ -151,6 +154,44 @@ def test_seconds_before_an_interruption_count(make_modular: Any, tokenizer: Any,
     for step in (1, 3):
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").unlink()
     assert 0 < seconds(4) < 500
+
+
+def test_what_goes_on_computes_as_it_began(
+    make_modular: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which precision is faster was measured as it began; another moment may find otherwise."""
+
+    def trained(output: str, steps: int, bf16: bool) -> dict[str, torch.Tensor]:
+        monkeypatch.setattr("modtf.training.optimizer.fast_bf16", lambda: bf16)
+        modular = kit(make_modular, tokenizer)
+        args = arguments(tmp_path / output, max_steps=steps, lr_scheduler_type="constant")
+        train_kit(modular, TEXT, EXAMPLES, args, 4, adamw_learning_rate=1e-3)
+        return modular.bank_weights()
+
+    single, half = trained("single", 4, bf16=False), trained("half", 4, bf16=True)
+    trained("both", 2, bf16=False)
+    both = trained("both", 4, bf16=True)
+    assert all(torch.equal(weight, both[name]) for name, weight in single.items())
+    assert not all(torch.equal(weight, both[name]) for name, weight in half.items())
+
+
+def test_the_precision_of_a_training_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bf16(*given: str) -> bool:
+        command = ["--output", str(tmp_path), "--report-to", "none", *given]
+        args, options = parse_training(
+            ModularTrainingArguments, Settings(3, 4, 1e-3, 1e-3), lambda _: None, command, prog="x"
+        )
+        assert options.record["bf16"] is args.bf16, "so that the file of options repeats it"
+        return args.bf16
+
+    monkeypatch.setattr("modtf.training.options.fast_bf16", lambda: True)
+    assert bf16() and not bf16("--no-bf16")
+    (tmp_path / "options.yaml").write_text("bf16: false\n")
+    assert bf16(), "of a training that has no checkpoint, so a new one begins"
+    checkpoint(tmp_path / "checkpoint-1")
+    assert not bf16() and bf16("--bf16", "true")
+    (tmp_path / "options.yaml").write_text("max_steps: 3\n")  # by an earlier version
+    assert bf16()
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

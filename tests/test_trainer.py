@@ -895,7 +895,7 @@ def test_muon_takes_matrices_and_adamw_the_rest() -> None:
 
 
 def test_muon_takes_matrices_of_one_shape_together_on_a_gpu() -> None:
-    group = {"ns_coefficients": (3.4445, -4.775, 2.0315), "ns_steps": 5, "eps": 1e-7}
+    group = {"ns_coefficients": (3.4445, -4.775, 2.0315), "ns_steps": 5, "eps": 1e-7, "bf16": False}
     tall = torch.randn(3, 8, 4, generator=torch.Generator().manual_seed(0))
     for matrices in (tall, tall.mT):
         each = torch.stack([_newton_schulz(matrix, group) for matrix in matrices])

@@ -15,9 +15,19 @@ from modtf.training.machine import fast_bf16
 class Muon(torch.optim.Muon):
     """``torch.optim.Muon``, made fit for CPUs: there its products take a third of a training step of the translator.
 
-    The iteration runs in float32 where bfloat16 is slow, and several processes with the same gradients (DDP) share the
-    matrices out.
+    The iteration runs in float32 where bfloat16 was slow when the training began, and several processes with the same
+    gradients (DDP) share the matrices out.
     """
+
+    def __init__(self, params: Any, **options: Any) -> None:
+        super().__init__(params, **options)
+        for group in self.param_groups:
+            group["bf16"] = fast_bf16()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("bf16", fast_bf16())  # of a checkpoint that does not say it yet
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -75,7 +85,7 @@ def _newton_schulz(update: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
     if update.size(-2) > update.size(-1):
         return _newton_schulz(update.mT, group).mT  # the smaller of the two Gram matrices
     a, b, c = group["ns_coefficients"]
-    x = update.to(torch.bfloat16 if fast_bf16() else torch.float32)
+    x = update.to(torch.bfloat16 if group["bf16"] else torch.float32)
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=group["eps"])
     product = torch.addmm if x.ndim == 2 else torch.baddbmm
     for _ in range(group["ns_steps"]):

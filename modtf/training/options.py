@@ -16,7 +16,7 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
 from modtf.errors import ModtfError
-from modtf.options_file import with_options_of_files
+from modtf.options_file import FILE, read_options, with_options_of_files
 from modtf.training.batches import WHOLE_BATCHES
 from modtf.training.machine import fast_bf16
 from modtf.training.trainer import check_processes
@@ -150,7 +150,9 @@ def parse_training(
         and not name.endswith("_token")  # a secret
     }
     offered = [field.name for field in dataclasses.fields(kind) if field.init and field.name not in NOT_OFFERED]
-    return _checked(kind, {name: getattr(options, name) for name in offered}, options), options
+    args = _checked(kind, {name: getattr(options, name) for name in offered}, options)
+    options.record["bf16"] = args.bf16
+    return args, options
 
 
 def _checked(kind: type[Seq2SeqTrainingArguments], values: dict[str, Any], options: argparse.Namespace) -> Any:
@@ -190,7 +192,7 @@ def _checked(kind: type[Seq2SeqTrainingArguments], values: dict[str, Any], optio
     steps, cpu = values["max_steps"], not torch.cuda.is_available()
     measured = cpu and values["bf16"] is None
     defaults = {
-        "bf16": fast_bf16(),
+        "bf16": _computed_in_bf16(Path(values["output_dir"])),
         "use_cpu": cpu,
         "save_steps": max(steps // 20, 1),
         "warmup_steps": min(100, steps // 10),
@@ -220,6 +222,14 @@ def _checked(kind: type[Seq2SeqTrainingArguments], values: dict[str, Any], optio
         raise refused(error) from error
     check_processes(args)  # before a model is loaded, of which FSDP would give most processes no weights
     return args
+
+
+def _computed_in_bf16(output: Path) -> bool:
+    """As the training did that goes on; a new one in whatever is faster here, which another moment may measure otherwise."""
+    begun = output / FILE
+    if begun.is_file() and any(output.glob("checkpoint-*")):
+        return bool(read_options(begun).get("bf16", fast_bf16()))
+    return fast_bf16()
 
 
 def refused(error: Exception) -> ModtfError:
