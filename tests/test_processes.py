@@ -96,12 +96,12 @@ def banks(folder: Path) -> Weights:
     return load_file(file)
 
 
-def assert_same(weights: Weights, others: Weights, begun: Weights) -> None:
-    """Up to rounding, which is far less than the weights have moved."""
+def assert_same(weights: Weights, others: Weights, begun: Weights, share: float = 1e-4) -> None:
+    """Up to rounding, which is a small share of how far the weights have moved."""
     moved = max(float((weights[name] - begun[name].detach()).abs().max()) for name in weights)
     assert moved > 1e-3
     for name, weight in weights.items():
-        torch.testing.assert_close(others[name], weight, rtol=0, atol=1e-3 * moved, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(others[name], weight, rtol=0, atol=share * moved, msg=lambda m, n=name: f"{n}: {m}")
 
 
 # -- a script of one's own ---------------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def test_the_shells_kit_is_that_of_one_process(name: str, folder: Path, together
 def test_the_shells_original_is_that_of_one_process(folder: Path, together: Any, tmp_path: Path) -> None:
     trained("original", "t5", folder, tmp_path, "--no-bf16")
     both, alone, begun = (load_file(of / "model.safetensors") for of in (folder / "tuned", tmp_path, folder / "t5"))
-    assert_same(both, alone, begun)
+    assert_same(both, alone, begun, 1e-3)
 
 
 def said(folder: Path, name: str, even: bool, rank: int) -> tuple[list[int], float]:
@@ -233,10 +233,10 @@ def test_the_mean_of_two_halves_is_that_of_the_batch_if_their_texts_are_as_long(
         both = load_file(folder / f"{name}-{even}-0.safetensors")
         _, _, alone = with_the_trainer(folder, name, list(dealt(folder, name, even)), even, **whole)
         if even:
-            assert_same(both, alone, begun)
+            assert_same(both, alone, begun, 1e-3)  # other shapes, other rounding
         else:
             with pytest.raises(AssertionError):
-                assert_same(both, alone, begun)
+                assert_same(both, alone, begun, 1e-3)
 
 
 def test_a_plan_is_for_one_process(together: subprocess.CompletedProcess[str]) -> None:
