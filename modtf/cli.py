@@ -6,30 +6,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
 from modtf.commands import measuring, training, versus
 from modtf.commands.data import add_assembly, add_config, add_data, add_model, chosen, load_model
 from modtf.errors import ModtfError
+from modtf.options_file import Parser, with_options_of_files
 from modtf.strategies import QUALITY_FIRST, STRATEGIES
 
 # `modtf --help` answers at once: whatever needs torch is imported by the command that needs it.
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; the usage of some commands would fill the screen."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options, allow_abbrev=False)
-
-    def error(self, message: str) -> NoReturn:
-        raise ModtfError(f"{message}; see {self.prog} --help")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a :class:`ModtfError` ends it with one line on stderr and exit status 2."""
-    from modtf.options_file import with_options_of_files
-
     parser = _parser()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -40,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "train" in options:  # the options of a training come from its dataclass, see modtf.training.options
             options.train(options, rest)
         elif rest:
-            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+            options.parser.error(f"unrecognized arguments: {' '.join(rest)}")
         else:
             options.run(options)
     except ModtfError as error:
@@ -52,10 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> _Parser:
+def _parser() -> Parser:
     from modtf import __version__
 
-    parser = _Parser(
+    parser = Parser(
         prog="modtf", description="Train once, slide to any size: flexible compression of encoder-decoders."
     )
     parser.add_argument("--version", action="version", version=f"modtf {__version__}")
@@ -66,7 +54,7 @@ def _parser() -> _Parser:
         "--port", type=int, default=8866, help="on 127.0.0.1; the next free one if it is taken (default %(default)s)"
     )
     demo.add_argument("--no-browser", action="store_true", help="only print the address")
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=_demo, parser=demo)
 
     generate = commands.add_parser("generate", help="write a text with the full model and an assembled one")
     generate.add_argument(
@@ -74,7 +62,7 @@ def _parser() -> _Parser:
     )
     add_model(generate)
     add_assembly(generate)
-    generate.set_defaults(run=_generate)
+    generate.set_defaults(run=_generate, parser=generate)
 
     evaluate = commands.add_parser("evaluate", help="measure the quality of assemblies on data of the model's task")
     add_model(evaluate)
@@ -84,7 +72,9 @@ def _parser() -> _Parser:
     evaluate.add_argument(
         "--metrics", nargs="+", metavar="METRIC", help="of the task's, for any text bleu, chrf, rouge_l (default: all)"
     )
-    evaluate.add_argument("--ratios", type=float, nargs="+", default=[1, 2, 3, 4, 6])
+    evaluate.add_argument(
+        "--ratios", type=float, nargs="+", help="(default: of 1, 2, 3, 4 and 6 those that the kit can be assembled to)"
+    )
     evaluate.add_argument(
         "--strategies", nargs="+", default=list(STRATEGIES), choices=(*STRATEGIES, QUALITY_FIRST), metavar="STRATEGY",
         help=f"of {', '.join(STRATEGIES)}, {QUALITY_FIRST} (default: the first two)",
@@ -109,7 +99,7 @@ def _parser() -> _Parser:
     export.add_argument("output", type=Path, help="a new folder")
     add_model(export)
     add_assembly(export)
-    export.set_defaults(run=_export)
+    export.set_defaults(run=_export, parser=export)
 
     plan = commands.add_parser("plan", help="what `modtf train kit` would cost, with the same options", add_help=False)
     plan.set_defaults(train=training.plan)
@@ -138,9 +128,11 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _generate(options: argparse.Namespace) -> None:
     from modtf.evaluation import measured_table
+    from modtf.tasks import task_named
     from modtf.views.controller import Controller
 
     modular = load_model(options)
+    task_named(modular.task).read(options.text)  # the explorer takes an empty one for none yet
     table, _ = measured_table(modular)
     controller = Controller(modular, table)
     try:

@@ -1,4 +1,4 @@
-"""The options of a command in a file: YAML or JSON in, YAML out."""
+"""The options of a command: a parser that says in one line what is wrong, and files; YAML or JSON in, YAML out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from modtf.errors import ModtfError
 
@@ -14,12 +14,22 @@ from modtf.errors import ModtfError
 FILE = "options.yaml"
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, since the usage of some commands would fill the screen; takes no abbreviations."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **(options | {"allow_abbrev": False}))
+
+    def error(self, message: str) -> NoReturn:
+        raise ModtfError(f"{message}; see {self.prog} --help")
+
+
 def with_options_of_files(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """The arguments, behind those of the files that ``--config`` names: what the shell says counts more.
 
     Raises :class:`ModtfError` for a file that cannot be read, and for a key that is no option of the command.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = Parser(add_help=False, prog=parser.prog)
     first.add_argument("--config", action="append", default=[])
     given, rest = first.parse_known_args(arguments)
     return [argument for file in given.config for argument in _arguments(parser, read_options(file), file)] + rest
@@ -56,13 +66,20 @@ def _arguments(parser: argparse.ArgumentParser, options: dict[str, Any], file: s
                 f"--config {file}: a file cannot name another one; give both: --config {file} --config {value}"
             )
         name = next((name for name in (f"--{key}", f"--{str(key).replace('_', '-')}") if name in known), None)
-        if name is None:
+        if name in (None, "--help"):
             raise ModtfError(f"--config {file}: {key!r} is no option of {parser.prog}; see {parser.prog} --help")
         if known[name].nargs == 0:  # a switch
             if not isinstance(value, bool):
                 raise ModtfError(f"--config {file}: {key} is {value!r}; give true or false")
             arguments += [name] if value else []
+        elif isinstance(value, list):
+            if known[name].nargs != "+":
+                raise ModtfError(f"--config {file}: {key} is {value}; give one value, not a list")
+            arguments += [name, *map(_typed, value)]
         elif value is not None:
-            values = value if isinstance(value, list) else [value]
-            arguments += [name, *(json.dumps(one) if isinstance(one, bool | dict) else str(one) for one in values)]
+            arguments.append(f"{name}={_typed(value)}")  # so that a text may begin with a dash
     return arguments
+
+
+def _typed(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, bool | dict) else str(value)

@@ -20,6 +20,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 import modtf
 from modtf import cli
 from modtf.errors import ModtfError
+from modtf.options_file import Parser, with_options_of_files, write_options
 from modtf.tasks import TEXT, Example
 from modtf.tasks.batches import TaskBatches
 from modtf.training.runs import load_tokenizer
@@ -306,6 +307,15 @@ def test_options_of_a_measurement_from_a_file(tmp_path: Path, capsys: pytest.Cap
     assert "--beams is 0" in capsys.readouterr().err
     assert cli.main(["evaluate", "--config", str(tmp_path / "options.yaml"), "--beams", "-3"]) == 2
     assert "--beams is -3" in capsys.readouterr().err
+
+
+def test_a_text_in_a_file_may_look_like_an_option(tmp_path: Path) -> None:
+    parser = Parser()
+    parser.add_argument("--source-prefix")
+    parser.add_argument("--ratios", nargs="+", type=float)
+    write_options(tmp_path, {"source_prefix": "--short ", "ratios": [1, 2.5]})
+    given = parser.parse_args(with_options_of_files(parser, ["--config", str(tmp_path / "options.yaml")]))
+    assert (given.source_prefix, given.ratios) == ("--short ", [1, 2.5])
 
 
 @pytest.mark.parametrize(

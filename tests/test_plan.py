@@ -75,6 +75,12 @@ def test_planning_changes_nothing(
     assert plan.seconds_a_step > 0 and plan.steps == 40
 
 
+def test_a_plan_makes_no_repository(make_modular: Any, tokenizer: Any, tmp_path: Path) -> None:
+    """There is no network: it would fail."""
+    args = arguments(tmp_path, push_to_hub=True, hub_token="hf_none")
+    assert plan_kit(kit(make_modular, tokenizer), TEXT, EXAMPLES, args, 4).steps == 40
+
+
 @pytest.mark.parametrize("options", [{"bf16": True}, {"attention_weight": 1.0}, CHECKPOINTING], ids=repr)
 def test_a_plan_leaves_the_model_as_it_was(
     family: str, options: dict[str, Any], make_modular: Any, tokenizer: Any, batch: dict[str, torch.Tensor]

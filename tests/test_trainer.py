@@ -38,7 +38,7 @@ from modtf.tasks import TEXT, Example
 from modtf.training import ModularTrainer, ModularTrainingArguments
 from modtf.training.batches import WHOLE_BATCHES, encode_sources_once, only_batch
 from modtf.training.optimizer import Muon, MuonWithAdamW, _newton_schulz, _together
-from modtf.training.runs import set_dropout, train_original
+from modtf.training.runs import set_dropout, train_kit, train_original
 
 Batch = dict[str, torch.Tensor]
 NO_DROPOUT = {"bart": {"dropout": 0.0}, "t5": {"dropout_rate": 0.0}, "t5-gated": {"dropout_rate": 0.0}}
@@ -955,6 +955,20 @@ def test_the_scheduler_reaches_both_parts(make_modular: Any, tmp_path: Path) -> 
     assert [entry["learning_rate"] for entry in trainer.state.log_history if "loss" in entry] == pytest.approx(
         [0.01, 0.0075, 0.005, 0.0025]
     )
+
+
+def test_muon_decays_weights_as_the_arguments_say(
+    make_modular: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modular = make_modular("t5", tokenizer=tokenizer, vocabulary=len(tokenizer))
+    args = ModularTrainingArguments(output_dir=str(tmp_path), max_steps=1, weight_decay=0.1, report_to="none")
+    decays: list[float] = []
+    monkeypatch.setattr(
+        Trainer, "train", lambda trainer, **_: decays.extend(g["weight_decay"] for g in trainer.optimizer.param_groups)
+    )
+    monkeypatch.setattr("modtf.training.runs._record", lambda *_: None)
+    train_kit(modular, TEXT, [Example("a", ("b",))], args, 1, 1e-3)
+    assert decays == [0.1, 0.0], "of matrices, and of the rest"
 
 
 # -- words for bad input -----------------------------------------------------------------------------------------------

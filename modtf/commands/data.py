@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -94,6 +95,8 @@ def as_in_training(options: argparse.Namespace, modular: ModularModel) -> None:
     except ModtfError:  # made in memory, or from the hub
         return
     recorded = read_options(file) if file.is_file() else {}
+    if options.data:
+        recorded.pop("data_config", None)  # of other data
     found = {name: recorded[name] for name in _RECORDED if getattr(options, name) is None and name in recorded}
     if Path(found.get("data") or "").is_file():
         del found["data"]  # one file: the kit was trained on all of it
@@ -133,7 +136,7 @@ def read_examples(
             )
         return task.read_data(options.data or data_folder(task), split)
     assert model is not None and tokenizer is not None
-    if options.data is None:
+    if not options.data:
         raise ModtfError("--data is missing; give a file, a folder or a data set of the hub")
     asked = {name: default for name, (default, _) in _OWN.items()} | given
     lengths = longest(options, model, tokenizer)
@@ -150,6 +153,26 @@ def read_examples(
         if number:
             say(f"{split}: {number:,} {what} are cut to {tokens} tokens")
     return cut.examples
+
+
+def check_configuration(options: argparse.Namespace) -> None:
+    """Raise :class:`ModtfError` for a configuration of data that can have none."""
+    if options.data_config and options.data and Path(options.data).exists():
+        raise ModtfError(
+            f"--data-config has no effect on {options.data}, which is no data set of the hub; leave it out"
+        )
+
+
+def check_writable(option: str, folder: Path) -> None:
+    """Raise :class:`ModtfError` unless files can be written to a folder, or one made there; before hours of work."""
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".modtf-", dir=place):
+            pass
+    except OSError as error:
+        raise ModtfError(
+            f"{option} {folder}: nothing can be written to {place} ({error.strerror}); give another one"
+        ) from error
 
 
 def is_first() -> bool:
@@ -216,7 +239,10 @@ def data_folder(task: Task) -> str:
 def load_model(options: argparse.Namespace) -> ModularModel:
     """The model that the options name."""
     from modtf.modular import load
+    from modtf.tasks import task_named
 
+    if options.task is not None:
+        task_named(options.task)
     hide_loading()
     return load(options.model, task=options.task)
 

@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modtf.commands.data import as_in_training, device, load_model, moving, read_examples
+from modtf.commands.data import (
+    as_in_training,
+    check_configuration,
+    check_writable,
+    device,
+    load_model,
+    moving,
+    read_examples,
+)
 from modtf.errors import ModtfError
 
 if TYPE_CHECKING:
@@ -21,6 +29,10 @@ if TYPE_CHECKING:
     from modtf.tasks.task import Metric
 
 
+#: By default evaluated, where a kit can be assembled to them.
+_RATIOS = (1, 2, 3, 4, 6)
+
+
 def evaluate(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
@@ -28,19 +40,24 @@ def evaluate(options: argparse.Namespace) -> None:
     from modtf.saving import write_whole
     from modtf.tasks import task_named
 
-    if options.json and not options.json.absolute().parent.is_dir():
-        raise ModtfError(f"there is no folder {options.json.absolute().parent}; create it first")
+    if options.json:
+        folder = options.json.absolute().parent
+        if not folder.is_dir():
+            raise ModtfError(f"--json {options.json}: there is no folder {folder}; create it first")
+        if options.json.is_dir():
+            raise ModtfError(f"--json {options.json} is a folder; give a file")
+        check_writable("--json", folder)
     if options.beams < 1:
         raise ModtfError(f"--beams is {options.beams}; give 1 or more")
     modular = load_model(options).to(device())
     task = task_named(modular.task)
     metrics = chosen_metrics(task, options.metrics)
+    ratios = options.ratios or [ratio for ratio in _RATIOS if ratio <= modular.mapping.maximum_ratio]
+    chosen = dict.fromkeys(modular.choose(ratio, strategy) for ratio in ratios for strategy in options.strategies)
     as_in_training(options, modular)
+    check_configuration(options)
     split = options.split or task.test_split
     examples = read_examples(options, task, split, modular.model, modular.tokenizer, modular.prefix)
-    chosen = dict.fromkeys(
-        modular.choose(ratio, strategy) for ratio in options.ratios for strategy in options.strategies
-    )
     rows = []
     print(f"{'layers':>7} {'ratio':>6} {''.join(f'{metric.name:>13}' for metric in metrics)}  assembly")
     for assembly in chosen:
@@ -82,14 +99,16 @@ def profile(options: argparse.Namespace) -> None:
         raise ModtfError(f"--inputs is {options.inputs}; give 1 or more")
     modular = load_model(options).to(device())
     folder, task = modular.folder, task_named(modular.task)
+    before = modular.profile if options.times else None
     as_in_training(options, modular)
+    check_configuration(options)
     examples = spread(
         read_examples(options, task, options.split, modular.model, modular.tokenizer, modular.prefix), options.inputs
     )
     try:
-        if options.times:
+        if before is not None:
             times = time_layers(modular, examples)
-            profile = replace(modular.profile, milliseconds=times, machine=machine(modular))
+            profile = replace(before, milliseconds=times, machine=machine(modular))
             profile.save(folder)
         else:
             profile = _measured_profile(modular, examples, options.seed, folder / f"{FILE}.part")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from modtf.commands.data import (
     add_data,
+    check_configuration,
+    check_writable,
     dev_examples,
     device,
     hide_loading,
@@ -38,7 +40,14 @@ def original(_: argparse.Namespace, arguments: Sequence[str]) -> None:
     from modtf.recipes import recipe_for
     from modtf.training.machine import use_cpu_well
     from modtf.training.options import check_model, parse_training
-    from modtf.training.runs import load_original, load_tokenizer, set_dropout, train_original, write_in
+    from modtf.training.runs import (
+        check_original_training,
+        load_original,
+        load_tokenizer,
+        set_dropout,
+        train_original,
+        write_in,
+    )
 
     def add(parser: argparse.ArgumentParser) -> None:
         _add_task(parser)
@@ -48,12 +57,13 @@ def original(_: argparse.Namespace, arguments: Sequence[str]) -> None:
             help="a model to train further, a folder or a hub id (default: the bundled task's new one)",
         )  # fmt: skip
 
-    task = _task_of(arguments)
+    prog = "modtf train original"
+    task = _task_of(arguments, prog)
     recipe = recipe_for(task)
-    args, options = parse_training(
-        Seq2SeqTrainingArguments, recipe.original, add, arguments, prog="modtf train original"
-    )
+    args, options = parse_training(Seq2SeqTrainingArguments, recipe.original, add, arguments, prog=prog)
     check_model(options.begin_with)
+    check_configuration(options)
+    _check_output(args.output_dir, "config.json")
     hide_loading()
     if options.begin_with is None and recipe.new_original is None:
         raise ModtfError(
@@ -66,10 +76,12 @@ def original(_: argparse.Namespace, arguments: Sequence[str]) -> None:
         assert recipe.new_original is not None
         examples = read_examples(options, task, task.train_split)
         model, tokenizer = recipe.new_original(examples)
+        check_original_training(model, args, options.adamw_learning_rate)
     else:
         model = load_original(options.begin_with)
         tokenizer = load_tokenizer(options.begin_with, options.source_language, options.target_language)
         write_in(model, tokenizer)
+        check_original_training(model, args, options.adamw_learning_rate)
         most = _texts_seen(args, options)
         examples = read_examples(
             options, task, task.train_split, model, tokenizer, options.source_prefix, most, trains=True
@@ -86,9 +98,9 @@ def plan(_: argparse.Namespace, arguments: Sequence[str]) -> None:
     _train_kit(["--output", ".", *arguments], "modtf plan", only_plan=True)  # where it would go; nothing is written
 
 
-def kit(_: argparse.Namespace, arguments: Sequence[str]) -> None:
-    """`modtf train kit`."""
-    _train_kit(arguments)
+def kit(_: argparse.Namespace, arguments: Sequence[str], texts: Path | None = None) -> None:
+    """`modtf train kit`; ``texts`` that the original wrote for another training are used again."""
+    _train_kit(arguments, texts=texts)
 
 
 def parse_kit(arguments: Sequence[str], prog: str = "modtf train kit") -> tuple[Any, argparse.Namespace, Task]:
@@ -97,7 +109,7 @@ def parse_kit(arguments: Sequence[str], prog: str = "modtf train kit") -> tuple[
     from modtf.training import ModularTrainingArguments
     from modtf.training.options import check_model, parse_training
 
-    task = _task_of(arguments)
+    task = _task_of(arguments, prog)
     recipe = recipe_for(task)
 
     def add(parser: argparse.ArgumentParser) -> None:
@@ -147,8 +159,9 @@ def parse_kit(arguments: Sequence[str], prog: str = "modtf train kit") -> tuple[
         if (given := getattr(options, name)) is not None and given < least:
             raise ModtfError(f"--{name.replace('_', '-')} is {given}; give {least} or more")
     check_model(options.original)
+    check_configuration(options)
     if options.without_data and (task.draw is None or not options.pairs):
-        reason = "--pairs is 0" if task.draw else "this task cannot draw inputs"
+        reason = "--pairs is 0" if task.draw else f"the task {task.name!r} cannot draw inputs"
         raise ModtfError(f"without data there is nothing to train on: {reason}; leave out --without-data")
     if options.faultless and task.faultless is None:
         raise ModtfError(f"the task {task.name} cannot tell which texts have faults; leave out --faultless")
@@ -178,24 +191,43 @@ def _new_kit(options: argparse.Namespace, task: Task) -> ModularModel:
     return modular
 
 
-def _train_kit(arguments: Sequence[str], prog: str = "modtf train kit", only_plan: bool = False) -> None:
+def _check_output(folder: str, own: str) -> None:
+    """Raise :class:`ModtfError` for a folder with another model, whose files a training would replace.
+
+    ``own`` is the file that the training itself leaves there.
+    """
+    from modtf.saving import INDEX
+    from modtf.training.runs import last_checkpoint
+
+    check_writable("--output", Path(folder))
+    begun = (Path(folder) / "training.json").is_file() or last_checkpoint(folder) is not None
+    for name in ("config.json", INDEX):
+        if (Path(folder) / name).is_file() and not (name == own and begun):
+            raise ModtfError(f"--output {folder} holds another model ({name}); give a folder for this training alone")
+
+
+def _train_kit(
+    arguments: Sequence[str], prog: str = "modtf train kit", only_plan: bool = False, texts: Path | None = None
+) -> None:
+    from modtf.saving import INDEX
     from modtf.tasks.examples import spread
     from modtf.training.machine import use_cpu_well
-    from modtf.training.runs import last_checkpoint, set_dropout, train_kit
-    from modtf.training.trainer import check_training
+    from modtf.training.runs import check_kit_training, last_checkpoint, set_dropout, train_kit
     from modtf.training.watch import Watch
 
     # Check everything before the original writes its texts, which takes minutes.
     args, options, task = parse_kit(arguments, prog)
+    if not only_plan:
+        _check_output(args.output_dir, INDEX)
     hide_loading()
     modular = _new_kit(options, task)
+    check_kit_training(modular, args, options.adamw_learning_rate)
     examples = []
     if not options.without_data:
         examples = read_examples(
             options, task, task.train_split, modular.model, modular.tokenizer, modular.prefix,
             most=_texts_seen(args, options), trains=True,
         )  # fmt: skip
-    check_training(modular, args)
     measured_on = dev_examples(options, task, modular)
     use_cpu_well(options.threads)
     begins = args.world_size == 1 and last_checkpoint(args.output_dir) is None
@@ -204,6 +236,8 @@ def _train_kit(arguments: Sequence[str], prog: str = "modtf train kit", only_pla
     if only_plan:
         return
     started = time.monotonic()
+    if texts is not None and not (Path(args.output_dir) / texts.name).is_file():
+        _copy_whole(texts, Path(args.output_dir) / texts.name)
     examples = _with_texts_of_the_original(modular, task, examples, args, options)
     if options.dropout is not None:
         set_dropout(modular.model, options.dropout)
@@ -283,17 +317,17 @@ def _texts_seen(args: Any, options: argparse.Namespace) -> int:
     return args.max_steps * options.batch_size * args.gradient_accumulation_steps * args.world_size
 
 
-def _task_of(arguments: Sequence[str]) -> Task:
+def _task_of(arguments: Sequence[str], prog: str) -> Task:
     """The task, which is read first: the defaults of other options depend on it."""
-    from modtf.options_file import read_options
+    from modtf.options_file import Parser, read_options
     from modtf.tasks import task_named
 
-    first = argparse.ArgumentParser(add_help=False)
+    first = Parser(add_help=False, prog=prog)
     first.add_argument("--task")
     first.add_argument("--config", action="append", default=[])
     given = first.parse_known_args(arguments)[0]
     of_files = [read_options(file).get("task") for file in given.config]
-    return task_named(next(task for task in (given.task, *reversed(of_files), "text") if task))
+    return task_named(next(task for task in (given.task, *reversed(of_files), "text") if task is not None))
 
 
 def _report(modular: ModularModel, examples: Sequence[Example], folder: str) -> Path:
@@ -338,6 +372,14 @@ def _write_options(args: Any, options: argparse.Namespace) -> None:
         write_options(args.output_dir, options.record)
 
 
+def _copy_whole(file: Path, to: Path) -> None:
+    """Copy a file, if it is there; the copy is never there in part."""
+    if is_first() and file.is_file():
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, to.with_suffix(".part"))
+        to.with_suffix(".part").replace(to)
+
+
 def _texts_of_the_original(
     modular: ModularModel, examples: Sequence[Any], count: int, seed: int, output: Path, earlier: Path | None
 ) -> Path:
@@ -362,11 +404,8 @@ def _texts_of_the_original(
     # If they are more or fewer, the original writes anew: a bundled kit comes with a few of its texts only.
     known = read_pairs(written) if written is not None and written.is_file() else []
     if earlier is not None and sum(len(example.references) for example in known) == count:
-        output.mkdir(parents=True, exist_ok=True)
-        for name in ("evaluation", "pairs"):
-            if (earlier / f"{name}.jsonl").is_file():
-                shutil.copyfile(earlier / f"{name}.jsonl", output / f"{name}.part")
-                (output / f"{name}.part").replace(output / f"{name}.jsonl")
+        for name in ("evaluation.jsonl", "pairs.jsonl"):
+            _copy_whole(earlier / name, output / name)
     if first and not path.is_file():
         before = modular.device
         modular.to(device())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ FILE = "versus.json"
 #: Options of a kit's training that students have a fixed value of.
 _FIXED = {
     "assembly": "--ratios and --strategy say what the students are",
+    "output-dir": "--output says where all of them go",
     "original": "the students are of the kit's original",
     "assemblies-per-step": "a student is one assembly",
     "report-inputs": "the students' texts are scored in the end",
@@ -50,21 +51,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def versus(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Train a student for each size, score all texts on one split, and say how far the kit is from each student."""
-    from modtf.saving import write_whole
-    from modtf.tasks import task_named
-
     if options.output is None:
         raise ModtfError("--output is missing; give a folder for the students and the result")
     kit = load_model(options)
+    with tempfile.TemporaryDirectory() as folder:
+        _versus(kit, options, arguments, Path(folder))
+
+
+def _versus(kit: ModularModel, options: argparse.Namespace, arguments: Sequence[str], temporary: Path) -> None:
+    from modtf.saving import write_whole
+    from modtf.tasks import task_named
+
     task = task_named(kit.task)
     sizes = list(dict.fromkeys(kit.choose(ratio, options.strategy) for ratio in options.ratios))
     if kit.mapping.original in sizes:
         raise ModtfError("a student of ratio 1 would be the original itself; give --ratios above 1")
     for name, why in _FIXED.items():
-        if any(argument.split("=")[0] == f"--{name}" for argument in arguments):
+        if any(argument.split("=")[0].replace("_", "-") == f"--{name}" for argument in arguments):
             raise ModtfError(f"--{name} has no effect here: {why}; leave it out")
     arguments = [
-        *_of_kit(kit, options.output), "--task", task.name, *arguments, "--model", kit.model.name_or_path,
+        *_of_kit(kit, temporary), "--task", task.name, *arguments, "--model", kit.model.name_or_path,
         "--assemblies-per-step", "1", "--report-inputs", "0",
     ]  # fmt: skip
     args, read, _ = training.parse_kit([*arguments, "--output", str(options.output)], "modtf versus")
@@ -79,10 +85,8 @@ def versus(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     for number, size in enumerate(sizes, start=1):
         say(f"student {number} of {len(sizes)}: {size}, {steps:,} steps")
         students[size] = options.output / size.shape
-        _give_texts(kit, students[size])
-        training.kit(
-            options, [*arguments, "--assembly", str(size), "--steps", str(steps), "--output", str(students[size])]
-        )
+        of_student = ["--assembly", str(size), "--steps", str(steps), "--output", str(students[size])]
+        training.kit(options, [*arguments, *of_student], texts=_texts_of(kit))
     rows = _compare(kit, task, examples, students)
     record = {"split": split, "examples": len(examples), "shared": options.shared, "rows": rows}
     write_whole(options.output / FILE, json.dumps(record, indent=1) + "\n")
@@ -90,8 +94,8 @@ def versus(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     print(f"{options.output / FILE}; the students are kits in folders beside it")
 
 
-def _of_kit(kit: ModularModel, output: Path) -> list[str]:
-    """The options of the kit's own training, where its folder has them."""
+def _of_kit(kit: ModularModel, folder: Path) -> list[str]:
+    """The options of the kit's own training, where its folder has them, by a file in ``folder``."""
     from modtf.options_file import FILE as OPTIONS
     from modtf.options_file import read_options, write_options
 
@@ -104,21 +108,16 @@ def _of_kit(kit: ModularModel, output: Path) -> list[str]:
     recorded = read_options(file)
     if earlier := recorded.pop("begin_with", None):
         say(f"the kit began with {earlier}; a student begins with the original's layers")
-    output.mkdir(parents=True, exist_ok=True)
-    write_options(output, recorded)
-    return ["--config", str(output / OPTIONS)]
+    write_options(folder, recorded)
+    return ["--config", str(folder / OPTIONS)]
 
 
-def _give_texts(kit: ModularModel, folder: Path) -> None:
-    """Let a student learn from the texts that the original wrote for the kit."""
+def _texts_of(kit: ModularModel) -> Path | None:
+    """What the original wrote for the kit, and the students learn from, too."""
     try:
-        texts = kit.folder / "pairs.jsonl"
+        return kit.folder / "pairs.jsonl"
     except ModtfError:
-        return
-    if texts.is_file() and not (folder / texts.name).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(texts, folder / "pairs.part")
-        (folder / "pairs.part").replace(folder / texts.name)
+        return None
 
 
 def _compare(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
+import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,11 +14,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from httpx import HTTPError
+from huggingface_hub import HfApi
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
 from modtf.errors import ModtfError
-from modtf.options_file import FILE, read_options, with_options_of_files
+from modtf.options_file import FILE, Parser, read_options, with_options_of_files
 from modtf.training.batches import WHOLE_BATCHES
 from modtf.training.machine import fast_bf16
 from modtf.training.trainer import check_processes
@@ -42,9 +46,33 @@ NOT_OFFERED = {
     "resume_from_checkpoint": "run the same command again: it resumes from the last checkpoint in --output",
     # Müller, Kornblith, Hinton (2019): When Does Label Smoothing Help?
     "label_smoothing_factor": "a kit learns worse from the probabilities of a smoothed original; leave it out",
+    "parallelism_config": "no text can say it; leave it out, or start the training with `accelerate launch`",
+    **dict.fromkeys(
+        ("use_liger_kernel", "liger_kernel_config"), "Liger has no kernels for encoder-decoders; leave it out"
+    ),
     **dict.fromkeys(_SAMPLING, "--batch-size and --seed decide what the batches hold; leave it out"),
     **dict.fromkeys(_EVALUATION, "a training does not evaluate; run `modtf evaluate` on the finished kit"),
 }
+#: Options of AdamW alone, which have a fixed value beside Muon.
+_ADAMW = ("adam_beta1", "adam_beta2", "adam_epsilon", "optim_args", "optim_target_modules")
+#: Which numbers are possible, and for which options; transformers takes many others, and fails with them later.
+_POSSIBLE: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
+    "1 or more": (
+        lambda number: number >= 1,
+        ("max_steps", "batch_size", "threads", "gradient_accumulation_steps", "per_device_train_batch_size", "ddp_timeout",
+         "ddp_bucket_cap_mb"),
+    ),
+    "0 or more": (
+        lambda number: 0 <= number < math.inf,
+        ("warmup_steps", "max_grad_norm", "weight_decay", "adam_epsilon", "save_total_limit", "dataloader_num_workers"),
+    ),
+    "a number above 0": (
+        lambda number: 0 < number < math.inf,
+        ("learning_rate", "adamw_learning_rate", "logging_steps", "save_steps", "neftune_noise_alpha"),
+    ),
+    "a number of at least 0 and below 1": (lambda number: 0 <= number < 1, ("dropout", "adam_beta1", "adam_beta2")),
+    f"a number from 0 to {2**32 - 1}": (lambda number: 0 <= number < 2**32, ("seed",)),
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +85,13 @@ class Settings:
     adamw_learning_rate: float
 
 
-class _Parser(HfArgumentParser):
+class _Parser(Parser, HfArgumentParser):
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:
         if options.get("dest", names[0].lstrip("-")) in NOT_OFFERED:
-            # Neither in the help nor, unless it is given, in the namespace.
+            # Neither in the help nor, unless it is given, whatever its value, in the namespace.
             options |= {"help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+            options = {name: value for name, value in options.items() if name not in ("type", "choices")}
         return super().add_argument(*names, **options)
-
-    def error(self, message: str) -> Any:
-        raise ModtfError(f"{message}; see {self.prog} --help")  # the usage would fill the screen
 
 
 def parse_training(
@@ -81,10 +107,8 @@ def parse_training(
     batch of one process, and ``record`` what :func:`modtf.options_file.write_options` writes. Raises :class:`ModtfError` for values that are not possible, and for options that could not
     take effect.
     """
-    parser = _Parser(
-        kind, **texts, allow_abbrev=False, usage="%(prog)s [options]", formatter_class=argparse.HelpFormatter
-    )
-    own = parser.add_argument_group("modtf")
+    parser = _Parser(kind, **texts, usage="%(prog)s [options]", formatter_class=argparse.HelpFormatter)
+    own: Any = parser.add_argument_group("modtf")
     add(own)
     own.add_argument(
         "--batch-size",
@@ -141,6 +165,13 @@ def parse_training(
         if name in options:
             raise ModtfError(f"--{name.replace('_', '-')} has no effect here: {instead}")
     usual = {field.name: field.default for field in dataclasses.fields(kind)}
+    if options.optim == MUON:
+        for name in _ADAMW:
+            if getattr(options, name) != usual[name]:
+                raise ModtfError(
+                    f"--{name.replace('_', '-')} has no effect on the default optimizer, Muon with AdamW; give another one, "
+                    "such as --optim adamw_torch, or leave it out"
+                )
     options.record = {
         name: value if isinstance(value, bool | int | float | list | dict) else str(value)
         for name, value in vars(options).items()
@@ -163,23 +194,19 @@ def _checked(kind: type[Seq2SeqTrainingArguments], values: dict[str, Any], optio
         raise ModtfError("--output is missing; give a folder for the checkpoints and the result")
     if Path(values["output_dir"]).is_file():
         raise ModtfError(f"--output {values['output_dir']} is a file; give a folder for the checkpoints and the result")
-    for name, value in (
-        ("steps", values["max_steps"]),
-        ("batch-size", options.batch_size),
-        ("threads", options.threads),
-        ("gradient-accumulation-steps", accumulated),
-        ("per-device-train-batch-size", values["per_device_train_batch_size"]),
-    ):
-        if value is not None and value < 1:
-            raise ModtfError(f"--{name} is {value}; give 1 or more")
-    rates = {"learning-rate": values["learning_rate"], "adamw-learning-rate": options.adamw_learning_rate}
-    for name, value in rates.items():
-        if not 0 < value < float("inf"):
-            raise ModtfError(f"--{name} is {value:g}; give a number above 0")
-    if options.dropout is not None and not 0 <= options.dropout < 1:
-        raise ModtfError(f"--dropout is {options.dropout:g}; give a probability of at least 0 and below 1")
-    if not 0 <= values["seed"] < 2**32:
-        raise ModtfError(f"--seed is {values['seed']}; give a number from 0 to {2**32 - 1}")
+    for words, (is_possible, names) in _POSSIBLE.items():
+        for name in names:
+            value = getattr(options, name)
+            if value is not None and not is_possible(value):
+                name = "steps" if name == "max_steps" else name.replace("_", "-")
+                raise ModtfError(f"--{name} is {value:.12g}; give {words}")
+    if values["ddp_backend"] is not None and "LOCAL_RANK" not in os.environ:
+        raise ModtfError("--ddp-backend has no effect on one process; start several with torchrun, or leave it out")
+    if values["save_strategy"] == "best":
+        raise ModtfError("--save-strategy is best, but a training does not evaluate; give steps, epoch or no")
+    for name in kind._VALID_DICT_FIELDS:
+        if values.get(name) is not None:
+            _check_json(name, values[name])
     if values["per_device_train_batch_size"] is None:
         if options.batch_size % (processes * accumulated):
             raise ModtfError(
@@ -214,13 +241,22 @@ def _checked(kind: type[Seq2SeqTrainingArguments], values: dict[str, Any], optio
             bf16 = torch.tensor(int(args.bf16))
             dist.broadcast(bf16, 0)
             args = kind(**(values | WHOLE_BATCHES | {"bf16": bool(bf16)}))
-        for callback in get_reporting_integration_callbacks(args.report_to):
-            callback()  # an error here, not after minutes of work, where its package is missing
     except ModtfError:
         raise
-    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+    except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
         raise refused(error) from error
     check_processes(args)  # before a model is loaded, of which FSDP would give most processes no weights
+    # Errors here, not after minutes of work, where a package or the way to the hub is missing.
+    try:
+        for callback in get_reporting_integration_callbacks(args.report_to):
+            callback()
+    except (ValueError, ImportError, RuntimeError) as error:
+        raise refused(error, "give another --report-to, such as none") from error
+    try:
+        if args.push_to_hub:
+            HfApi(token=args.hub_token).whoami()
+    except (OSError, ValueError, HTTPError) as error:
+        raise refused(error, "log in with `hf auth login`, or leave out --push-to-hub") from error
     return args
 
 
@@ -232,13 +268,30 @@ def _computed_in_bf16(output: Path) -> bool:
     return fast_bf16()
 
 
-def refused(error: Exception) -> ModtfError:
+def _check_json(name: str, text: str) -> None:
+    """Raise :class:`ModtfError` unless it is a JSON object or, where transformers reads files, names one."""
+    of_file = not name.endswith("_kwargs")
+    try:
+        read = Path(text).read_text(encoding="utf-8") if of_file and not text.startswith("{") else text
+        if not isinstance(json.loads(read), dict):
+            raise ValueError("it is no object")
+    except (OSError, ValueError) as error:
+        raise ModtfError(
+            f"--{name.replace('_', '-')} {text} cannot be read as JSON: {error}; give an object, such as '{{\"name\": 1}}'"
+            + (", or a file that holds one" if of_file else "")
+        ) from error
+
+
+def refused(error: Exception, instead: str = "") -> ModtfError:
     """The error of transformers about options that it cannot combine or that this machine lacks, in one line."""
-    return ModtfError(f"these options are not possible: {' '.join(str(error).split())}")
+    words = f"these options are not possible: {' '.join(str(error).split())}"
+    return ModtfError(f"{words.rstrip('.')}; {instead}" if instead else words)
 
 
 def check_model(name: str | None) -> None:
     """Raise :class:`ModtfError` for what can be no model: a folder without one, or a path that is not there."""
+    if name == "":
+        raise ModtfError("--model is empty; give a folder that holds a model, or a hub id")
     if name is None or (Path(name) / "config.json").is_file():
         return
     if Path(name).exists() or name.count("/") > 1 or name.startswith((".", "/")):  # no hub id

@@ -215,7 +215,7 @@ def _run(
     meter = _Meter(modular)
     args = copy.copy(args)
     args.max_steps, args.learning_rate, args.report_to, args.disable_tqdm = len(steps), 0.0, [], True
-    settings = {"save_strategy": "no", "logging_strategy": "no", **WHOLE_BATCHES}
+    settings = {"save_strategy": "no", "logging_strategy": "no", "push_to_hub": False, **WHOLE_BATCHES}
     settings |= {"lr_scheduler_type": "constant", "lr_scheduler_kwargs": {}, "warmup_steps": 0}  # of a rate of 0
     for name, value in settings.items():
         setattr(args, name, value)

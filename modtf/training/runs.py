@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -17,6 +19,7 @@ from transformers import (
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     TrainerCallback,
+    get_scheduler,
 )
 
 from modtf.errors import ModtfError
@@ -40,7 +43,13 @@ from modtf.training.checkpoints import (
 from modtf.training.optimizer import MuonWithAdamW
 from modtf.training.options import refused
 from modtf.training.plan import Plan, plan_training
-from modtf.training.trainer import ModularTrainer, ModularTrainingArguments, check_deepspeed, check_processes
+from modtf.training.trainer import (
+    ModularTrainer,
+    ModularTrainingArguments,
+    check_deepspeed,
+    check_processes,
+    check_training,
+)
 from modtf.training.watch import Watch
 
 _SMALLER = "give a smaller --batch-size or more --gradient-accumulation-steps, or fewer granularities"
@@ -118,6 +127,22 @@ def set_dropout(model: PreTrainedModel, probability: float) -> None:
         for name in ("dropout", "activation_dropout"):  # applied by the module itself
             if isinstance(getattr(module, name, None), int | float):
                 setattr(module, name, probability)
+
+
+def check_original_training(
+    model: PreTrainedModel, args: Seq2SeqTrainingArguments, adamw_learning_rate: float | None = None
+) -> None:
+    """Raise :class:`ModtfError` for what :func:`train_original` would refuse, before any work is done."""
+    check_processes(args)
+    _try_out(WholeCheckpoints, model, args, adamw_learning_rate)
+
+
+def check_kit_training(
+    modular: ModularModel, args: ModularTrainingArguments, adamw_learning_rate: float | None = None
+) -> None:
+    """Raise :class:`ModtfError` for what :func:`train_kit` would refuse, before any work is done."""
+    check_training(modular, args)
+    _try_out(ModularTrainer, modular, args, adamw_learning_rate)
 
 
 def train_original(
@@ -225,13 +250,17 @@ def _batches(
     args: Seq2SeqTrainingArguments,
     batch_size: int,
 ) -> TaskBatches:
+    _check_batches(args)
+    batches = args.max_steps * args.gradient_accumulation_steps * args.world_size
+    return TaskBatches(task, examples, tokenizer, batches, batch_size, args.seed)
+
+
+def _check_batches(args: Seq2SeqTrainingArguments) -> None:
     if args.accelerator_config.split_batches or args.accelerator_config.dispatch_batches:
         raise ModtfError(
             "split_batches and dispatch_batches of --accelerator-config cut batches in parts, but each process takes whole "
             "ones; leave them out"
         )
-    batches = args.max_steps * args.gradient_accumulation_steps * args.world_size
-    return TaskBatches(task, examples, tokenizer, batches, batch_size, args.seed)
 
 
 def _optimizers(
@@ -239,7 +268,7 @@ def _optimizers(
 ) -> tuple[torch.optim.Optimizer | None, None]:
     if adamw_learning_rate is None:
         return None, None
-    return MuonWithAdamW(model, args.learning_rate, adamw_lr=adamw_learning_rate), None
+    return MuonWithAdamW(model, args.learning_rate, adamw_learning_rate, args.weight_decay), None
 
 
 def _trainer(kind: type[Seq2SeqTrainer], *callbacks: TrainerCallback, **given: Any) -> Seq2SeqTrainer:
@@ -250,6 +279,42 @@ def _trainer(kind: type[Seq2SeqTrainer], *callbacks: TrainerCallback, **given: A
         raise
     except (ValueError, RuntimeError, ImportError, OSError) as error:
         raise refused(error) from error
+
+
+def _try_out(
+    kind: type[Seq2SeqTrainer], model: Any, args: Seq2SeqTrainingArguments, adamw_learning_rate: float | None
+) -> None:
+    """Make a trainer, and what it makes when it begins: transformers checks many options only there."""
+    _check_batches(args)
+    _try(
+        lambda: args.torch_compile and torch.compile(
+            torch.nn.Identity(), backend=args.torch_compile_backend, mode=args.torch_compile_mode
+        ),
+        "give another --torch-compile-backend or --torch-compile-mode",
+    )  # fmt: skip
+    tried = copy.copy(args)
+    tried.push_to_hub, tried.report_to = False, []
+    with tempfile.TemporaryDirectory() as tried.output_dir:
+        trainer = _trainer(kind, model=model, args=tried, train_dataset=[None], data_collator=only_batch)
+    check_deepspeed(trainer)
+    _try(trainer.get_train_dataloader, "give other options --dataloader-*")
+    if adamw_learning_rate is None:
+        _try(
+            lambda: kind.get_optimizer_cls_and_kwargs(args, model),
+            "give another --optim, other --optim-args or --optim-target-modules",
+        )
+    scheduled, warmup = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]), args.get_warmup_steps(args.max_steps)
+    _try(
+        lambda: get_scheduler(args.lr_scheduler_type, scheduled, warmup, args.max_steps, args.lr_scheduler_kwargs),
+        "give another --lr-scheduler-type, or other --lr-scheduler-kwargs",
+    )
+
+
+def _try(make: Callable[[], Any], instead: str) -> None:
+    try:
+        make()
+    except (ValueError, TypeError, KeyError, ImportError, RuntimeError) as error:
+        raise refused(error, instead) from error
 
 
 @contextmanager

@@ -85,16 +85,19 @@ class ModularTrainingArguments(Seq2SeqTrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        weights = [self.labels_weight, self.logits_weight, self.hidden_weight, self.attention_weight]
-        if min(weights) < 0 or not any(weights):
-            raise ModtfError(f"the losses' weights are {weights}; give weights of 0 or more, at least one above 0")
+        weights = {name: getattr(self, f"{name}_weight") for name in ("labels", "logits", "hidden", "attention")}
+        if not all(0 <= weight < math.inf for weight in weights.values()) or not any(weights.values()):
+            given = ", ".join(f"{name}_weight {weight:g}" for name, weight in weights.items())
+            raise ModtfError(f"the losses' weights are {given}; give weights of 0 or more, at least one above 0")
+        if not 0 <= self.replacing_probability <= 1:
+            raise ModtfError(f"replacing_probability is {self.replacing_probability}; give a number from 0 to 1")
         if self.assemblies_per_step < 1:
             raise ModtfError(f"assemblies_per_step is {self.assemblies_per_step}; give 1 or more")
         if self.assembly is not None and self.assemblies_per_step > 1:
             raise ModtfError(
                 f"assemblies_per_step is {self.assemblies_per_step}, but assembly asks for one alone; leave one of them out"
             )
-        if self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             raise ModtfError(f"the temperature is {self.temperature}; give one above 0")
         # Every step leaves most modules out, and another step others.
         if self.ddp_find_unused_parameters is False or self.ddp_static_graph:  # type: ignore[has-type]
@@ -326,8 +329,8 @@ class ModularTrainer(WholeCheckpoints):
 def check_training(model: ModularModel, args: ModularTrainingArguments) -> None:
     """Raise :class:`ModtfError` for a model or arguments with which a training could not work.
 
-    These are a model without banks or with banks in half precision, an impossible schedule, label smoothing, and
-    several GPUs or processes in a way that :func:`check_processes` refuses.
+    These are a model without banks or with banks in half precision, an impossible schedule, label smoothing, noise in
+    embeddings, and several GPUs or processes in a way that :func:`check_processes` refuses.
     """
     if not isinstance(model, ModularModel):
         raise ModtfError(
@@ -341,6 +344,11 @@ def check_training(model: ModularModel, args: ModularTrainingArguments) -> None:
         raise ModtfError(
             "label_smoothing_factor has no effect here: "
             "the original's probabilities (logits_weight) take the place of smoothed labels; leave it out"
+        )
+    if args.neftune_noise_alpha is not None:
+        raise ModtfError(
+            "neftune_noise_alpha has no effect here: it adds noise to embeddings that train, but a kit's are the original's; "
+            "leave it out"
         )
     half_precisions = {w.dtype for w in model.parameters() if w.requires_grad} & {torch.float16, torch.bfloat16}
     if half_precisions:
