@@ -293,7 +293,7 @@ def _with_texts_of_the_original(
         kept = sum(len(example.references) for example in (*examples, *written))
         if not kept:
             raise ModtfError(f"none of the {before:,} texts is without faults; leave out --faultless")
-        print(f"{kept:,} of {before:,} texts are without faults")
+        say(f"{kept:,} of {before:,} texts are without faults", sys.stdout)
     return with_texts_of_the_original(examples, written) if written else examples
 
 
