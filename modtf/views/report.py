@@ -24,6 +24,8 @@ from modtf.training.watch import read_quality
 from modtf.views.figures import quality_curve
 
 FILE = "report.html"
+#: The same rows, for programs.
+ROWS = "report.json"
 #: Ratios that a report shows, as far as the kit reaches, and inputs of which it shows the texts.
 _RATIOS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 _SAMPLES = 4
@@ -84,8 +86,9 @@ def measure(
 def write_report(
     folder: str | Path, modular: ModularModel, examples: Sequence[Example], rows: Sequence[dict[str, Any]]
 ) -> Path:
-    """Write ``report.html`` into a training's folder, from ``rows`` of :func:`measure` on ``examples``."""
+    """Write ``report.html`` into a training's folder, from ``rows`` of :func:`measure` on ``examples``; they are beside it."""
     path = Path(folder) / FILE
+    write_whole(path.with_name(ROWS), json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n")
     write_whole(path, _page(path.parent, modular, examples, rows))
     return path
 
@@ -94,8 +97,8 @@ def _page(folder: Path, modular: ModularModel, examples: Sequence[Example], rows
     task = task_named(modular.task)
     training = _read(folder / "training.json") or {}
     figures = [quality_curve(rows, task.metrics, against="ratio")]
-    if losses := _losses(folder):
-        figures.append(losses)
+    if course := course_figure(folder):
+        figures.append(course)
     shown = [
         figure.update_layout(template="plotly_white").to_html(full_html=False, include_plotlyjs=number == 0)
         for number, figure in enumerate(figures)
@@ -158,8 +161,8 @@ def _samples(examples: Sequence[Example], rows: Sequence[dict[str, Any]]) -> lis
     return parts
 
 
-def _losses(folder: Path) -> go.Figure | None:
-    """The loss of the training, and the quality that was seen meanwhile, over steps."""
+def course_figure(folder: Path) -> go.Figure | None:
+    """The loss of a training, from its folder, and the quality that was seen meanwhile, over steps; None without a loss."""
     states = sorted(
         folder.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.rpartition("-")[2])
     )
@@ -180,9 +183,10 @@ def _losses(folder: Path) -> go.Figure | None:
         )
     figure.update_layout(
         xaxis_title="step",
-        yaxis_title="loss",
+        yaxis={"title": "loss", "rangemode": "tozero"},
+        yaxis2={"title": seen[0]["metric"] if seen else "", "overlaying": "y", "side": "right", "rangemode": "tozero"},
+        legend={"orientation": "h", "y": 1, "yanchor": "bottom"},
         height=380,
-        yaxis2={"overlaying": "y", "side": "right", "rangemode": "tozero"},
     )
     return figure
 
