@@ -50,7 +50,7 @@ def test_the_page(modular: modtf.ModularModel, tmp_path: Path) -> None:
     for row in rows:
         assert f"<td>{row['layers']}</td>" in page and f"{row['parameters']:,}" in page
     assert "&lt;b&gt;The Mill&lt;/b&gt; serves" in page and "<b>The Mill" not in page
-    assert "<td>61.5</td>" in page and "2-2: bleu" in page and "2 and 3 as granularities" in page
+    assert "<td>61.5</td>" in page and "2-2: BLEU" in page and "2 and 3 as granularities" in page
 
 
 def test_a_page_without_a_history(modular: modtf.ModularModel, tmp_path: Path) -> None:
