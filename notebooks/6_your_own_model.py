@@ -1,21 +1,22 @@
 # %% [markdown]
 # # 6 · Your own model
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/6_your_own_model.ipynb) · runs in 1.5 minutes on two CPU cores · about 40 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/6_your_own_model.ipynb) · runs in 6 minutes on two CPU cores · about 45 minutes to work through
 #
 # [← 5 · Quality and speed](5_quality_and_speed.ipynb) · [index](README.md) · [glossary](README.md#glossary)
 # <!-- end of header -->
 #
-# *How do you get from a model of your own to a kit of banks that others can slide?*
+# *You have a T5 or a BART, a file of examples and a shell. How do you get to a model of any size, and how do you know whether it is any good?*
 #
 # **You will be able to**
-# - take an original from fine-tuning to trained banks, and say at each step what is kept;
+# - go from your model and your file to a kit with three commands, and read every line that they print;
 # - compute how much memory such a training needs, before you rent a GPU for it;
 # - choose granularities, also different ones for encoder and decoder;
-# - save, export and upload what you have made, and go on with more GPUs.
+# - say whether one kit is worth it for you, and hand it on: as a folder, as a small plain model, on the hub.
 #
-# **You need** the words of [notebook 1](1_layer_mapping.ipynb): granularity, bank, path, assembly. For the small models of this page a laptop is enough; for T5-base
-# or BART-base you need a GPU and a network, for example on Colab (*Runtime*, *Change runtime type*).
+# **You need** the words of [notebook 1](1_layer_mapping.ipynb): granularity, bank, path, assembly. For the small model of this page a laptop is enough; for T5-base
+# or BART-base you need a GPU and a network, for example on Colab (*Runtime*, *Change runtime type*). In a hurry, with a model of your own? Read *Read the data* and *A file of options*, then go to
+# *With T5-base, BART-base, or yours*.
 
 # %% tags=["install"]
 import importlib.util
@@ -26,241 +27,174 @@ if importlib.util.find_spec("modtf") is None:  # on Colab; nothing that is there
         print("modtf could not be installed. Is there a network? The stored outputs can be read without.")
 
 # %%
-import gc
+import json
+import os
+import shlex
 import subprocess
 import sys
+import sysconfig
 import tempfile
-import time
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from statistics import mean, median
 
-import datasets
-import ipywidgets as widgets
 import pandas as pd
-import plotly.graph_objects as go
 import torch
-from datasets import Dataset, load_dataset
-from transformers import (
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
-    BartConfig,
-    BartForConditionalGeneration,
-    DataCollatorForSeq2Seq,
-    Seq2SeqTrainer,
-    Seq2SeqTrainingArguments,
-    T5Config,
-    T5ForConditionalGeneration,
-    TrainerCallback,
-    set_seed,
-)
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BartConfig, T5Config, set_seed
 from transformers.utils import logging
 
 import modtf
-from modtf.decoding import decode
-from modtf.evaluation import in_turns, size_of_assembly, write_texts
-from modtf.mapping import Assembly, parse_path
-from modtf.tasks import E2E
+from modtf.commands.training import parse_kit
+from modtf.mapping import Assembly
+from modtf.tasks import E2E, TEXT
 from modtf.tasks.e2e import parse_mr
-from modtf.tasks.scores import likeness, rouge_l
+from modtf.tasks.examples import spread
+from modtf.tasks.reading import Columns, read_split
 from modtf.views import notebook
-from modtf.views.figures import described
+from modtf.views.figures import before_and_after, described
+from modtf.views.report import course_figure, measure
 
 torch.set_num_threads(1)
-datasets.disable_progress_bars()
 logging.disable_progress_bar()
-GPU = torch.cuda.is_available()
-DEVICE = "cuda" if GPU else "cpu"
-BF16 = GPU and torch.cuda.get_device_capability() >= (8, 0)  # older GPUs, such as the T4, are slow in bfloat16
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+os.environ["PATH"] = sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"]  # where `modtf` is
+os.environ.update(TQDM_DISABLE="1", TRANSFORMERS_VERBOSITY="error")  # lines only: bars of progress cannot be stored
 
 # %% [markdown]
-# ## One variable
+# ## A model and data on this disk
 #
-# Everything below is the same code for a small model on your laptop and for T5-base on a GPU. `SOURCE` chooses a record of names and sizes; nothing else changes.
-#
-# **What you read here was made with `SOURCE = "small"`**, without GPU and network. The records `"t5-base"` and `"bart-base"` could not be run there: their steps
-# and learning rates are a place to begin, not a result. Their dataset is DialogSum from Hugging Face's hub, dialogues with their summaries (CC BY-NC-SA 4.0; read the
-# licence of data and model before you share what you train).
+# All commands below read folders and files, as you have them. So we first put a model and data on the disk: a T5 of 6 + 6 layers with random weights (the depth of
+# T5-small and of BART-base), and a folder with a file for each split. In a line that begins with `!`, the rest goes to the shell: in a terminal you leave the `!` out.
 
 # %%
-SOURCE = "small"  # or "small-bart"; with a GPU and a network "t5-base", "bart-base"
-REPOSITORY = None  # "your-name/your-banks", and they are uploaded at the end
-SCRATCH = tempfile.TemporaryDirectory(prefix="modtf-")  # goes away with this session
-FOLDER = Path(SCRATCH.name) if SOURCE.startswith("small") else Path("my-model")  # where all that is made here is kept
-
-
-@dataclass(frozen=True)
-class Settings:
-    model: str  # a name on the hub, or a folder
-    dataset: str  # a name on the hub, or a folder with train.jsonl and validation.jsonl
-    source: str  # column of what goes in
-    target: str  # column of what should come out
-    longest: int  # tokens of a source; longer ones are left out
-    batch_size: int  # texts on the device at once
-    accumulation: int  # such batches for one step
-    granularities: tuple[int, ...]
-    tuning_steps: int  # 0 where the model is fine-tuned already
-    tuning_rate: float
-    kit_steps: int
-    kit_rate: float
-    prefix: str = ""  # what this original expects before each source
-
-
-restaurants = {"dataset": str(FOLDER / "restaurants"), "source": "mr", "target": "text", "longest": 64, "batch_size": 16, "accumulation": 1}
-dialogues = {
-    "dataset": "knkarthick/dialogsum", "source": "dialogue", "target": "summary", "longest": 384, "batch_size": 8, "accumulation": 2
-}  # fmt: skip
-RECORDS = {
-    "small": Settings(
-        str(FOLDER / "small"), **restaurants, granularities=(2, 3),
-        tuning_steps=300, tuning_rate=3e-3, kit_steps=240, kit_rate=3e-3,
-    ),
-    "small-bart": Settings(
-        str(FOLDER / "small-bart"), **restaurants, granularities=(2, 3),
-        tuning_steps=300, tuning_rate=2e-3, kit_steps=240, kit_rate=2e-3,
-    ),
-    "t5-base": Settings(
-        "google-t5/t5-base", **dialogues, granularities=(2, 3, 6), prefix="summarize: ",
-        tuning_steps=2_300, tuning_rate=3e-4, kit_steps=10_000, kit_rate=3e-4,
-    ),
-    "bart-base": Settings(
-        "facebook/bart-base", **dialogues, granularities=(2, 3),
-        tuning_steps=2_300, tuning_rate=5e-5, kit_steps=10_000, kit_rate=1e-4,
-    ),
-    # "mine": Settings("your-model", "your-folder", source="...", target="...", longest=384, batch_size=8, accumulation=2,
-    #     granularities=(2, 3), tuning_steps=0, tuning_rate=0, kit_steps=10_000, kit_rate=3e-4),
-}  # fmt: skip
-settings = RECORDS[SOURCE]
-
-# %% [markdown]
-# **In a hurry, with a model of your own?** Fill in the record `"mine"`, set `SOURCE = "mine"`, run all, and go to the trial (*What it costs: time*): it says how many hours your training would take here. On Colab the
-# folder `my-model` is gone when the machine is; let `FOLDER` lie in your Drive (`/content/drive/MyDrive/...`) before you train for hours. What was done is then found again: the cells below go on where they were stopped.
-#
-# ## A hub on this disk
-#
-# `from_pretrained` and `load_dataset` take a folder as well as a name on the hub. So we put into folders what the hub would give us: a T5 and a BART of 6 + 6 layers
-# (the depth of BART-base) with random weights, and a dataset with the splits `train` and `validation`. The dataset is the one bundled with `pocket`: a restaurant's attributes, and the
-# text that `pocket` wrote for them. Only those of at most six attributes, so that half a minute is enough to learn from.
-
-# %%
+FAMILY = "t5"  # or "bart"
+REPOSITORY = None  # "your-name/your-kit", and it is uploaded at the end
+SCRATCH = tempfile.TemporaryDirectory(prefix="modtf-", ignore_cleanup_errors=True)  # goes away with this session
+os.chdir(SCRATCH.name)  # from here on, all names are those of files in there
 tokenizer = modtf.load("pocket").tokenizer
 
 
+# %%
 def small_model(family: str, encoder: int, decoder: int):
     """A T5 or BART of so many layers, narrow enough for a laptop, with random weights."""
     set_seed(0)
     shared = {"vocab_size": len(tokenizer), "d_model": 64, "pad_token_id": 0, "eos_token_id": 1}
     if family == "t5":
-        return T5ForConditionalGeneration(
-            T5Config(
-                **shared, d_kv=16, d_ff=256, num_heads=4, num_layers=encoder, num_decoder_layers=decoder, decoder_start_token_id=0, dropout_rate=0.0
-            )
-        )  # fmt: skip
-    return BartForConditionalGeneration(
-        BartConfig(
-            **shared, encoder_layers=encoder, decoder_layers=decoder, encoder_attention_heads=4, decoder_attention_heads=4,
-            encoder_ffn_dim=256, decoder_ffn_dim=256, max_position_embeddings=256, bos_token_id=1, decoder_start_token_id=1,
-            forced_eos_token_id=1, dropout=0.0, init_std=0.05,
-        )
-    )  # fmt: skip
+        sizes = {"num_layers": encoder, "num_decoder_layers": decoder, "d_kv": 16, "d_ff": 256, "num_heads": 4}
+        config = T5Config(**shared, **sizes, decoder_start_token_id=0, dropout_rate=0.0)
+    else:
+        sizes = {"encoder_layers": encoder, "encoder_attention_heads": 4, "encoder_ffn_dim": 256, "max_position_embeddings": 256}
+        sizes |= {"decoder_layers": decoder, "decoder_attention_heads": 4, "decoder_ffn_dim": 256, "init_std": 0.05}
+        config = BartConfig(**shared, **sizes, bos_token_id=1, decoder_start_token_id=1, forced_eos_token_id=1, dropout=0.0)
+    return AutoModelForSeq2SeqLM.from_config(config)
 
 
-for family, name in (("t5", "small"), ("bart", "small-bart")):
-    small_model(family, 6, 6).save_pretrained(FOLDER / name)
-    tokenizer.save_pretrained(FOLDER / name)
-for bundled, split in (("pairs", "train"), ("evaluation", "validation")):
-    few = [example for example in E2E.bundled_examples(bundled) if len(parse_mr(example.source)) <= 6]
-    rows = [{"mr": example.source, "text": text} for example in few for text in example.references]
-    Dataset.from_list(rows).to_parquet(FOLDER / "restaurants" / f"{split}.parquet")
+for part in (small_model(FAMILY, 6, 6), tokenizer):
+    part.save_pretrained("small")
+
+# %% [markdown]
+# The data are those that are bundled with `pocket`: a restaurant's attributes, and the text that `pocket` wrote for them. Only those of at most six attributes, so that half
+# a minute is enough to learn from. Files that people have grown over years have faults, so we put three into ours: a row without a text, a row into which somebody
+# has pasted thirty texts, and a row that was saved in another encoding than the rest.
+
+# %%
+bundled = [one for name in ("pairs", "evaluation") for one in E2E.bundled_examples(name) if len(parse_mr(one.source)) <= 6]
+rows = [{"mr": source, "text": text} for source, text in {one.source: one.references[0] for one in bundled}.items()]
+faults = [rows[300] | {"text": ""}, rows[301] | {"text": " ".join([rows[301]["text"]] * 30)}]
+
+data = Path("data")
+data.mkdir(exist_ok=True)
+pd.DataFrame(rows[:200]).to_json(data / "test.jsonl", orient="records", lines=True, force_ascii=False)
+pd.DataFrame(rows[200:300]).to_csv(data / "dev.csv", index=False)
+pd.DataFrame(rows[300:] + faults).to_json(data / "train.jsonl", orient="records", lines=True, force_ascii=False)
+with (data / "train.jsonl").open("ab") as file:
+    file.write('{"mr": "name[Café Rouge], food[Thai]", "text": "Café Rouge has Thai food."}\n'.encode("latin-1"))
+
+# %% tags=["nbval-check-output"]
+print(*sorted(path.name for path in data.iterdir()))
+print((data / "train.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()[0])
 
 # %% [markdown]
 # ## Can this model be modularized?
 #
-# From here on, no line knows whether it works with the small model or with T5-base.
-#
 # Layers that are cut out, mixed and numbered anew must compute what they computed before. Whether they do depends on the family: where it keeps its layers, its depths, its position biases.
-# modtf has a record of that for each family that it knows. For any model, `check` tries it on the model itself, which stays as it is:
+# modtf has a record of that for each family that it knows ([the table](../README.md#families)). For any model, `check` tries it on the model itself, which stays as it is:
 
 # %% tags=["nbval-check-output"]
 print("known families:", ", ".join(modtf.ARCHITECTURES))
-print(modtf.check(AutoModelForSeq2SeqLM.from_pretrained(settings.model)))
+print(modtf.check(AutoModelForSeq2SeqLM.from_pretrained("small")))
 
 # %% [markdown]
 # A family that is not on the list is compared with all that are: if one of them fits and all is exact, the last line says how to use it.
 #
-# ## The data
+# ## Read the data
+#
+# Every command reads the same options for data. `--data` is a folder with a file for each split, a single file, or the name of a data set on the hub. Let us run one of
+# the commands (`plan`, which trains nothing; what it is for comes below) without saying more:
 
-# %% tags=["nbval-check-output"]
-tokenizer = AutoTokenizer.from_pretrained(settings.model)
-data = load_dataset(settings.dataset, cache_dir=str(FOLDER / "cache"))
-row = data["train"][0]
-print({split: len(rows) for split, rows in data.items()})
-print("in: ", settings.prefix + row[settings.source])
-print("out:", row[settings.target])
+# %% tags=["nbval-check-output", "long"]
+# !modtf plan --model small --data data
 
 # %% [markdown]
+# Whatever is wrong is said in one line that begins with `modtf:`, before anything is computed. Here the columns have other names than the commands expect.
+#
 # ### Exercise 6.1
-# A model takes numbers. Write `model_input(row)`: what `tokenizer` makes of the row's source (with the prefix before it), cut to `settings.longest` tokens, together with
-# the row's target as `labels`.
-
+# Write the options of `modtf train kit`, as you would type them, for this case: the model lies in the folder `my-bart`. The data lie in the folder `tickets`, with the
+# columns `question` and `answer`. The model was fine-tuned on questions that begin with `reply: ` (with a space after the colon). Questions may have 300 tokens; what is longer is cut. (`modtf train kit --help` has all options;
+# those that are modtf's own stand at the end. You need not break the line. If you do, no `\` is needed here.)
 
 # %% tags=["exercise"]
-def model_input(row: dict) -> dict:
-    return None  # your code in place of this line
-
+options = None  # "--model my-bart ..." in place of None
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# `settings.source` and `settings.target` are the names of columns: `row[settings.source]` is the text.
+# There are options for the folder, for each column, for the prefix and for the length of a source.
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# A tokenizer of transformers takes the target as `text_target=...`, and calls what it makes of it `labels`. `truncation=True, max_length=...` cuts.
+# The error above names two of them. A text with a space in it needs quotation marks, as in any shell.
 # </details>
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# def model_input(row: dict) -> dict:
-#     source, target = settings.prefix + row[settings.source], row[settings.target]
-#     return tokenizer(source, text_target=target, truncation=True, max_length=settings.longest)
+# options = """--model my-bart --data tickets --source-column question --target-column answer
+#     --source-prefix "reply: " --max-source-length 300"""
 # ```
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
 with notebook.check("6.1"):
-    given = model_input(row)
-    assert given is not None, "model_input(row) gives nothing back yet"
-    assert {"input_ids", "attention_mask", "labels"} <= set(given), (
-        f"input_ids, attention_mask and labels are needed; yours has {list(given)}"
-    )
-    assert given["labels"] == tokenizer(row[settings.target])["input_ids"], "labels should be the tokens of the target"
-    read = tokenizer.decode(given["input_ids"], skip_special_tokens=True)
-    assert given["input_ids"] == tokenizer(settings.prefix + row[settings.source])["input_ids"], f"the model would read {read!r}"
-    long = model_input(row | {settings.source: row[settings.source] * 50})
-    assert len(long["input_ids"]) == settings.longest, (
-        f"a long source becomes {len(long['input_ids'])} tokens; cut it to {settings.longest}"
-    )
+    assert options is not None, "options is None; write a text"
+    _, given, _ = parse_kit(["--output", "kit", *shlex.split(options)])  # as the command itself reads them
+    assert given.original == "my-bart", f"the model would be {given.original!r}"
+    assert given.data == "tickets", f"the data would be {given.data!r}"
+    columns = given.source_column or "source", given.target_column or "target"
+    assert columns == ("question", "answer"), f"it would read the columns {columns[0]!r} and {columns[1]!r}"
+    read = given.source_prefix + "How do I log in?"
+    assert read == "reply: How do I log in?", f"the model would read {read!r}"
+    longest = given.max_source_length or 512
+    assert longest == 300, f"questions would be cut to {longest} tokens"
 
+# %% [markdown]
+# ## A file of options
+#
+# What several commands share is better written once, into a file of options (YAML or JSON), which each takes as `--config`. What the shell says besides counts more.
 
 # %%
-def tokenize(row: dict) -> dict:
-    return tokenizer(settings.prefix + row[settings.source], text_target=row[settings.target], truncation=True)
-
-
-def short(row: dict) -> bool:
-    return len(tokenizer(settings.prefix + row[settings.source])["input_ids"]) <= settings.longest
-
-
-data = data.filter(short)
-train = data["train"].map(tokenize, remove_columns=data["train"].column_names)
-chosen = data["validation"].select(range(min(100, len(data["validation"]))))
-sources = [settings.prefix + text for text in chosen[settings.source]]
-references = [[text] for text in chosen[settings.target]]
+with open("small.yaml", "w") as file:
+    file.write("""
+data: data
+source_column: mr
+target_column: text
+batch_size: 16
+# All below is for the small model of this page alone. It is so narrow that AdamW takes less time than the default, Muon,
+# and bfloat16 saves none. And lines can be stored with a notebook, bars of progress cannot.
+optim: adamw_torch
+bf16: false
+disable_tqdm: true
+report_to: none
+""")
 
 # %% [markdown]
 # ## What it costs: memory
@@ -271,8 +205,8 @@ references = [[text] for text in chosen[settings.target]]
 # - gradients, for what is trained: the banks only, since the original is frozen;
 # - two moments of AdamW for each number that is trained.
 #
-# There is no second copy of the original for the teacher: the teacher *is* the original, inside the same model. On top of that come the activations of a batch, which we
-# count below.
+# There is no second copy of the original for the teacher: the teacher *is* the original, inside the same model. On top of that come the activations of a batch, which
+# no formula tells; they are measured below.
 #
 # ### Exercise 6.2
 # `memory_gb(original, banks)`: how many GB (10⁹ bytes) is that, for so many parameters of the original and of the banks?
@@ -317,245 +251,83 @@ with notebook.check("6.2"):
 # %%
 guess_gb = None  # GB for T5-base with the kit 2, 3, 4, 6
 
-
 # %%
-def from_shapes(name: str):
-    """An original without numbers."""
+six = {"encoder_layers": 6, "encoder_ffn_dim": 3072, "decoder_layers": 6, "decoder_ffn_dim": 3072}
+SHAPES = {
+    "BART-base": BartConfig(d_model=768, **six),
+    "T5-base": T5Config(d_model=768, d_ff=3072, num_layers=12, num_heads=12, decoder_start_token_id=0),
+    "T5-large": T5Config(d_model=1024, d_ff=4096, num_layers=24, num_heads=16, decoder_start_token_id=0),
+}
+
+
+def held_gb(name: str, granularities: tuple[int, ...]) -> dict[str, float]:
+    """What the training of a kit holds, without activations; no granularities: fine-tuning of the original."""
     with torch.device("meta"):
-        if name == "BART-base":
-            sizes = {
-                "encoder_layers": 6, "encoder_attention_heads": 12, "encoder_ffn_dim": 3072,
-                "decoder_layers": 6, "decoder_attention_heads": 12, "decoder_ffn_dim": 3072,
-            }  # fmt: skip
-            return BartForConditionalGeneration(BartConfig(d_model=768, **sizes))
-        sizes = {
-            "T5-base": {"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
-            "T5-large": {"d_model": 1024, "d_ff": 4096, "num_layers": 24, "num_heads": 16},
-        }[name]
-        return T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0))
-
-
-def parts_gb(name: str, granularities: tuple[int, ...]) -> dict[str, float]:
-    """What the training holds in memory, without activations; no granularities: fine-tuning of the original."""
-    original = from_shapes(name)
-    weights = sum(p.numel() for p in original.parameters())
-    trained = weights
-    if granularities:
-        modular = modtf.modularize(original, granularities)
-        trained = sum(p.numel() for p in modular.parameters() if p.requires_grad)
-    return {
-        "original": 4 * weights / 1e9,
-        "banks": 4 * trained / 1e9 if granularities else 0.0,
-        "gradients": 4 * trained / 1e9,
-        "AdamW's moments": 8 * trained / 1e9,
-    }
+        modular = modtf.modularize(AutoModelForSeq2SeqLM.from_config(SHAPES[name]), granularities or (2,))
+    original = sum(weight.numel() for weight in modular.original_weights().values())
+    banks = sum(weight.numel() for weight in modular.bank_weights().values()) if granularities else 0
+    trained = banks or original
+    numbers = {"original": original, "banks": banks, "gradients": trained, "moments": 2 * trained}
+    return {part: 4 * count / 1e9 for part, count in numbers.items()}
 
 
 # %% tags=["nbval-check-output"]
-notebook.reveal("T5-base with the kit 2, 3, 4, 6: GB", guess_gb, sum(parts_gb("T5-base", (2, 3, 4, 6)).values()))
+notebook.reveal("T5-base with the kit 2, 3, 4, 6: GB", guess_gb, sum(held_gb("T5-base", (2, 3, 4, 6)).values()))
 
 # %% tags=["nbval-check-output"]
-wanted = [(name, kit) for name in ("BART-base", "T5-base", "T5-large") for kit in ((), (2,), (2, 3), (2, 3, 6), (2, 3, 4, 6))]
-wanted = [(name, kit) for name, kit in wanted if name != "BART-base" or set(kit) <= {2, 3}]  # 6 layers have no other divisors
-costs = [{"model": name, "kit": ", ".join(map(str, kit)) or "(fine-tuning)"} | parts_gb(name, kit) for name, kit in wanted]
-for cost in costs:
-    cost["all, GB"] = sum(value for value in cost.values() if isinstance(value, float))
-print(pd.DataFrame(costs).round(2).to_string(index=False))
-
-
-# %%
-def cost_figure(rows: list[dict], title: str) -> go.Figure:
-    figure = go.Figure()
-    for part in ("original", "banks", "gradients", "AdamW's moments"):
-        figure.add_bar(name=part, orientation="h", y=[f"{row['model']}: {row['kit']}" for row in rows], x=[row[part] for row in rows])
-    figure.update_layout(template="plotly_white", title=title, barmode="stack", height=190 + 26 * len(rows))
-    figure.update_layout(legend={"orientation": "h", "y": 1, "yanchor": "bottom", "traceorder": "normal"}, title_y=0.97)
-    figure.update_xaxes(title="GB, without activations")
-    figure.update_yaxes(autorange="reversed")
-    return figure
-
-
-described(
-    cost_figure(costs, "What training holds in memory (float32, AdamW)"),
-    "Stacked bars: original, banks, gradients, moments of AdamW. "
-    + " ".join(f"{cost['model']}, {cost['kit']}: {cost['all, GB']:.1f} GB." for cost in costs)
-    + " Banks, their gradients and their moments grow with each granularity.",
-    margin={"l": 170, "t": 80},
-)
+kits = [("BART-base", (2, 3)), *(("T5-base", kit) for kit in ((), (2,), (2, 3), (2, 3, 6), (2, 3, 4, 6))), ("T5-large", (2, 3, 6))]
+costs = [{"model": name, "kit": ", ".join(map(str, kit)) or "(fine-tuning)"} | held_gb(name, kit) for name, kit in kits]
+print(pd.DataFrame(costs).assign(GB=lambda table: table.sum(axis=1, numeric_only=True)).round(2).to_string(index=False))
 
 # %% [markdown]
 # Each further granularity costs, and each gives more to choose from: 2 alone reaches 2x, 2 and 3 reach 3x, 6 is needed for 6x. **To save memory, leave granularities
-# out.** A kit can be trained on a smaller GPU than fine-tuning needs, if it is small enough.
+# out.** A kit can be trained on a smaller GPU than fine-tuning needs, if it is small enough. (By default the commands train matrices by Muon. It keeps one moment, not two, so that
+# banks need 12 bytes a number in place of 16.)
 #
-# Try it: granularities that do not divide a stack's depth are refused.
+# ## What it costs: a plan
+#
+# The rest is measured, by `modtf plan`. It takes the options of `modtf train kit`, runs a few of its steps, among them the largest, at a learning rate of 0, and
+# writes nothing:
 
-
-# %%
-def draw_cost(model: str, granularities: str):
-    kit = parse_path(granularities)
-    return cost_figure([{"model": model, "kit": ", ".join(map(str, kit))} | parts_gb(model, kit)], "What training holds in memory")
-
-
-notebook.play(
-    draw_cost,
-    model=widgets.Dropdown(options=["T5-base", "T5-large", "BART-base"], description="model"),
-    granularities=widgets.Text("2 3 4", description="granularities"),
-)
+# %% tags=["long"]
+# !modtf plan --config small.yaml --model small --steps 240
 
 # %% [markdown]
-# Now the **activations**: what the forward pass keeps until the backward pass has used it. They grow with the batch, and depend on the assembly that a step draws. We
-# count every tensor that autograd keeps in the student's pass, on meta again: T5-base, texts of 384 tokens in and 64 out, for a whole-grain assembly and for one in which
-# only the first two layers of each stack are replaced. (The teacher's pass is not counted: it runs without a backward pass. And attention is counted with its maps, as eager attention keeps them; a GPU's fused attention keeps less, so this is the most.) *Gradient checkpointing* keeps only what goes
-# into each modularized layer, and computes the rest a second time.
-
-
-# %%
-def activations_gb(modular, assembly: Assembly, texts: int) -> float:
-    """What autograd keeps of one forward pass, apart from the weights."""
-    with torch.device("meta"):
-        batch = {"input_ids": torch.zeros(texts, 384, dtype=torch.long), "labels": torch.zeros(texts, 64, dtype=torch.long)}
-    weights = {p.untyped_storage()._cdata for p in modular.parameters()}
-    kept = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()  # tensors that are views share one, and _cdata tells which
-        kept[storage._cdata] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = modular(assembly, **batch)  # while it lives, so does what was kept
-    del outputs
-    return sum(size for storage, size in kept.items() if storage not in weights) / 1e9
-
-
-base = modtf.modularize(from_shapes("T5-base"), (2, 3, 6)).train()
-mixed = (2, *(1,) * 10)
-counted = []
-for texts in (8, 4):
-    for name, assembly in (("whole-grain, 6-6", base.choose(2)), ("mixed, 11-11", Assembly(mixed, mixed))):
-        base.gradient_checkpointing_disable()
-        plain = activations_gb(base, assembly, texts)
-        base.gradient_checkpointing_enable()
-        counted.append({"texts": texts, "assembly": name, "GB": plain, "GB with checkpointing": activations_gb(base, assembly, texts)})
-print(pd.DataFrame(counted).round(1).to_string(index=False))
-
-# %% [markdown]
-# Add this to the table above. A GPU must hold the most that any step needs, and steps draw mixed assemblies too: there, the frozen originals between the modules keep
-# their activations, whatever is checkpointed. Smaller batches help always.
+# Line by line:
+#
+# - `train:` what was read, and what was **left out**: the row without a text, and the row in another encoding. The pasted one is **cut**, and that is said, too. If these
+#   numbers are larger than you expect, look at your file before you train on it. `dev` is the split on which the kit will be watched.
+# - `parameters`: the banks are those of all granularities that divide the stacks, here 2 and 3. `--granularities` chooses.
+# - `memory`: your formula's parts, and `batch`, all that the largest step needs besides. On a CPU that is mostly Python and torch themselves; on a GPU it is activations,
+#   which grow with the texts at once and with their lengths.
+# - `time`: an average step, times their number. **Read this one before you go home.**
+# - `disk`: checkpoints hold the banks and what the optimizer keeps of them; the kit in the end holds a copy of the original as well.
+# - `before that`: by default the original first writes texts of its own, and the kit learns from them as well as from people's.
 #
 # What saves memory, and what it costs:
 #
-# | option | where | what it does |
-# |---|---|---|
-# | fewer granularities | `modularize(..., granularities=(2, 3))` | less to store and to train; fewer ratios |
-# | smaller batches, accumulated | `per_device_train_batch_size=4, gradient_accumulation_steps=4` | activations of 4 texts instead of 16; all four batches of a step run the same assembly |
-# | checkpointing | `gradient_checkpointing=True` | what modularized layers keep is computed twice instead; the originals of a mixed path keep theirs |
-# | bfloat16 | `bf16=True` | half-size numbers in most operations, on GPUs that are good at it (on Colab: A100, L4; not T4) |
-# | no attention maps | `attention_weight=0`, the default | fast attention instead of eager, and no maps to keep |
+# | option | what it does |
+# |---|---|
+# | `--granularities 2 3` | less to store and to train; fewer ratios |
+# | `--batch-size 16 --gradient-accumulation-steps 4` | 4 texts at once instead of 16, four times a step; all four batches run the same assembly |
+# | `--max-source-length 256` | no text is longer; what is cut is lost |
+# | `--gradient-checkpointing true` | what modularized layers keep is computed twice instead; the originals of a mixed path keep theirs |
+# | `--bf16 true` | half-size numbers in most operations; the default on machines that are good at it (on Colab: A100, L4; not T4) |
+# | `--attention-weight 0` | the default: no attention maps to keep, and fast attention instead of eager |
 #
-# All of them are arguments of `ModularTrainingArguments` but the first.
-#
-# ## What it costs: time
-#
-# We write down once how both trainings are run. `ModularTrainingArguments` are `Seq2SeqTrainingArguments` with the method's own settings. The weights of the losses are
-# the defaults: those of the first part of `pocket`'s kit ([notebook 3](3_distillation.ipynb) is about them).
-#
-# > **In the paper**: attention maps and hidden states are distilled, in one training phase. How many steps and which learning rates it used, we do not know: ours are our
-# > choice.
-
-
-# %%
-def arguments(kind, name: str, steps: int, learning_rate: float, **more):
-    given = {
-        "output_dir": str(FOLDER / name), "max_steps": steps, "learning_rate": learning_rate, "warmup_steps": steps // 10, "bf16": BF16,
-        "per_device_train_batch_size": settings.batch_size, "gradient_accumulation_steps": settings.accumulation,
-        "logging_steps": max(1, steps // 12), "save_steps": max(1, steps // 4), "save_total_limit": 1, "report_to": "none", "seed": 0,
-        "use_cpu": not GPU, "dataloader_pin_memory": GPU,
-    }  # fmt: skip
-    return kind(**given | more)
-
-
-def collator(original) -> DataCollatorForSeq2Seq:
-    return DataCollatorForSeq2Seq(tokenizer, original, pad_to_multiple_of=8)  # fewer different shapes
-
-
-# %% [markdown]
-# Before you train for hours, run a few steps and compute how long the whole will take. The trial gets a model of its own, so nothing is spoiled.
-
-
-# %%
-class Stopwatch(TrainerCallback):
-    def __init__(self):
-        self.ends = []
-
-    def on_step_end(self, *_, **__):
-        if GPU:
-            torch.cuda.synchronize()
-        self.ends.append(time.perf_counter())
-
-
-trial = AutoModelForSeq2SeqLM.from_pretrained(settings.model, dtype=torch.float32)  # whatever it was stored in
-trial = modtf.modularize(trial, settings.granularities, tokenizer=tokenizer)
-stopwatch = Stopwatch()
-modtf.ModularTrainer(
-    trial,
-    arguments(modtf.ModularTrainingArguments, "trial", 12, settings.kit_rate, save_strategy="no", logging_strategy="no"),
-    train_dataset=train,
-    data_collator=collator(trial.model),
-    callbacks=[stopwatch],
-).train()
-del trial
-gc.collect()  # on a GPU its memory is wanted
-if GPU:
-    print(f"memory, at most: {torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
-
-# %%
-steps_ms = [1000 * (end - start) for start, end in pairwise(stopwatch.ends)]
-minutes = mean(steps_ms) * settings.kit_steps / 60_000
-print(f"a step: {median(steps_ms):.0f} ms (median), from {min(steps_ms):.0f} to {max(steps_ms):.0f}, since each runs another assembly")
-print(f"{settings.kit_steps:,} steps: about {minutes:.1f} minutes here")
-
-# %% [markdown]
-# ## The original
+# ## Train the original
 #
 # An original should be good at the task before it is compressed: the banks learn from what *it* writes. A checkpoint that is fine-tuned already (such as
-# `facebook/bart-large-cnn` for CNN/DailyMail) needs nothing of this section. Ours does; it is the ordinary fine-tuning of transformers.
+# `facebook/bart-large-cnn` for CNN/DailyMail) needs nothing of this section. Ours does. Its weights are random and its layers narrow, hence the high learning rate. Leave it out for a model that was trained
+# before: the default, 1e-4, is meant for such.
 
 # %% tags=["long"]
-set_seed(0)
-tuned = FOLDER / "original"
-original = AutoModelForSeq2SeqLM.from_pretrained(tuned if tuned.exists() else settings.model, dtype=torch.float32).to(DEVICE)
-if settings.tuning_steps and not tuned.exists():
-    tuner = Seq2SeqTrainer(
-        model=original,
-        args=arguments(Seq2SeqTrainingArguments, "tuning", settings.tuning_steps, settings.tuning_rate),
-        train_dataset=train,
-        data_collator=collator(original),
-    )
-    tuner.train()
-    del tuner
-    for part in (original, tokenizer):
-        part.save_pretrained(tuned)
+# !modtf train original --config small.yaml --model small --output original \
+#     --steps 300 --learning-rate 3e-3 --logging-steps 100
 
 # %% [markdown]
-# ## Banks
-#
-# One line. From now on the original is frozen; its weights will not change any more.
-
-# %% tags=["long"]
-gc.collect()  # on a GPU, the trainer's moments would take the banks' place
-modular = modtf.modularize(original, settings.granularities, tokenizer=tokenizer)
-print(f"{modular.mapping.count_assemblies():,} assemblies, up to {modular.mapping.maximum_ratio:g}x")
-full = write_texts(modular, modular.mapping.original, sources)
-for source, text, (reference,) in list(zip(sources, full, references, strict=True))[:3]:
-    print(f"\nin:        {source}\nreference: {reference}\noriginal:  {text}")
-
-# %% [markdown]
-# Is that good enough to compress? Look at the texts, not only at a score: the small original of this page has learned for half a minute, and it still leaves attributes
-# out or invents one. The banks will learn to write what it writes, mistakes included.
-#
 # ### Exercise 6.3
-# Stacks need not have the same depth, nor the same granularities: `modularize` takes `decoder_granularities` too. Here is a BART of **8 encoder and 4 decoder layers**.
+# Stacks need not have the same depth, nor the same granularities: `modtf.modularize`, which the command below calls, takes `decoder_granularities` too. Here is a BART of **8 encoder and 4 decoder layers**.
 # Give it a kit with which the encoder can be assembled down to **2** layers, but the decoder to no fewer than **2**, with as many lengths between as possible. Return the
 # modular model. (The check builds all 100 of its assemblies and counts their layers.)
 
@@ -603,100 +375,84 @@ with notebook.check("6.3"):
 # %% [markdown]
 # ## Before training
 #
-# The banks exist, and every assembly can be built. Each module is so far a copy of the first layer that it stands for. We measure two things, on texts that were not
-# trained on: ROUGE-L against the reference, and likeness (ROUGE-L too) to what the full model writes for the same source.
+# As soon as banks exist, every assembly can be built. Each module is at first a copy of the first layer that it stands for. We make such a kit, and measure it on dev, as the
+# command will measure the trained one in the end.
 #
-# **How much of the full model's ROUGE-L does 2x keep now, before training? And after it?** Write two guesses, in percent.
+# **How much of the full model's BLEU does 2x keep now, before training? And after it?** Write two guesses, in percent.
 
 # %%
-guess_before = None  # percent of the full model's ROUGE-L that 2x keeps before training
+guess_before = None  # percent of the full model's BLEU that 2x keeps before training
 guess_after = None  # and after training
 
-
 # %% tags=["long"]
-def measured() -> dict:
-    """Texts and scores of the assemblies that both strategies give at a few ratios."""
-    ratios = (1.33, 1.5, 2, modular.mapping.maximum_ratio)
-    wanted = {(strategy, modular.choose(ratio, strategy)): None for strategy in ("size_first", "speed_first") for ratio in ratios}
-    results = {}
-    for strategy, assembly in wanted:
-        texts = write_texts(modular, assembly, sources)
-        like = mean(likeness(text, of_full) for text, of_full in zip(texts, full, strict=True))
-        results[strategy, assembly] = {"texts": texts, "rouge_l": rouge_l(texts, references), "like the full model": like}
-    return results
+original = AutoModelForSeq2SeqLM.from_pretrained("original")
+untrained = modtf.modularize(original, tokenizer=AutoTokenizer.from_pretrained("original")).to(DEVICE)
+print(f"{untrained.mapping.count_assemblies():,} assemblies, up to {untrained.mapping.maximum_ratio:g}x")
 
-
-full_rouge_l = rouge_l(full, references)
-before = measured()
-print(f"full model: ROUGE-L {full_rouge_l:.1f}")
-for (strategy, assembly), scores in before.items():
-    print(f"{strategy:<11} {assembly.ratio:.2f}x, {assembly.shape}: ROUGE-L {scores['rouge_l']:.1f}")
+examples = spread(read_split("data", "dev", Columns("mr", "text")).examples, 100)
+before = measure(untrained, examples)
+print(f"full model: BLEU {before[0]['bleu']:.1f}")
+for example, text in zip(spread(examples, 4)[:2], before[0]["texts"], strict=False):
+    print(f"\nin:         {example.source}\nreference:  {example.references[0]}\nfull model: {text}")
 
 # %% [markdown]
-# ## Training the banks
+# Is that good enough to compress? Look at the texts, not only at a score: the small original of this page has learned for half a minute, and it still leaves attributes
+# out or invents one. The banks will learn to write what it writes, mistakes included.
 #
-# `ModularTrainer` is transformers' `Seq2SeqTrainer`. Each step draws an assembly ([notebook 2](2_module_replacement.ipynb)), and the original, inside the same model, is
-# the teacher. Checkpoints hold banks only; after an interruption, run the cells again: the training goes on from the last checkpoint.
+# ## Train the kit
+#
+# The third command. Each step draws an assembly ([notebook 2](2_module_replacement.ipynb)), and the original, inside the same model, is the teacher. The options of the method's own (losses, schedule) keep
+# their defaults ([notebook 3](3_distillation.ipynb) is about them).
+#
+# > **In the paper**: attention maps and hidden states are distilled, in one training phase. How many steps and which learning rates it used, we do not know: ours are our
+# > choice.
 
 # %% tags=["long"]
-set_seed(0)
-trainer = modtf.ModularTrainer(
-    modular,
-    arguments(modtf.ModularTrainingArguments, "training", settings.kit_steps, settings.kit_rate),
-    train_dataset=train,
-    data_collator=collator(original),
-)
-(FOLDER / "training").mkdir(exist_ok=True)
-result = trainer.train(resume_from_checkpoint=get_last_checkpoint(FOLDER / "training"))  # None the first time
-print(f"{settings.kit_steps:,} steps in {result.metrics['train_runtime'] / 60:.1f} minutes; the trial said {minutes:.1f}")
+# !modtf train kit --config small.yaml --model original --output kit \
+#     --steps 240 --learning-rate 3e-3 --pairs 0 --logging-steps 60 --watch-steps 60
+
+# %% [markdown]
+# - First comes the **plan** again: if the disk is too small, the training stops here and not in the night.
+# - `loss` is the mean since the last such line, and in brackets its parts: how far the token probabilities are from the original's, and the hidden states after each layer. It may
+#   well *rise* at first: the longer the training lasts, the more layers of a step are modules.
+# - The **watch** lets two sizes write 32 texts of dev now and then: the one half-way to the smallest, here of 4 + 3 layers, and the smallest. Is a training of hours worth its second hour? These lines know
+#   it early. If the loss does not fall, or the smallest size still writes nothing of use half-way, the watch says so, and what to try.
+# - `--pairs 0` leaves out the texts that the original writes first, to save their time here. You will want them.
+# - An interrupted training goes on from its last checkpoint if you give the same command again. So does a notebook's cell.
+#
+# All of it is in the report: one page, `kit/report.html`, that needs nothing else. Open it in a browser. Its figure of the training:
 
 # %% tags=["long"]
-history = [entry for entry in trainer.state.log_history if "loss_logits" in entry]
-figure = go.Figure()
-for name, what in (("loss_logits", "token probabilities (KL)"), ("loss_hidden", "hidden states (relative squared error)")):
-    figure.add_scatter(x=[entry["step"] for entry in history], y=[entry[name] for entry in history], name=what, mode="lines+markers")
-figure.update_layout(template="plotly_white", title="What the banks still do differently from the original", height=340)
-figure.update_xaxes(title="step")
-figure.update_yaxes(title="loss, mean over the last steps", rangemode="tozero")
-figure.update_layout(legend={"orientation": "h", "y": 1, "yanchor": "bottom"}, title_y=0.95)
+seen = [json.loads(line) for line in Path("kit/quality.jsonl").read_text().splitlines()]
+shapes = [key for key in seen[0] if key not in ("step", "metric", "full")]
 described(
-    figure,
-    f"Two losses over the steps. That of the token probabilities falls from {history[0]['loss_logits']:.2f} to {history[-1]['loss_logits']:.2f}, "
-    f"that of the hidden states from {history[0]['loss_hidden']:.2f} to {history[-1]['loss_hidden']:.2f}.",
-    margin={"t": 80},
+    course_figure(Path("kit")),
+    "The loss over the steps, and the BLEU of two sizes: "
+    + ", ".join(f"{shape} layers reach {seen[-1][shape]:.0f} (full model {seen[-1]['full']:.0f})" for shape in shapes),
+    title="The training, as the report shows it",
+    margin={"t": 90, "r": 60},
+    title_y=0.95,
 )
 
 # %% [markdown]
 # ## After training
 
 # %% tags=["long"]
-after = measured()
-two = "size_first", modular.choose(2)
-notebook.reveal("2x before training: % of the full model's ROUGE-L", guess_before, 100 * before[two]["rouge_l"] / full_rouge_l)
-notebook.reveal("2x after training: % of the full model's ROUGE-L", guess_after, 100 * after[two]["rouge_l"] / full_rouge_l)
+after = json.loads(Path("kit/report.json").read_text(encoding="utf-8"))  # what the report shows
+two_before, two_after = (next(row for row in rows if row["layers"] == "3-3") for rows in (before, after))
+notebook.reveal("2x before training: % of the full model's BLEU", guess_before, two_before["bleu_kept"])
+notebook.reveal("2x after training: % of the full model's BLEU", guess_after, two_after["bleu_kept"])
 
 # %% tags=["long"]
-figure = go.Figure()
-for results, when, dash in ((before, "before training", "dot"), (after, "after", "solid")):
-    for strategy, color in (("size_first", "#3b8fd0"), ("speed_first", "#e07b1a")):
-        points = [(assembly, scores) for (by, assembly), scores in results.items() if by == strategy]
-        figure.add_scatter(
-            x=[1, *(assembly.ratio for assembly, _ in points)], y=[100, *(100 * scores["rouge_l"] / full_rouge_l for _, scores in points)],
-            name=f"{strategy.replace('_', ' ')}, {when}", line={"color": color, "dash": dash}, mode="lines+markers",
-            text=["full model", *(assembly.shape for assembly, _ in points)], hovertemplate="%{text}: %{y:.0f} %<extra></extra>",
-        )  # fmt: skip
-figure.update_layout(template="plotly_white", title="ROUGE-L kept, before and after one training", height=440)
-figure.update_layout(legend={"orientation": "h", "y": 1, "yanchor": "bottom"}, title_y=0.96)
-figure.update_xaxes(title="ratio of layers")
-figure.update_yaxes(title="% of the full model's ROUGE-L", rangemode="tozero")
 described(
-    figure,
+    before_and_after(before, after, TEXT.metrics[0]),
     "Lines over the ratio, two strategies, before and after training. "
     + " ".join(
-        f"{strategy.replace('_', ' ')} {assembly.ratio:.2f}x: {100 * before[strategy, assembly]['rouge_l'] / full_rouge_l:.0f} % before, "
-        f"{100 * after[strategy, assembly]['rouge_l'] / full_rouge_l:.0f} % after."
-        for strategy, assembly in after
+        f"{new['strategy'].replace('_', ' ')} {new['ratio']:.2f}x: {old['bleu_kept']:.0f} % before, {new['bleu_kept']:.0f} % after."
+        for old, new in zip(before, after, strict=True)
     ),
+    title="BLEU kept, before and after one training",
+    title_y=0.97,
     margin={"t": 100},
 )
 
@@ -705,161 +461,140 @@ described(
 # texts look like:
 
 # %% tags=["long"]
-smallest = modular.mapping.coarsest
-coarsest = next(key for key in after if key[1] == smallest)
-for i in (0, 1):
-    print(f"in:          {sources[i]}\nreference:   {references[i][0]}\nfull model:  {full[i]}")
-    for name, key in (("2x", two), (f"{smallest.ratio:g}x", coarsest)):
-        for when, results in (("before", before), ("after", after)):
-            text = results[key]["texts"][i]
-            print(f"{name} {when + ':':<9}{text if len(text) < 160 else text[:160] + ' …'}")
-    print()
+modular = modtf.load("kit").to(DEVICE)
+for example in spread(examples, 4)[:2]:
+    print(f"in:            {example.source}\nreference:     {example.references[0]}")
+    for ratio in (1, 1.5, 2, 3):
+        print(f"{ratio:>3}x:          {modular.generate(example.source, ratio=ratio)}")
+    print(f"2x, untrained: {untrained.generate(example.source, ratio=2, max_new_tokens=40)}\n")
 
 # %% [markdown]
-# And now all that a ratio can mean, side by side, as in [notebook 1](1_layer_mapping.ipynb): layers, parameters, bytes, time (32 tokens for one text, in turns, so that
-# all meet the same machine), and quality.
+# Look for what gets lost on the way down: a text that leaves out an attribute may read as well as the full model's. And all that a ratio can mean, side by side, as in [notebook 1](1_layer_mapping.ipynb): layers, parameters, milliseconds (32 tokens for one text; all sizes take turns, so
+# that all meet the same machine), quality. It is the report's table.
 
 # %% tags=["long"]
-original_assembly = modular.mapping.original
-assemblies = sorted({original_assembly, *(assembly for _, assembly in after)}, key=lambda assembly: assembly.ratio)
-encoded = modular.encode(sources[:1])
-runs = {a: lambda a=a: decode(modular.assembled(a), **encoded, max_new_tokens=32, exactly=True) for a in assemblies}
-times = in_turns(runs, repeats=15)
-whole = size_of_assembly(modular, original_assembly)
-table = []
-for assembly in assemblies:
-    size = size_of_assembly(modular, assembly)
-    scores = next((scores for (_, a), scores in after.items() if a == assembly), {"rouge_l": full_rouge_l, "like the full model": 100.0})
-    table.append(
-        {
-            "layers": assembly.shape, "ratio": round(assembly.ratio, 2), "parameters (M)": round(size.parameters / 1e6, 2),
-            "times fewer": round(whole.parameters / size.parameters, 2), "MB": round(size.megabytes, 1), "ms": round(median(times[assembly]), 1),
-            "times as fast": round(median(times[original_assembly]) / median(times[assembly]), 2), "ROUGE-L": round(scores["rouge_l"], 1),
-            "like the full model": round(scores["like the full model"], 1),
-        }
-    )  # fmt: skip
-print(pd.DataFrame(table).to_string(index=False))
+columns = ["layers", "ratio", "parameters", "latency_ms", "speed_up", "bleu", "chrf", "rouge_l"]
+print(pd.DataFrame(after).drop_duplicates("layers").sort_values("ratio")[columns].round(2).to_string(index=False))
 
 # %% [markdown]
-# ROUGE-L against references and likeness to the full model are two questions. A text can be as good as the full model's and another one; a text that is like the full
-# model's repeats its mistakes too.
+# So far we have looked at dev again and again, and if you choose between trainings by it, its numbers become too good. `modtf evaluate` scores on the **test** split, once you are done choosing. The kit remembers what it was trained
+# on: no options for data are needed.
+
+# %% tags=["long"]
+# !modtf evaluate --model kit --ratios 1 1.5 2 3 --strategies size_first
+
+# %% [markdown]
+# ## Is it worth it?
+#
+# One kit gives all sizes. If you need *one* size, a student of that size alone may be better, since each of its steps trains the layers that you want, and nothing else. Do not believe us; ask your data.
+# `modtf versus` trains that student with the kit's own options, as many steps included, lets both write the test split, and says how far they are apart, with a 95 % interval (paired bootstrap over the
+# texts). It takes as long as the training of a kit, so we have run it for you, on the kit of this page:
+#
+# ```text
+# !modtf versus --model kit --ratios 2 --output versus
+# ...
+#  layers  ratio                   BLEU        chrF2      ROUGE-L  trained
+#     6-6   1.00 original         69.33        79.19        80.58
+#     3-3   2.00 kit              61.50        71.92        74.84  1.0 min
+#     3-3   2.00 student          68.51        78.27        79.63  1.4 min
+# 3-3, BLEU: kit less student -7.0 (95 % interval -9.4 to -4.8): the student is better
+# ```
+#
+# **Here the student is better**, by 7 points of BLEU, and the interval is far from zero. Both had 240 steps: the student for its one size, the kit for 169 assemblies. So if 2x is all that you need, take the student; it lies in
+# `versus/3-3`, a kit of one size. If you need several sizes, ask again: `--ratios 1.5 2 3 --shared` gives three students *together* as many steps as the kit had. On our larger models the answer was alike: [students that
+# cost as much as the kit are mostly better, students that share its cost about level](../README.md#what-it-keeps).
 #
 # ## Keep it
 #
-# `save_pretrained` writes the banks and what they belong to: a *pointer* to the original (its name on the hub, or its folder), or a *copy* of it. A pointer is small, but one to a folder breaks when the folder moves. We
-# want to upload, so we copy. Loaded again, the model writes the same:
+# The folder `kit` can be moved, copied and loaded as it is (`modtf.load("kit")`): banks, a copy of the original, tokenizer. Beside them lie the report, the last checkpoint, which you can delete, and `options.yaml`, which repeats the
+# training:
 
 # %% tags=["long"]
-modular.save_pretrained(FOLDER / "kit", copy_original=True)
-files = [path for path in sorted((FOLDER / "kit").rglob("*")) if path.is_file()]
-for path in files:
-    print(f"{path.stat().st_size / 1e6:7.2f} MB  {path.relative_to(FOLDER)}")
-again = modtf.load(FOLDER / "kit").to(modular.device)
-print("\nthe same texts:", write_texts(again, again.choose(2), sources) == after[two]["texts"])
+print("files:", ", ".join(sorted(path.name for path in Path("kit").iterdir())), end="\n\n")
+print(Path("kit/options.yaml").read_text(encoding="utf-8"))
 
 # %% [markdown]
-# Whoever needs one size only gets one size: an exported assembly is an ordinary checkpoint. To prove it, another Python loads it in which modtf cannot be imported.
+# `modtf train kit --config kit/options.yaml --seed 1 --output second` trains it anew with another seed: what the shell says counts more than the file.
+#
+# Whoever needs one size only gets one size. `modtf export` writes an ordinary checkpoint:
 
 # %% tags=["long"]
-exported = FOLDER / f"2x-{time.time_ns()}"  # export wants a new folder
-modular.export(exported, modular.choose(2))
+# !modtf export --model kit --ratio 2 small-2x
+
+# %% [markdown]
+# To prove it, another Python loads it in which modtf cannot be imported.
+
+# %% tags=["long"]
 PLAIN = """
 import sys
 sys.modules["modtf"] = None  # importing modtf would fail now
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-folder, text = sys.argv[1:]
-tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForSeq2SeqLM.from_pretrained(folder)
-tokens = model.generate(**tokenizer(text, return_tensors="pt", return_token_type_ids=False), max_new_tokens=128, num_beams=1)
-print(type(model).__name__, model.config.num_hidden_layers, model.config.decoder_layers, tokenizer.decode(tokens[0], skip_special_tokens=True), sep="|")
+tokenizer, model = AutoTokenizer.from_pretrained("small-2x"), AutoModelForSeq2SeqLM.from_pretrained("small-2x")
+tokens = model.generate(**tokenizer(sys.argv[1], return_tensors="pt"), max_new_tokens=128, num_beams=1)
+print(tokenizer.decode(tokens[0], skip_special_tokens=True))
 """
-run = subprocess.run([sys.executable, "-c", PLAIN, str(exported), sources[0]], capture_output=True, text=True, check=True)
-kind, encoder, decoder, text = run.stdout.strip().split("|", 3)
-print(f"{kind} of {encoder} + {decoder} layers: {text}")
-print("as here:", text == after[two]["texts"][0])
+run = subprocess.run([sys.executable, "-c", PLAIN, examples[0].source], capture_output=True, text=True, check=True)
+print(run.stdout.strip())
+print("as here:", run.stdout.strip() == modular.generate(examples[0].source, ratio=2))
 
 # %% [markdown]
-# ## Upload
-#
-# `push_to_hub` uploads the same files and a model card; `modtf.load("your-name/your-banks")` takes it from there. Write the repository's name into `REPOSITORY` at the top, and log in
+# `push_to_hub` uploads the kit and a model card; `modtf.load("your-name/your-kit")` takes it from there. Write the repository's name into `REPOSITORY` at the top, and log in
 # (`huggingface_hub.login()`, or the secret `HF_TOKEN` on Colab). Say in the card what the original and the data were, and under which licences.
 
 # %% tags=["long"]
-if REPOSITORY is None:
-    print(f"no REPOSITORY: nothing is uploaded. It would be {len(files)} files, {sum(p.stat().st_size for p in files) / 1e6:.1f} MB.")
-else:
-    print(modular.push_to_hub(REPOSITORY))
+print("no REPOSITORY: nothing is uploaded" if REPOSITORY is None else modular.push_to_hub(REPOSITORY))
 
 # %% [markdown]
-# ## More GPUs
+# ## With T5-base, BART-base, or yours
 #
-# For a training of hours a script is better than a notebook, and on several GPUs it is needed (let a notebook see one of them:
-# `CUDA_VISIBLE_DEVICES=0`). Each process runs the whole script. Save this as `train_kit.py`:
+# The same commands, with other names. **We could not run these**: the largest model that we have trained has 8.5 million parameters. Take their numbers as a place to
+# begin, not as a result, and ask `modtf plan` first. The data set is DialogSum from Hugging Face's hub, dialogues with their summaries (CC BY-NC-SA 4.0; read the licence of data and
+# model before you share what you train). What all commands share goes into a file, `dialogsum.yaml`:
 #
-# ```python
-# """python train_kit.py ORIGINAL DATASET SOURCE-COLUMN TARGET-COLUMN PREFIX OUTPUT STEPS"""
-# import os
-# import sys
-#
-# import torch
-# from datasets import load_dataset
-# from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq
-# from transformers.trainer_utils import get_last_checkpoint
-#
-# import modtf
-#
-# name, dataset, source, target, prefix, output, steps = sys.argv[1:]
-# gpu = torch.cuda.is_available()
-# args = modtf.ModularTrainingArguments(
-#     output_dir=f"{output}/training", max_steps=int(steps), warmup_steps=int(steps) // 10, learning_rate=3e-4,  # BART: 1e-4
-#     per_device_train_batch_size=8, gradient_accumulation_steps=2, save_total_limit=2, report_to="none",
-#     bf16=gpu and torch.cuda.get_device_capability() >= (8, 0),
-#     use_cpu=not gpu, dataloader_pin_memory=gpu, ddp_backend="gloo" if not gpu and "LOCAL_RANK" in os.environ else None,
-# )
-# tokenizer = AutoTokenizer.from_pretrained(name)
-# original = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
-# modular = modtf.modularize(original, tokenizer=tokenizer)  # granularities=(2, 3) needs less memory
-# with args.main_process_first():  # one process prepares the data, the others find it done
-#     rows = load_dataset(dataset, split="train")
-#     rows = rows.map(
-#         lambda row: tokenizer(prefix + row[source], text_target=row[target], truncation=True, max_length=384),
-#         remove_columns=rows.column_names,
-#     )
-# collator = DataCollatorForSeq2Seq(tokenizer, original, pad_to_multiple_of=8)
-# trainer = modtf.ModularTrainer(modular, args, train_dataset=rows, data_collator=collator)
-# os.makedirs(args.output_dir, exist_ok=True)
-# trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir))  # goes on where it was stopped
-# if trainer.is_world_process_zero():
-#     modular.save_pretrained(output, copy_original=True)
+# ```yaml
+# data: knkarthick/dialogsum
+# source_column: dialogue
+# target_column: summary
+# source_prefix: "summarize: "   # T5 expects it; BART does not: leave the line out
+# max_source_length: 384
+# batch_size: 16
+# gradient_accumulation_steps: 2   # 8 texts at once
 # ```
-#
-# and start it in one of these ways. `original` is the folder that this notebook saved after fine-tuning, or a fine-tuned model of yours; in place of the dataset's name a folder with `train.jsonl` will do. On
-# a machine with several GPUs the first way wants `CUDA_VISIBLE_DEVICES=0` before it.
 #
 # ```sh
-# python train_kit.py original knkarthick/dialogsum dialogue summary "summarize: " my-banks 10000
-# accelerate launch --multi_gpu --num_processes 2 train_kit.py original knkarthick/dialogsum dialogue summary "summarize: " my-banks 10000
-# torchrun --standalone --nproc-per-node 2 train_kit.py original knkarthick/dialogsum dialogue summary "summarize: " my-banks 10000
+# modtf train original --config dialogsum.yaml --model google-t5/t5-base --steps 2300 --output original
+# modtf plan --config dialogsum.yaml --model original --granularities 2 3 6 --steps 10000
+# modtf train kit --config dialogsum.yaml --model original --granularities 2 3 6 --steps 10000 --output kit
+# modtf evaluate --model kit --metrics rouge_l
+# modtf export --model kit --ratio 3 t5-base-3x
 # ```
 #
-# All processes run the same assembly in a step, since the draw depends on seed and step only. Two processes read 2 × 8 texts a step. (The shell command
-# `modtf train kit` does the same for a folder with `train.jsonl`, if you give it `--task text`.)
+# For BART-base it is `--model facebook/bart-base`, and `--granularities 2 3`, since it has 6 + 6 layers. On Colab the
+# folders are gone when the machine is; let `--output` lie in your Drive (`/content/drive/MyDrive/...`) before you train for hours.
+#
+# **More GPUs**: each process runs the same command, and all processes run the same assembly in a step, since the draw depends on seed and step only. `--batch-size` counts
+# the texts of all together. Either launcher will do; on a machine with several GPUs of which you want one, put `CUDA_VISIBLE_DEVICES=0` before the plain command.
+#
+# ```sh
+# torchrun --standalone --nproc-per-node 2 -m modtf.cli train kit --config dialogsum.yaml --model original --granularities 2 3 6 --steps 10000 --output kit
+# accelerate launch --multi_gpu --num_processes 2 -m modtf.cli train kit --config dialogsum.yaml --model original --granularities 2 3 6 --steps 10000 --output kit
+# ```
 #
 # ## When it does not work
 #
-# What we have met, and what helped. [The log](../benchmarks/LOG.md) has the trials with their numbers; they are single runs of a small model, so take them as hints.
+# What we have met, and what helped. [The log](../benchmarks/LOG.md) has the trials with their numbers; they are single runs of small models, so take them as hints.
 #
 # | you see | look at | try |
 # |---|---|---|
-# | one size falls into loops ("food food food …"), others do not | how often the schedule has drawn it: `trainer.schedule().draw(step)` | more steps first. Sharing one training between many sizes cost more steps, and nothing broke; a larger share of `whole` steps draws every whole-grain stack more often |
-# | all sizes lag behind, and the losses still fall | the learning rate: has it reached its end? | let it finish; the last third, with its falling rate, did much of the work |
-# | texts read well, but leave things out | the texts that it learned from: does the original leave things out, too? | a last part on the texts that have no faults, labels beside logits; `pocket`'s kit became more faithful so than its original at most sizes (`--faultless` of `modtf train kit` sifts texts, where the task can judge them) |
-# | small sizes write what the original should not have written | the original alone, on held-out data | a better original. Ours was over-fitted at first; dropout helped it |
+# | one size falls into loops ("food food food …"), others do not | the watch: does it still get better? | more steps first. Sharing one training between many sizes cost more steps, and nothing broke; a larger `--whole` draws every whole-grain stack more often |
+# | all sizes lag behind, and the loss still falls | the learning rate: has it reached its end? | let it finish; the last third, with its falling rate, did much of the work |
+# | the loss does not fall | the watch says so | a third and three times the `--learning-rate`, a few hundred steps each |
+# | texts read well, but leave things out | the texts that it learned from: does the original leave things out, too? | a last part (`--begin-with kit`) on texts that have no faults, with `--labels-weight 1`; `pocket`'s kit became more faithful so than its original at most sizes (`--faultless` sifts texts, where the task can judge them) |
+# | small sizes write what the original should not have written | the original alone, on held-out data | a better original. Ours was over-fitted at first; `--dropout` helped it |
+# | larger batches do not help | how many *different* assemblies were drawn | a smaller `--batch-size`, more `--steps`: there is one assembly in a step, unless `--assemblies-per-step` says otherwise |
 # | you initialise banks yourself, and they do not learn | from which layers | the *first* layer of each group, as `modularize` does; the last ones did not work |
-# | AdamW learns slowly | the loss after the same time | `modtf.training.optimizer.MuonWithAdamW` as `optimizers=(..., None)`: better for `pocket`, each step costs more |
-# | larger batches do not help | how many *different* assemblies were drawn | smaller batches, more steps: there is one assembly in a step |
-# | slow steps on a CPU | how many different shapes the batches have | `pad_to_multiple_of=8` in the collator |
-# | an error about half precision | how the original was stored | `from_pretrained(..., dtype=torch.float32)`; banks learn in float32, and `bf16=True` computes in bfloat16 where the GPU is good at it. Not `fp16=True`: T5 is known to overflow in it |
-# | out of memory | the two tables above | fewer granularities, smaller batches, checkpointing |
+# | numbers overflow, the loss is no number | the precision | `--no-bf16`, and no `--fp16`: T5 is known to overflow in it |
+# | out of memory | the plan, and the two tables above | fewer granularities, smaller batches, checkpointing |
 #
 # You are not alone with it: shrinking a T5 from 6 + 6 to 3 + 3 layers and fine-tuning it, without a teacher, has stalled for others too
 # ([bert-squeeze #58](https://github.com/JulesBelveze/bert-squeeze/pull/58)).
@@ -870,16 +605,16 @@ else:
 # full model's text in place of slots.)
 
 # %% tags=["long"]
-modtf.explore(modular, folder=FOLDER)
+modtf.explore(modular, folder=SCRATCH.name)
 
 # %% [markdown]
 # ## In five lines
 #
-# 1. Fine-tune, `modularize`, train, `save_pretrained`: four steps, each with the classes of transformers that you know.
-# 2. Memory is 4 bytes for each weight of the original and 16 for each of the banks, and activations; fewer granularities and smaller batches save it.
-# 3. Run a few steps and measure before you train for hours.
-# 4. Copied layers alone fall apart; one training serves all ratios at once. What the original does wrong, its kit learns too.
-# 5. Look at texts, ROUGE-L, parameters and time together, then upload the folder: others need one line to slide it.
+# 1. `modtf train original`, `modtf plan`, `modtf train kit`: from your model and your file to a kit. What is wrong with either is said in a line before anything is trained.
+# 2. Memory is 4 bytes for each weight of the original, 12 to 16 for each of the banks, and activations; fewer granularities and smaller batches save it.
+# 3. Copied layers alone fall apart; one training serves all ratios at once. What the original does wrong, its kit learns too.
+# 4. Look at texts, scores, parameters and time together; choose on dev, report on test, and let `modtf versus` say whether one student would do better.
+# 5. `kit/` is all that others need to slide it, `modtf export` all that they need to serve one size without modtf.
 #
 # <!-- footer -->
 # [← 5 · Quality and speed](5_quality_and_speed.ipynb) · [index](README.md) · [glossary](README.md#glossary)

@@ -14,7 +14,7 @@ from modtf.mapping import Mapping, StackMapping
 from modtf.quality import Fit, Profile, forecast
 from modtf.strategies import STRATEGIES, choose
 from modtf.tasks import E2E, TEXT
-from modtf.views.figures import figure_html, frame_html, frontier, quality_curve, versus_figure
+from modtf.views.figures import before_and_after, figure_html, frame_html, frontier, quality_curve, versus_figure
 from modtf.views.markup import assembly_html, quality_html
 
 METRICS = E2E.metrics
@@ -191,3 +191,16 @@ def test_the_comparison_over_its_cost() -> None:
     errors = versus_figure({"rows": with_errors, "sizes": half, "unit_operations": 1e12}, METRICS[1])
     assert errors.layout.yaxis.type == "log", "one half is as far from one as one from two"
     assert min(value for trace in errors.data for value in trace.y or ()) > 0, "no errors are drawn, too"
+
+
+def test_before_and_after_a_training() -> None:
+    after = table()[:8]
+    before = [row | {"bleu_kept": row["bleu_kept"] / 2} for row in reversed(after)]
+    figure = before_and_after(before, after, METRICS[0])
+    names = [
+        f"{strategy}, {when}" for when in ("before training", "after") for strategy in ("size first", "speed first")
+    ]
+    assert [trace.name for trace in figure.data] == names
+    assert [trace.line.dash for trace in figure.data] == ["dot", "dot", "solid", "solid"]
+    assert list(figure.data[0].y) == [row["bleu_kept"] / 2 for row in after[:4]], "ordered by ratio"
+    assert list(figure.data[3].x) == [row["ratio"] for row in after[4:]]

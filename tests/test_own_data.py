@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -73,13 +74,14 @@ def test_three_commands(model: Path, data: Path, tmp_path: Path, capsys: pytest.
     original, kit = tmp_path / "original", tmp_path / "kit"
     own = ["--data", str(data), *COLUMNS]
     assert cli.main(["train", "original", "--model", str(model), *own, *FEW, "--output", str(original)]) == 0
-    assert "train: 8 rows with" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "train: 8 rows with" in said.err and "step 2: loss " in said.out and "{" not in said.out
     begun, tuned = (AutoModelForSeq2SeqLM.from_pretrained(folder) for folder in (model, original))
     assert not torch.equal(begun.get_input_embeddings().weight, tuned.get_input_embeddings().weight)
     assert cli.main(["train", "kit", "--model", str(original), *own, *FEW, "--pairs", "4", "--output", str(kit)]) == 0
-    assert (
-        "how good each size is: " in capsys.readouterr().out and "Quality by size" in (kit / "report.html").read_text()
-    )
+    said = capsys.readouterr()
+    assert re.search(r"^step 2: loss [\d.e-]+ \(logits [\d.e-]+, hidden [\d.e-]+\)$", said.out, re.MULTILINE)
+    assert "how good each size is: " in said.out and "Quality by size" in (kit / "report.html").read_text()
     modular = modtf.load(kit)
     assert modular.task == "text" and modular.mapping.encoder.granularities == (2,)
     capsys.readouterr()

@@ -1,10 +1,11 @@
-"""The lines that people copy from the README and from notebook 6 run as they stand."""
+"""The lines that people copy from the README run as they stand; the commands of notebook 6 have options that exist."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 import modtf
+from modtf import cli
 
 ROOT = Path(__file__).parents[1]
 
@@ -68,12 +70,30 @@ def test_a_student_of_one_size_is_fine_tuned_as_any_model(make_model: object) ->
     assert (student.config.num_layers, student.config.num_decoder_layers) == (6, 2)
 
 
-def test_the_script_of_notebook_6_goes_on_where_it_was(folder: Path) -> None:
-    text = (ROOT / "notebooks" / "6_your_own_model.py").read_text(encoding="utf-8")
-    script = re.findall(r'# ```python\n(# """python train_kit.*?)# ```\n', text, re.DOTALL)[0]
-    (folder / "train_kit.py").write_text(re.sub(r"^# ?", "", script, flags=re.MULTILINE))
-    for steps in ("2", "4"):
-        run(["train_kit.py", "your-t5", "data", "in", "out", "", "my-banks", steps], folder)
-    state = json.loads((folder / "my-banks" / "training" / "checkpoint-4" / "trainer_state.json").read_text())
-    assert state["global_step"] == 4
-    assert modtf.load(folder / "my-banks").generate("name[The Mill]", ratio=2, max_new_tokens=3) is not None
+#: Its texts, without the marks of comments.
+NOTEBOOK = re.sub(
+    r"^# ?", "", (ROOT / "notebooks" / "6_your_own_model.py").read_text(encoding="utf-8"), flags=re.MULTILINE
+)
+COMMANDS = [
+    line.partition("modtf.cli ")[2] or line.removeprefix("modtf ")
+    for block in re.findall(r"```sh\n(.*?)```", NOTEBOOK, re.DOTALL)
+    for line in block.splitlines()
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_of_notebook_6_have_options_that_exist(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Up to where the model would be loaded, which is not here."""
+
+    def load(*_: object, **__: object) -> None:
+        raise modtf.ModtfError("all is read, but the model")
+
+    monkeypatch.setattr("modtf.training.runs.load_original", load)
+    monkeypatch.setattr("modtf.modular.load", load)
+    monkeypatch.chdir(tmp_path)
+    (options,) = re.findall(r"```yaml\n(.*?)```", NOTEBOOK, re.DOTALL)
+    (tmp_path / "dialogsum.yaml").write_text(options)
+    assert cli.main(shlex.split(command)) == 2
+    assert capsys.readouterr().err == "modtf: all is read, but the model\n"

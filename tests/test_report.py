@@ -12,7 +12,7 @@ import pytest
 import modtf
 from modtf.evaluation import measure_quality, size_of
 from modtf.tasks import Example
-from modtf.views.report import FILE, measure, write_report
+from modtf.views.report import FILE, ROWS, course_figure, measure, write_report
 
 EXAMPLES = [Example(f"name[The Mill], food[{'Thai ' * n}]", (f"<b>The Mill</b> serves {n}.",)) for n in range(1, 7)]
 
@@ -45,13 +45,15 @@ def test_the_page(modular: modtf.ModularModel, tmp_path: Path) -> None:
     path = write_report(tmp_path, modular, EXAMPLES, rows)
     page = path.read_text(encoding="utf-8")
     assert path.name == FILE and not list(tmp_path.glob("*.part"))
+    assert json.loads((tmp_path / ROWS).read_text(encoding="utf-8")) == rows
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page), "it loads nothing"
     for row in rows:
         assert f"<td>{row['layers']}</td>" in page and f"{row['parameters']:,}" in page
     assert "&lt;b&gt;The Mill&lt;/b&gt; serves" in page and "<b>The Mill" not in page
-    assert "<td>61.5</td>" in page and "2-2: bleu" in page and "2 and 3 as granularities" in page
+    assert "<td>61.5</td>" in page and "2-2: BLEU" in page and "2 and 3 as granularities" in page
 
 
 def test_a_page_without_a_history(modular: modtf.ModularModel, tmp_path: Path) -> None:
     page = write_report(tmp_path, modular, EXAMPLES, measure(modular, EXAMPLES)).read_text()
     assert "Quality by size" in page and "The training" not in page and "What it cost" not in page
+    assert course_figure(tmp_path) is None

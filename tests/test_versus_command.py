@@ -88,7 +88,7 @@ def test_students_can_share_the_steps(capsys: pytest.CaptureFixture[str]) -> Non
 def test_evaluate_and_profile_read_what_the_kit_was_trained_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", "--model", "kit", "--ratios", "2", "--metrics", "rouge_l"]) == 0
     as_trained = "data data, source_column mr, target_column text, max_target_length 16"
-    assert f"as in {Path('kit').resolve() / 'options.yaml'}: {as_trained}" in capsys.readouterr().err
+    assert f"as in {Path('kit', 'options.yaml')}: {as_trained}" in capsys.readouterr().err
     assert cli.main(["profile", "--model", "kit", "--inputs", "3"]) == 0
     assert "source_column mr" in capsys.readouterr().err
     options = Path("kit/options.yaml").read_text()

@@ -80,6 +80,9 @@ def test_a_loss_that_does_not_fall(make_modular: Any, tmp_path: Path) -> None:
     (student,) = words_for(modular, [2.0] * 12, tmp_path, assembly="encoder 3·3 | decoder 3·3")
     assert student.startswith("step 8: "), "a student has no schedule"
     assert words_for(modular, [*rising, *[2.0, 2.01] * 10], tmp_path, logging_steps=1) == [], "too few steps to say"
+    assert words_for(modular, [3.0, 2.0, 1.0, 0.5], tmp_path, 4, logging_steps=60) == [], (
+        "one alone has nothing to be compared with"
+    )
 
 
 def test_a_loss_that_is_no_number_ends_the_training(make_modular: Any, tokenizer: Any, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def as_in_training(options: argparse.Namespace, modular: ModularModel) -> None:
         del found["data"]  # one file: the kit was trained on all of it
     if found:
         vars(options).update(found)
-        say(f"as in {file}: {', '.join(f'{name} {value}' for name, value in found.items())}")
+        say(f"as in {Path(options.model) / FILE}: {', '.join(f'{name} {value}' for name, value in found.items())}")
 
 
 def read_examples(
@@ -149,9 +149,13 @@ def read_examples(
         for one in read.examples
     ]
     cut = cut_to(examples, tokenizer, lengths[0], lengths[1] if trains else None)
-    for number, what, tokens in zip((cut.sources, cut.targets), ("sources", "targets"), lengths, strict=True):
+    for number, what, tokens in zip((cut.sources, cut.targets), ("source", "target"), lengths, strict=True):
         if number:
-            say(f"{split}: {number:,} {what} are cut to {tokens} tokens")
+            say(
+                f"{split}: {number:,} {what} is cut to {tokens} tokens"
+                if number == 1
+                else f"{split}: {number:,} {what}s are cut to {tokens} tokens"
+            )
     return cut.examples
 
 

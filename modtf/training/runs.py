@@ -12,10 +12,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from tqdm import tqdm
 from transformers import (
     AutoModelForSeq2SeqLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     TrainerCallback,
@@ -271,10 +274,33 @@ def _optimizers(
     return MuonWithAdamW(model, args.learning_rate, adamw_learning_rate, args.weight_decay), None
 
 
+class _Progress(ProgressCallback):
+    """The bar of a training; what is logged, :class:`_Lines` says."""
+
+    def on_log(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+class _Lines(TrainerCallback):
+    """Says the losses in a line, where transformers prints a dictionary."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        logs = logs or {}
+        if not state.is_world_process_zero or "loss" not in logs:
+            return
+        parts = [f"{name[5:]} {float(value):.3g}" for name, value in logs.items() if name.startswith("loss_")]
+        words = f"step {state.global_step:,}: loss {float(logs['loss']):.3g}"
+        tqdm.write(f"{words} ({', '.join(parts)})" if parts else words)  # above the bar
+
+
 def _trainer(kind: type[Seq2SeqTrainer], *callbacks: TrainerCallback, **given: Any) -> Seq2SeqTrainer:
     """A trainer; transformers checks many combinations of options only as it makes one."""
     try:
-        return kind(**given, callbacks=[Elapsed(), *callbacks])
+        trainer = kind(**given, callbacks=[Elapsed(), *callbacks, _Lines()])
+        trainer.pop_callback(PrinterCallback)
+        if trainer.pop_callback(ProgressCallback) is not None:
+            trainer.add_callback(_Progress)
+        return trainer
     except ModtfError:
         raise
     except (ValueError, RuntimeError, ImportError, OSError) as error:

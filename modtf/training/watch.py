@@ -109,7 +109,8 @@ class Watch(TrainerCallback):
             if "loss" in entry and entry["step"] > settled * state.max_steps
         ]
         few, step = max(1, len(losses) // 4), state.global_step
-        if few * args.logging_steps < _STEPS_OF_A_MEAN or step < (settled + _AFTER) * state.max_steps:
+        enough = len(losses) > few and few * args.logging_steps >= _STEPS_OF_A_MEAN
+        if not enough or step < (settled + _AFTER) * state.max_steps:
             return
         self._has_spoken = True  # once is enough: later the learning rate is small, and so is the fall
         first, last = mean(losses[:few]), mean(losses[-few:])

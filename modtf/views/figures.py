@@ -120,6 +120,28 @@ def quality_curve(
     return figure
 
 
+def before_and_after(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]], metric: Metric) -> go.Figure:
+    """What a training was worth: the share of a metric that each ratio keeps, dotted before it and solid after it.
+
+    The rows are those of :func:`modtf.views.report.measure`; there is a line for each strategy.
+    """
+    figure = go.Figure()
+    for rows, when, dash in ((before, "before training", "dot"), (after, "after", "solid")):
+        for strategy, look in _LOOKS.items():
+            line = sorted((row for row in rows if row["strategy"] == strategy), key=lambda row: row["ratio"])
+            if line:
+                figure.add_scatter(
+                    x=[row["ratio"] for row in line], y=[row[metric.field] for row in line],
+                    name=f"{look['name']}, {when}", mode="lines+markers", line={"color": look["color"], "dash": dash},
+                    marker={"symbol": look["symbol"], "size": look["size"]}, text=[row["layers"] for row in line],
+                    hovertemplate="%{text} layers: %{y:.0f} %<extra></extra>",
+                )  # fmt: skip
+    figure.update_xaxes(title=_AGAINST["ratio"])
+    figure.update_yaxes(title=metric.title, rangemode="tozero")
+    legend = {"orientation": "h", "y": 1, "yanchor": "bottom"}
+    return figure.update_layout(template="plotly_white", height=440, legend=legend)
+
+
 #: What a limit of :data:`modtf.quality.COSTS` counts, and how many of it make one unit.
 UNITS = {
     "max_megabytes": ("MB in float32", 1),

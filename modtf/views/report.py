@@ -17,13 +17,16 @@ from modtf.evaluation import in_turns, score_texts_of, size_of_assembly, write_t
 from modtf.modular import ModularModel
 from modtf.saving import write_whole
 from modtf.strategies import STRATEGIES
-from modtf.tasks import Example, task_named
+from modtf.tasks import TEXT, Example, task_named
 from modtf.tasks.examples import spread
+from modtf.tasks.task import Metric
 from modtf.training.watch import FILE as QUALITY
 from modtf.training.watch import read_quality
 from modtf.views.figures import quality_curve
 
 FILE = "report.html"
+#: The same rows, for programs.
+ROWS = "report.json"
 #: Ratios that a report shows, as far as the kit reaches, and inputs of which it shows the texts.
 _RATIOS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 _SAMPLES = 4
@@ -84,8 +87,9 @@ def measure(
 def write_report(
     folder: str | Path, modular: ModularModel, examples: Sequence[Example], rows: Sequence[dict[str, Any]]
 ) -> Path:
-    """Write ``report.html`` into a training's folder, from ``rows`` of :func:`measure` on ``examples``."""
+    """Write ``report.html`` into a training's folder, from ``rows`` of :func:`measure` on ``examples``; they are beside it."""
     path = Path(folder) / FILE
+    write_whole(path.with_name(ROWS), json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n")
     write_whole(path, _page(path.parent, modular, examples, rows))
     return path
 
@@ -94,8 +98,8 @@ def _page(folder: Path, modular: ModularModel, examples: Sequence[Example], rows
     task = task_named(modular.task)
     training = _read(folder / "training.json") or {}
     figures = [quality_curve(rows, task.metrics, against="ratio")]
-    if losses := _losses(folder):
-        figures.append(losses)
+    if course := course_figure(folder, task.metrics):
+        figures.append(course)
     shown = [
         figure.update_layout(template="plotly_white").to_html(full_html=False, include_plotlyjs=number == 0)
         for number, figure in enumerate(figures)
@@ -158,8 +162,8 @@ def _samples(examples: Sequence[Example], rows: Sequence[dict[str, Any]]) -> lis
     return parts
 
 
-def _losses(folder: Path) -> go.Figure | None:
-    """The loss of the training, and the quality that was seen meanwhile, over steps."""
+def course_figure(folder: Path, metrics: Sequence[Metric] = TEXT.metrics) -> go.Figure | None:
+    """The loss of a training, from its folder, and the quality that was seen meanwhile, over steps; None without a loss."""
     states = sorted(
         folder.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.rpartition("-")[2])
     )
@@ -170,20 +174,27 @@ def _losses(folder: Path) -> go.Figure | None:
     figure = go.Figure()
     figure.add_scatter(x=[entry["step"] for entry in logged], y=[float(entry["loss"]) for entry in logged], name="loss")
     seen = read_quality(folder / QUALITY) if (folder / QUALITY).is_file() else []
+    names = {metric.key: metric.name for metric in metrics}
+    metric_name = names.get(seen[0]["metric"], seen[0]["metric"]) if seen else ""
     for shape in sorted({key for row in seen for key in row} - {"step", "metric", "full"}):
         points = [(row["step"], row[shape]) for row in seen if shape in row]
         figure.add_scatter(
             x=[step for step, _ in points],
             y=[score for _, score in points],
-            name=f"{shape}: {seen[0]['metric']}",
+            name=f"{shape}: {metric_name}",
             yaxis="y2",
         )
     figure.update_layout(
-        xaxis_title="step",
-        yaxis_title="loss",
+        template="plotly_white",
+        xaxis={"title": "step", "rangemode": "tozero"},
+        yaxis={"title": "loss", "rangemode": "tozero"},
+        yaxis2={
+            "title": metric_name, "overlaying": "y", "side": "right", "rangemode": "tozero", "tickmode": "auto",
+            "showgrid": False,
+        },
+        legend={"orientation": "h", "y": 1, "yanchor": "bottom"},
         height=380,
-        yaxis2={"overlaying": "y", "side": "right", "rangemode": "tozero"},
-    )
+    )  # fmt: skip
     return figure
 
 
