@@ -47,7 +47,7 @@ def run(command: list[str], folder: Path) -> None:
 
 def test_your_own_model(folder: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    code = re.findall(r"Your own model:\n\n```python\n(.*?)```", text, re.DOTALL)[0]
+    code = re.findall(r"The same in Python:\n\n```python\n(.*?)```", text, re.DOTALL)[0]
     for there, here in (
         ('[{"source": "...", "target": "..."}]', '[{"source": "name[The Mill]", "target": "The Mill is a pub."}] * 40'),
         ("max_steps=10_000", "max_steps=2, use_cpu=True, report_to='none'"),
