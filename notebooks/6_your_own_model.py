@@ -396,8 +396,8 @@ for example, text in list(zip(spread(examples, 4), before[0]["texts"], strict=Tr
     print(f"\nin:         {example.source}\nreference:  {example.references[0]}\nfull model: {text}")
 
 # %% [markdown]
-# Is that good enough to compress? Look at the texts, not only at a score, and compare each with its input: the small original of this page has learned for half a minute, and still leaves attributes
-# out or invents one. The banks will learn to write what it writes, mistakes included.
+# Is that good enough to compress? Look at the texts, not only at a score, and compare each with its input: the small original of this page has learned for half a minute, and not all of its texts
+# say all. The banks will learn to write what it writes, mistakes included.
 #
 # ## Train the kit
 #
@@ -469,7 +469,7 @@ for example in spread(examples, 4)[::3]:
     print(f"2x, untrained: {untrained.generate(example.source, ratio=2, max_new_tokens=40)}\n")
 
 # %% [markdown]
-# Look for what gets lost on the way down: a text that leaves out an attribute may read as well as the full model's. And all that a ratio can mean, side by side, as in [notebook 1](1_layer_mapping.ipynb): layers, parameters, milliseconds (32 tokens for one text; all sizes take turns, so
+# Look for what gets lost on the way down: a text that leaves out an attribute, or names another place, reads as well as the full model's. And all that a ratio can mean, side by side, as in [notebook 1](1_layer_mapping.ipynb): layers, parameters, milliseconds (32 tokens for one text; all sizes take turns, so
 # that all meet the same machine), quality. It is the report's table.
 
 # %% tags=["long"]
