@@ -134,10 +134,10 @@ def plan_training(
     longest = max(steps, key=lambda step: step.work)
     most = max(steps, key=lambda step: (step.gradients, step.work))
     typical = sorted(steps, key=lambda step: abs(step.work - work))[:_TYPICAL]
-    run = [longest, *([most] if most is not longest else []), *typical]
+    # The first step pays for what is new; at the last one memory is in use, and in pieces, as later in the training.
+    run = [most, *typical, longest]
     measured, optimizer = _run(modular, args, batches, run, adamw_learning_rate)
-    # Typical steps are not quite average ones.
-    of_typical = measured[-len(typical) :]
+    of_typical = measured[1:-1]  # which are not quite average ones
     passes = sum(one.passes for one in of_typical) * work / sum(step.work for step in typical)
     updates = sum(one.optimizer for one in of_typical) * gradients / sum(step.gradients for step in typical)
     needed, of_gradients = max((one.needed, step.gradients) for one, step in zip(measured, run, strict=True))
