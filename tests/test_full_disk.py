@@ -120,7 +120,8 @@ def train(case: Case, folder: Path, output: Path) -> tuple[int, str]:
 def contents(output: Path) -> dict[str, bytes]:
     """The files of a training; of those that say when and where it was, or in what order, the names alone."""
     named = {path.relative_to(output).as_posix(): path for path in output.rglob("*") if path.is_file()}
-    named.pop("report.html", None)
+    for timed in ("report.html", "report.json"):
+        named.pop(timed, None)
     others = {"training.json", "options.yaml", "training_args.bin", "trainer_state.json", "optimizer.pt"}
     return {name: b"" if path.name in others else path.read_bytes() for name, path in named.items()}
 
