@@ -511,7 +511,7 @@ print(pd.DataFrame(after).drop_duplicates("layers").sort_values("ratio")[columns
 # 2-2, BLEU: kit less student +1.3 (95 % interval -1.0 to +3.4): no difference is shown
 # ```
 #
-# At 2x and 3x the kit holds its own, at 1.5x not yet: few of its steps draw mixtures of originals and modules. "No difference is shown" does not mean that there is none; with more texts the
+# At 2x and 3x the kit holds its own, at 1.5x it does not, perhaps since few of its steps draw such mixtures of originals and modules. "No difference is shown" does not mean that there is none; with more texts the
 # intervals are smaller. On our larger models the answer was alike: [students that cost as much as the kit are mostly better, students that share its cost about level](../README.md#what-it-keeps).
 #
 # ## Keep it
