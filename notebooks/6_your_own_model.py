@@ -557,7 +557,7 @@ print("no REPOSITORY: nothing is uploaded" if REPOSITORY is None else modular.pu
 # %% [markdown]
 # ## With T5-base, BART-base, or yours
 #
-# The same commands, with other names. **We could not run these**: the largest model that we have trained has 8.5 million parameters. Take their numbers as a place to
+# The same commands, with other names. **We have not trained these to the end**, only a few steps of such kits, on a CPU; the largest model that we have trained has 8.5 million parameters. Take their numbers as a place to
 # begin, not as a result, and ask `modtf plan` first. The data set is DialogSum from Hugging Face's hub, dialogues with their summaries (CC BY-NC-SA 4.0; read the licence of data and
 # model before you share what you train). What all commands share goes into a file, `dialogsum.yaml`:
 #
