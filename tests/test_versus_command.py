@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,16 @@ def test_students_can_share_the_steps(capsys: pytest.CaptureFixture[str]) -> Non
     assert cli.main(["versus", "--model", "kit", "--ratios", "2", "4", *shared, "--output", "shared"]) == 0
     assert yaml.safe_load(Path("shared/1-1/options.yaml").read_text())["max_steps"] == 2
     assert "encoder 4 | decoder 4, 2 steps" in capsys.readouterr().err
+
+
+def test_students_of_other_data_than_the_kits(capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree("kit", "of-hub")
+    options = yaml.safe_load(Path("of-hub/options.yaml").read_text()) | {"data": "somebody/data", "data_config": "de"}
+    Path("of-hub/options.yaml").write_text(yaml.safe_dump(options))
+    enough = ["--steps", "20", "--output", "of-others"]  # for a plan
+    assert cli.main(["versus", "--model", "of-hub", "--data", "data", "--ratios", "4", *enough]) == 0
+    said = capsys.readouterr().out
+    assert "parameters: " in said and "original writes" not in said, "the kit has its texts"
 
 
 def test_evaluate_and_profile_read_what_the_kit_was_trained_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -230,14 +230,14 @@ def _train_kit(
         )  # fmt: skip
     measured_on = dev_examples(options, task, modular)
     use_cpu_well(options.threads)
+    if texts is not None and not (Path(args.output_dir) / texts.name).is_file():
+        _copy_whole(texts, Path(args.output_dir) / texts.name)
     begins = args.world_size == 1 and last_checkpoint(args.output_dir) is None
     if only_plan or (begins and args.max_steps >= _WORTH_A_PLAN):
         _show_plan(modular, task, examples, args, options)
     if only_plan:
         return
     started = time.monotonic()
-    if texts is not None and not (Path(args.output_dir) / texts.name).is_file():
-        _copy_whole(texts, Path(args.output_dir) / texts.name)
     examples = _with_texts_of_the_original(modular, task, examples, args, options)
     if options.dropout is not None:
         set_dropout(modular.model, options.dropout)

@@ -70,7 +70,7 @@ def _versus(kit: ModularModel, options: argparse.Namespace, arguments: Sequence[
         if any(argument.split("=")[0].replace("_", "-") == f"--{name}" for argument in arguments):
             raise ModtfError(f"--{name} has no effect here: {why}; leave it out")
     arguments = [
-        *_of_kit(kit, temporary), "--task", task.name, *arguments, "--model", kit.model.name_or_path,
+        *_of_kit(kit, arguments, temporary), "--task", task.name, *arguments, "--model", kit.model.name_or_path,
         "--assemblies-per-step", "1", "--report-inputs", "0",
     ]  # fmt: skip
     args, read, _ = training.parse_kit([*arguments, "--output", str(options.output)], "modtf versus")
@@ -94,7 +94,7 @@ def _versus(kit: ModularModel, options: argparse.Namespace, arguments: Sequence[
     print(f"{options.output / FILE}; the students are kits in folders beside it")
 
 
-def _of_kit(kit: ModularModel, folder: Path) -> list[str]:
+def _of_kit(kit: ModularModel, arguments: Sequence[str], folder: Path) -> list[str]:
     """The options of the kit's own training, where its folder has them, by a file in ``folder``."""
     from modtf.options_file import FILE as OPTIONS
     from modtf.options_file import read_options, write_options
@@ -106,6 +106,8 @@ def _of_kit(kit: ModularModel, folder: Path) -> list[str]:
     if not file.is_file():
         return []
     recorded = read_options(file)
+    if any(argument.split("=")[0] == "--data" for argument in arguments):
+        recorded.pop("data_config", None)  # of other data
     if earlier := recorded.pop("begin_with", None):
         say(f"the kit began with {earlier}; a student begins with the original's layers")
     write_options(folder, recorded)
