@@ -27,7 +27,7 @@ from modtf.training.options import Settings
 
 ROOT = Path(__file__).parents[1]
 #: Operations of a step of the tiny kit, about.
-UNIT = 8e7
+UNIT = 2e7
 LINES = [
     ("I have been waiting for you all day.", "Ich habe den ganzen Tag auf dich gewartet."),
     ("Tom is reading a book in the garden.", "Tom liest im Garten ein Buch."),
@@ -121,8 +121,8 @@ def test_every_method_is_trained_and_compared_with_the_kit(
     assert together == [
         ("original", ""),
         ("untrained", "0"),
-        *((name, "0.00128" if method.for_all else "4 × 0.00032") for name, method in methods),
-        *((name, "0.00032" if method.for_all else "4 × 0.00032") for name, method in methods),
+        *((name, "0.00032" if method.for_all else "4 × 8e-05") for name, method in methods),
+        *((name, "8e-05" if method.for_all else "4 × 8e-05") for name, method in methods),
     ], "nobody has the largest budget each"
     assert "(" not in "".join(cell for line in table[:3] for cell in line[2:])
     assert all("(" in cell for cell in table[3][3:])
@@ -229,7 +229,7 @@ def test_small_batches_tell_what_large_ones_cost(
     texts = sum(len(example.references) for example in examples)
     batches = script.TaskBatches(comparison.task, examples, comparison.tokenizer, -(-texts // 48), 48)
     model = comparison.modular(this)
-    steps = len(batches) * (1 if this.size else 30)  # a kit draws its assemblies
+    steps = len(batches) * (1 if this.size else 12)  # a kit draws its assemblies
     monkeypatch.setattr(script, "COUNTED_DRAWS", steps)
     trainer = modtf.ModularTrainer(model, comparison.arguments(this, steps, tmp_path), train_dataset=batches)
     trainer.current_gradient_accumulation_steps = 1
