@@ -23,12 +23,15 @@ demo: $(VENV)/demo.stamp  ## open the explorer in a browser
 lab: $(VENV)/demo.stamp  ## open the course in JupyterLab
 	$(BIN)/jupyter lab $(ARGS) notebooks/0_quickstart.ipynb
 
+# Two processes share the files of tests; small models gain nothing from more threads.
+PYTEST := python -m pytest -n 2 --dist loadfile
+
 test: $(VENV)/dev.stamp  ## run all tests
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) $(ARGS)
 
 # Colab's versions, but the Python that PYTHON names (Colab's is 3.13). No page is served there, so no browser tests.
 test-colab: $(COLAB)/test.stamp  ## run the tests with the versions that Google Colab has
-	$(COLAB)/bin/python -m pytest -m "not browser" $(ARGS)
+	OMP_NUM_THREADS=1 $(COLAB)/bin/$(PYTEST) -m "not browser" $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## check formatting, lint and types
 	$(BIN)/ruff format --check .

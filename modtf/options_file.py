@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,7 +23,11 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*given, **(options | {"allow_abbrev": False}))
 
     def error(self, message: str) -> NoReturn:
-        raise ModtfError(f"{message}; see {self.prog} --help")
+        named = re.search(r"unrecognized arguments: (--[^\s=]+)", message)
+        options = [name for name in self._option_string_actions if "_" not in name]
+        near = difflib.get_close_matches(named[1].replace("_", "-"), options, 1) if named else []
+        meant = f", did you mean {near[0]}?" if near else ""
+        raise ModtfError(f"{message}{meant}; see {self.prog} --help")
 
 
 def with_options_of_files(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -40,6 +46,8 @@ def read_options(file: str | Path) -> dict[str, Any]:
 
     try:
         options = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModtfError(f"--config {file}: there is no such file") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ModtfError(f"--config {file} cannot be read as YAML or JSON: {' '.join(str(error).split())}") from error
     if not isinstance(options, dict):

@@ -78,6 +78,9 @@ def test_three_commands(model: Path, data: Path, tmp_path: Path, capsys: pytest.
     assert "train: 8 rows with" in said.err and "step 2: loss " in said.out and "{" not in said.out
     begun, tuned = (AutoModelForSeq2SeqLM.from_pretrained(folder) for folder in (model, original))
     assert not torch.equal(begun.get_input_embeddings().weight, tuned.get_input_embeddings().weight)
+    assert cli.main(["evaluate", "--model", str(original), "--metrics", "bleu"]) == 0
+    shown = capsys.readouterr()
+    assert "source_column mr" in shown.err and len(shown.out.splitlines()) == 2, "one size"
     assert cli.main(["train", "kit", "--model", str(original), *own, *FEW, "--pairs", "4", "--output", str(kit)]) == 0
     said = capsys.readouterr()
     assert re.search(r"^step 2: loss [\d.e-]+ \(logits [\d.e-]+, hidden [\d.e-]+\)$", said.out, re.MULTILINE)
@@ -116,6 +119,7 @@ def test_long_texts_are_cut_and_said(
 ) -> None:
     seen: dict[str, Any] = {}
     monkeypatch.setattr("modtf.training.runs.train_original", lambda *given: seen.update(examples=given[3]))
+    monkeypatch.setattr("modtf.commands.training._say_where", lambda *given: None)
     short = ["--max-source-length", "8", "--max-target-length", "12"]
     command = ["train", "original", "--model", str(t5), "--data", str(data), *COLUMNS, *FEW, *short]
     assert cli.main([*command, "--output", str(tmp_path / "run")]) == 0
@@ -132,7 +136,7 @@ def test_a_profile_of_a_kit_of_ones_own(
     own = ["--data", str(data), *COLUMNS]
     assert cli.main(["train", "kit", "--model", str(t5), *own, *FEW, "--pairs", "0", "--output", str(kit)]) == 0
     assert cli.main(["profile", "--model", str(kit), *own, "--inputs", "2"]) == 0
-    assert "rank correlation" in capsys.readouterr().out
+    assert "not measured with a correlation of" in capsys.readouterr().out
     assert "quality_first" in modtf.load(kit).strategies
 
 
@@ -269,9 +273,15 @@ def test_a_kit_that_goes_on_keeps_its_prefix_and_no_secret_is_written(
     seconds = (first / "training.json").read_text()
     assert cli.main([*own, "--source-prefix", "say: ", "--output", str(first)]) == 0
     assert (first / "training.json").read_text() == seconds, "run again, it is finished already"
-    capsys.readouterr()
-    assert cli.main([*own, "--begin-with", str(first), "--source-prefix", "tell: ", "--output", str(more)]) == 2
+    assert "all of its steps are done already" in capsys.readouterr().err
+    other = ["--source-prefix", "tell: ", "--output"]
+    assert cli.main([*own, "--begin-with", str(first), *other, str(tmp_path / "other")]) == 2
     assert "--source-prefix is 'tell: ', but" in capsys.readouterr().err
+    kept = (first / "options.yaml").read_bytes()
+    assert cli.main([*own, *other, str(first), "--steps", "9", "--threads", "2"]) == 2
+    said = capsys.readouterr().err
+    assert "other options (max_steps was 2 and is 9; source_prefix was say:  and is tell: ): repeat those of" in said
+    assert (first / "options.yaml").read_bytes() == kept
 
 
 def test_metrics_are_the_tasks(t5: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -323,7 +333,7 @@ def test_a_text_in_a_file_may_look_like_an_option(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "cannot be read as YAML or JSON"),
+        (None, "there is no such file"),
         ("a: [b", "cannot be read as YAML or JSON"),
         ("- steps", "holds no options; write lines such as 'steps: 1000'"),
         ("colour: red", "'colour' is no option of modtf train kit"),

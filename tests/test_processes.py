@@ -258,7 +258,7 @@ def test_a_training_and_its_resumption(folder: Path, tmp_path: Path) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     done = torchrun(*command(whole))
 
-    for words in ("train: 11 rows with", "dev: 4 rows with"):
+    for words in ("own.jsonl: 11 rows with", "dev.jsonl: 4 rows with"):
         assert done.stderr.count(words) == 1, "said by one of the two"
     for words in ("step 2: BLEU ", "step 4: BLEU ", "how good each size is: "):
         assert done.stdout.count(words) == 1, "measured once"
@@ -274,6 +274,9 @@ def test_a_training_and_its_resumption(folder: Path, tmp_path: Path) -> None:
         assert {"rng_state_0.pth", "rng_state_1.pth", "optimizer.pt", "modtf.json"} < files
         assert len([name for name in files if name.startswith("banks-")]) == 1
     assert modtf.load(whole).mapping.maximum_ratio == 2
+    logged = json.loads((whole / "checkpoint-4" / "trainer_state.json").read_text())["log_history"]
+    for entry in logged:  # all of them means over both processes
+        assert entry["loss"] == pytest.approx(entry["loss_logits"] + 0.2 * entry["loss_hidden"], rel=1e-3)
 
     finished = shutil.ignore_patterns("checkpoint-4", "banks-*", "modtf.json", "report.html", "training.json")
     shutil.copytree(whole, resumed, ignore=finished)

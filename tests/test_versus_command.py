@@ -73,6 +73,7 @@ def test_students_repeat_the_training_of_the_kit(folder: Path, capsys: pytest.Ca
         assert less["bleu"] == pytest.approx(row["bleu"] - student["bleu"], abs=0.01)
         assert less["bleu_interval"][0] <= less["bleu"] <= less["bleu_interval"][1]
         assert f"{row['layers']}, BLEU: kit less student" in said.out
+    assert "budgets differ" not in said.out
     banks = {path: path.read_bytes() for path in Path("result").glob("*/banks-*")}
     assert cli.main(["versus", "--model", "kit", "--ratios", "2", "4", "--output", "result", "--split", "dev"]) == 0
     assert banks == {path: path.read_bytes() for path in Path("result").glob("*/banks-*")}, "they were trained already"
@@ -83,7 +84,9 @@ def test_students_can_share_the_steps(capsys: pytest.CaptureFixture[str]) -> Non
     shared = ["--shared", "--steps", "5", "--test", "data/dev.jsonl"]
     assert cli.main(["versus", "--model", "kit", "--ratios", "2", "4", *shared, "--output", "shared"]) == 0
     assert yaml.safe_load(Path("shared/1-1/options.yaml").read_text())["max_steps"] == 2
-    assert "encoder 4 | decoder 4, 2 steps" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "encoder 4 | decoder 4, 2 steps" in said.err
+    assert said.out.count("The budgets differ: the kit had 4 steps, each student 2.") == 1
 
 
 def test_students_of_other_data_than_the_kits(capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,7 +96,10 @@ def test_students_of_other_data_than_the_kits(capsys: pytest.CaptureFixture[str]
     enough = ["--steps", "20", "--output", "of-others"]  # for a plan
     assert cli.main(["versus", "--model", "of-hub", "--data", "data", "--ratios", "4", *enough]) == 0
     said = capsys.readouterr().out
-    assert "parameters: " in said and "original writes" not in said, "the kit has its texts"
+    banks = modtf.load("of-hub").bank_weights()
+    trained = sum(weight.numel() for name, weight in banks.items() if name.split(".")[1] == "4")
+    assert f"{trained:,} of the banks, which train" in said, "the largest modules alone"
+    assert "original writes" not in said, "the kit has its texts"
 
 
 def test_evaluate_and_profile_read_what_the_kit_was_trained_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,6 +148,8 @@ def test_words_for_what_is_wrong(options: list[str], words: str, capsys: pytest.
     ],
 )
 def test_verdicts(task: Any, key: str, interval: list[float], verdict: str) -> None:
-    row = {"who": "student", "layers": "2-2", "ratio": 2.0, "minutes": None} | {m.key: 1.0 for m in task.metrics}
+    row = {"who": "student", "layers": "2-2", "ratio": 2.0, "minutes": None, "steps": 4} | {
+        m.key: 1.0 for m in task.metrics
+    }
     row["kit_less_student"] = {key: sum(interval) / 2, f"{key}_interval": interval}
     assert _table(task, [row]).endswith(verdict)

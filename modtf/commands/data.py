@@ -86,20 +86,24 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def as_in_training(options: argparse.Namespace, modular: ModularModel) -> None:
-    """Fill in what the options do not say of the data with what the kit's own training said of it."""
+def recorded_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Those that the training of the options' model left beside it; none where it is no folder, or of another maker."""
     from modtf.options_file import FILE, read_options
 
-    try:
-        file = modular.folder / FILE
-    except ModtfError:  # made in memory, or from the hub
-        return
-    recorded = read_options(file) if file.is_file() else {}
+    file = Path(options.model) / FILE
+    return read_options(file) if file.is_file() else {}
+
+
+def as_in_training(options: argparse.Namespace) -> None:
+    """Fill in what the options do not say of the data with what the model's own training said of it."""
+    from modtf.options_file import FILE
+
+    recorded = recorded_options(options)
     if options.data:
         recorded.pop("data_config", None)  # of other data
     found = {name: recorded[name] for name in _RECORDED if getattr(options, name) is None and name in recorded}
     if Path(found.get("data") or "").is_file():
-        del found["data"]  # one file: the kit was trained on all of it
+        raise ModtfError(f"--data is missing: the model learned from all of {found['data']}; give other examples")
     if found:
         vars(options).update(found)
         say(f"as in {Path(options.model) / FILE}: {', '.join(f'{name} {value}' for name, value in found.items())}")
@@ -143,7 +147,8 @@ def read_examples(
     read = read_split(
         options.data, split, Columns(asked["source_column"], asked["target_column"], asked["data_config"]), most
     )
-    say(f"{split}: {read}")
+    name = Path(options.data).name if Path(options.data).is_file() else split
+    say(f"{name}: {read}")
     examples = [
         Example(one.source if one.source.startswith(prefix) else prefix + one.source, one.references)
         for one in read.examples
@@ -151,11 +156,7 @@ def read_examples(
     cut = cut_to(examples, tokenizer, lengths[0], lengths[1] if trains else None)
     for number, what, tokens in zip((cut.sources, cut.targets), ("source", "target"), lengths, strict=True):
         if number:
-            say(
-                f"{split}: {number:,} {what} is cut to {tokens} tokens"
-                if number == 1
-                else f"{split}: {number:,} {what}s are cut to {tokens} tokens"
-            )
+            say(f"{name}: {number:,} {what}{' is' if number == 1 else 's are'} cut to {tokens} tokens")
     return cut.examples
 
 
@@ -200,7 +201,7 @@ def dev_examples(options: argparse.Namespace, task: Task, modular: ModularModel)
     of_dev = argparse.Namespace(**vars(options) | ({"data": options.dev} if named else {}))
     try:
         if not named and options.data is not None and Path(options.data).is_file():
-            raise ModtfError(f"{options.data} is one file, so there is no dev split beside it")
+            raise ModtfError(f"{options.data} is one file, so no dev split is looked for")
         found = read_examples(of_dev, task, "dev", modular.model, modular.tokenizer, modular.prefix)
     except ModtfError as error:
         if named:

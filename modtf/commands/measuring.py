@@ -15,9 +15,11 @@ from modtf.commands.data import (
     check_configuration,
     check_writable,
     device,
+    hide_loading,
     load_model,
     moving,
     read_examples,
+    recorded_options,
 )
 from modtf.errors import ModtfError
 
@@ -49,19 +51,27 @@ def evaluate(options: argparse.Namespace) -> None:
         check_writable("--json", folder)
     if options.beams < 1:
         raise ModtfError(f"--beams is {options.beams}; give 1 or more")
-    modular = load_model(options).to(device())
+    as_original = _is_original(options.model)
+    modular = (_original if as_original else load_model)(options).to(device())
     task = task_named(modular.task)
     metrics = chosen_metrics(task, options.metrics)
-    ratios = options.ratios or [ratio for ratio in _RATIOS if ratio <= modular.mapping.maximum_ratio]
+    if as_original and options.ratios not in (None, [1]):
+        raise ModtfError(
+            f"{options.model} is an original, of one size; leave out --ratios, or train a kit for it first"
+        )
+    ratios = [1] if as_original else options.ratios
+    ratios = ratios or [ratio for ratio in _RATIOS if ratio <= modular.mapping.maximum_ratio]
     chosen = dict.fromkeys(modular.choose(ratio, strategy) for ratio in ratios for strategy in options.strategies)
-    as_in_training(options, modular)
+    as_in_training(options)
     check_configuration(options)
+    if options.split and options.data and Path(options.data).is_file():
+        raise ModtfError(f"--split has no effect on one file, {options.data}; leave it out")
     split = options.split or task.test_split
     examples = read_examples(options, task, split, modular.model, modular.tokenizer, modular.prefix)
     rows = []
     print(f"{'layers':>7} {'ratio':>6} {''.join(f'{metric.name:>13}' for metric in metrics)}  assembly")
     for assembly in chosen:
-        with tqdm(total=len(examples), desc=assembly.shape, leave=False, file=sys.stderr) as bar:
+        with tqdm(total=len(examples), desc=assembly.shape, leave=False, file=sys.stderr, disable=None) as bar:
             scores = measure_quality(modular, assembly, examples, progress=moving(bar), num_beams=options.beams)
         values = "".join(f"{scores[metric.key]:13.2f}" for metric in metrics)
         print(f"{assembly.shape:>7} {assembly.ratio:6.2f} {values}  {assembly}", flush=True)
@@ -76,6 +86,26 @@ def evaluate(options: argparse.Namespace) -> None:
             "rows": rows,
         }
         write_whole(options.json, json.dumps(record, indent=2) + "\n")
+
+
+def _is_original(model: str) -> bool:
+    from modtf.saving import INDEX
+
+    return (Path(model) / "config.json").is_file() and not (Path(model) / INDEX).is_file()
+
+
+def _original(options: argparse.Namespace) -> ModularModel:
+    """A model of which there is no kit yet, as one that is not trained."""
+    from modtf.modular import modularize
+    from modtf.training.runs import load_original, load_tokenizer
+
+    hide_loading()
+    recorded = recorded_options(options)
+    task = options.task or recorded.get("task", "text")
+    tokenizer = load_tokenizer(options.model)
+    return modularize(
+        load_original(options.model), tokenizer=tokenizer, task=task, prefix=recorded.get("source_prefix", "")
+    )
 
 
 def chosen_metrics(task: Task, keys: Sequence[str] | None) -> Sequence[Metric]:
@@ -100,7 +130,7 @@ def profile(options: argparse.Namespace) -> None:
     modular = load_model(options).to(device())
     folder, task = modular.folder, task_named(modular.task)
     before = modular.profile if options.times else None
-    as_in_training(options, modular)
+    as_in_training(options)
     check_configuration(options)
     examples = spread(
         read_examples(options, task, options.split, modular.model, modular.tokenizer, modular.prefix), options.inputs
@@ -121,7 +151,10 @@ def profile(options: argparse.Namespace) -> None:
             f"{assembly.ratio:5.2f}x  {profile.loss(assembly):.4f} nats a token, {kept:5.1f} % of the scores, "
             f"{profile.latency_ms(assembly):5.1f} ms  {assembly}"
         )
-    print(f"{folder / FILE}; unseen assemblies: rank correlation {profile.held_out['rank_correlation']}")
+    print(
+        f"{folder / FILE}: it ranks assemblies that were not measured with a correlation of "
+        f"{profile.held_out['rank_correlation']:.2f} (1 is perfect)"
+    )
 
 
 def _measured_profile(modular: ModularModel, examples: Sequence[Example], seed: int, unfinished: Path) -> Profile:
@@ -135,7 +168,10 @@ def _measured_profile(modular: ModularModel, examples: Sequence[Example], seed: 
     banks, original = fingerprint_of(modular.bank_weights()), fingerprint_of(modular.original_weights())
     about = {"banks": banks, "original": original, "inputs": inputs, "seed": seed, "of": "losses"}
     known = _read_measured(unfinished, about)
-    with unfinished.open("a", encoding="utf-8") as file, tqdm(initial=len(known), unit=" assemblies") as bar:
+    with (
+        unfinished.open("a", encoding="utf-8") as file,
+        tqdm(initial=len(known), unit=" assemblies", disable=None) as bar,
+    ):
 
         def measured(assembly: Assembly, value: float) -> None:
             file.write(json.dumps([str(assembly), value], ensure_ascii=False) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import time
@@ -63,7 +64,7 @@ def original(_: argparse.Namespace, arguments: Sequence[str]) -> None:
     args, options = parse_training(Seq2SeqTrainingArguments, recipe.original, add, arguments, prog=prog)
     check_model(options.begin_with)
     check_configuration(options)
-    _check_output(args.output_dir, "config.json")
+    _check_output(args.output_dir, "config.json", options.record)
     hide_loading()
     if options.begin_with is None and recipe.new_original is None:
         raise ModtfError(
@@ -71,7 +72,6 @@ def original(_: argparse.Namespace, arguments: Sequence[str]) -> None:
         )
     use_cpu_well(options.threads)
     set_seed(args.seed)
-    started = time.monotonic()
     if options.begin_with is None:
         assert recipe.new_original is not None
         examples = read_examples(options, task, task.train_split)
@@ -90,7 +90,7 @@ def original(_: argparse.Namespace, arguments: Sequence[str]) -> None:
         set_dropout(model, options.dropout)
     _write_options(args, options)
     train_original(model, tokenizer, task, examples, args, options.batch_size, options.adamw_learning_rate)
-    say(f"the original is in {args.output_dir} after {(time.monotonic() - started) / 60:.1f} minutes", sys.stdout)
+    _say_where("the original", args.output_dir)
 
 
 def plan(_: argparse.Namespace, arguments: Sequence[str]) -> None:
@@ -191,16 +191,39 @@ def _new_kit(options: argparse.Namespace, task: Task) -> ModularModel:
     return modular
 
 
-def _check_output(folder: str, own: str) -> None:
-    """Raise :class:`ModtfError` for a folder with another model, whose files a training would replace.
+#: Options that change nothing of what a training learns: it may go on with other ones.
+_FREE = {
+    "output_dir", "dev", "watch_inputs", "watch_steps", "report_inputs", "threads", "disable_tqdm", "report_to",
+    "logging_steps", "save_steps", "save_total_limit", "dataloader_num_workers",
+}  # fmt: skip
 
-    ``own`` is the file that the training itself leaves there.
+
+def _check_output(folder: str, own: str, record: dict[str, Any]) -> None:
+    """Raise :class:`ModtfError` for a folder with another model or another training, whose files this one would replace.
+
+    ``own`` is the file that the training itself leaves there, ``record`` its options.
     """
+    from modtf.options_file import FILE, read_options
     from modtf.saving import INDEX
-    from modtf.training.runs import last_checkpoint
+    from modtf.training.runs import last_checkpoint, step_of
 
     check_writable("--output", Path(folder))
-    begun = (Path(folder) / "training.json").is_file() or last_checkpoint(folder) is not None
+    last = last_checkpoint(folder)
+    if last is not None and (Path(folder) / FILE).is_file():
+        before = read_options(Path(folder) / FILE)
+        changed = [
+            f"{name} was {before.get(name)} and is {record.get(name)}"
+            for name in sorted((before.keys() | record.keys()) - _FREE)
+            if str(before.get(name)) != str(record.get(name))
+        ]
+        if changed:
+            raise ModtfError(
+                f"--output {folder} holds a training with other options ({'; '.join(changed)}): repeat those of "
+                f"{Path(folder) / FILE}, or give another folder"
+            )
+        done = step_of(last) >= record["max_steps"]
+        say("all of its steps are done already" if done else f"it goes on from step {step_of(last):,}")
+    begun = (Path(folder) / "training.json").is_file() or last is not None
     for name in ("config.json", INDEX):
         if (Path(folder) / name).is_file() and not (name == own and begun):
             raise ModtfError(f"--output {folder} holds another model ({name}); give a folder for this training alone")
@@ -218,7 +241,7 @@ def _train_kit(
     # Check everything before the original writes its texts, which takes minutes.
     args, options, task = parse_kit(arguments, prog)
     if not only_plan:
-        _check_output(args.output_dir, INDEX)
+        _check_output(args.output_dir, INDEX, options.record)
     hide_loading()
     modular = _new_kit(options, task)
     check_kit_training(modular, args, options.adamw_learning_rate)
@@ -237,7 +260,6 @@ def _train_kit(
         _show_plan(modular, task, examples, args, options)
     if only_plan:
         return
-    started = time.monotonic()
     examples = _with_texts_of_the_original(modular, task, examples, args, options)
     if options.dropout is not None:
         set_dropout(modular.model, options.dropout)
@@ -246,10 +268,19 @@ def _train_kit(
         modular, spread(measured_on, options.watch_inputs), options.watch_steps or max(1, args.max_steps // 10)
     )
     train_kit(modular, task, examples, args, options.batch_size, options.adamw_learning_rate, watch=watch)
-    say(f"the modular model is in {args.output_dir} after {(time.monotonic() - started) / 60:.1f} minutes", sys.stdout)
+    _say_where("the modular model", args.output_dir)
     measured_on = spread(measured_on, options.report_inputs)
     if measured_on and is_first():
         print(f"how good each size is: {_report(modular, measured_on, args.output_dir)}")
+
+
+def _say_where(what: str, folder: str) -> None:
+    """Where the result of a training is, and how long it took, interruptions aside."""
+    from modtf.training.plan import duration
+
+    if is_first():
+        record = json.loads((Path(folder) / "training.json").read_text(encoding="utf-8"))
+        print(f"{what} is in {folder} after {duration(record['seconds'])}")
 
 
 def _show_plan(
@@ -336,7 +367,7 @@ def _report(modular: ModularModel, examples: Sequence[Example], folder: str) -> 
     from modtf.views.report import measure, write_report
 
     modular.eval()
-    with tqdm(desc="sizes measured", unit=" sizes", leave=False, file=sys.stderr) as bar:
+    with tqdm(desc="sizes measured", unit=" sizes", leave=False, file=sys.stderr, disable=None) as bar:
         rows = measure(modular, examples, moving(bar))
     return write_report(folder, modular, examples, rows)
 
@@ -419,7 +450,7 @@ def _texts_of_the_original(
             files = {"evaluation": [task.draw(other) for _ in range(300)]}
             files["pairs"] = [task.draw(rng) for _ in range(count)]
         for name, sources in files.items():  # pairs.jsonl comes last: where it is, both are complete
-            with tqdm(total=len(sources), desc=f"{name} by the original") as bar:
+            with tqdm(total=len(sources), desc=f"{name} by the original", disable=None) as bar:
                 texts = write_texts(modular, modular.mapping.original, sources, progress=moving(bar))
             unfinished = output / f"{name}.part"
             write_pairs(zip(sources, texts, strict=True), unfinished)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modtf.commands import training
-from modtf.commands.data import add_model, device, load_model, moving, read_examples, say
+from modtf.commands.data import add_model, device, load_model, moving, read_examples, recorded_options, say
 from modtf.errors import ModtfError
 from modtf.strategies import STRATEGIES
 
@@ -70,7 +70,7 @@ def _versus(kit: ModularModel, options: argparse.Namespace, arguments: Sequence[
         if any(argument.split("=")[0].replace("_", "-") == f"--{name}" for argument in arguments):
             raise ModtfError(f"--{name} has no effect here: {why}; leave it out")
     arguments = [
-        *_of_kit(kit, arguments, temporary), "--task", task.name, *arguments, "--model", kit.model.name_or_path,
+        *_of_kit(options, arguments, temporary), "--task", task.name, *arguments, "--model", kit.model.name_or_path,
         "--assemblies-per-step", "1", "--report-inputs", "0",
     ]  # fmt: skip
     args, read, _ = training.parse_kit([*arguments, "--output", str(options.output)], "modtf versus")
@@ -94,18 +94,14 @@ def _versus(kit: ModularModel, options: argparse.Namespace, arguments: Sequence[
     print(f"{options.output / FILE}; the students are kits in folders beside it")
 
 
-def _of_kit(kit: ModularModel, arguments: Sequence[str], folder: Path) -> list[str]:
+def _of_kit(options: argparse.Namespace, arguments: Sequence[str], folder: Path) -> list[str]:
     """The options of the kit's own training, where its folder has them, by a file in ``folder``."""
     from modtf.options_file import FILE as OPTIONS
-    from modtf.options_file import read_options, write_options
+    from modtf.options_file import write_options
 
-    try:
-        file = kit.folder / OPTIONS
-    except ModtfError:  # from the hub
+    recorded = recorded_options(options)
+    if not recorded:
         return []
-    if not file.is_file():
-        return []
-    recorded = read_options(file)
     if any(argument.split("=")[0] == "--data" for argument in arguments):
         recorded.pop("data_config", None)  # of other data
     if earlier := recorded.pop("begin_with", None):
@@ -136,14 +132,14 @@ def _compare(
     rows: list[dict[str, Any]] = []
 
     def row_of(modular: ModularModel, size: Assembly, who: str) -> dict[str, Any]:
-        with tqdm(total=len(sources), desc=f"{who} {size.shape}", leave=False, file=sys.stderr) as bar:
+        with tqdm(total=len(sources), desc=f"{who} {size.shape}", leave=False, file=sys.stderr, disable=None) as bar:
             texts = write_texts(modular.to(device()), size, sources, progress=moving(bar))
         rows.append({"who": who, "layers": size.shape, "assembly": size.to_json(), "ratio": size.ratio})
-        rows[-1] |= {"minutes": _minutes(modular), **task.score(examples, texts)}
+        rows[-1] |= _training(modular) | task.score(examples, texts)
         return drawn_scores(task, examples, texts)
 
     row_of(kit, kit.mapping.original, "original")
-    rows[-1]["minutes"] = None  # what it cost is not known here
+    rows[-1] |= {"minutes": None, "steps": None}  # what it cost is not known here
     for size, folder in students.items():
         ours = row_of(kit, size, "kit")
         theirs = row_of(load(folder), size, "student")
@@ -151,21 +147,21 @@ def _compare(
     return rows
 
 
-def _minutes(modular: ModularModel) -> float | None:
+def _training(modular: ModularModel) -> dict[str, Any]:
     """How long the training of a kit took, where its folder says so."""
     try:
         record = json.loads((modular.folder / "training.json").read_text(encoding="utf-8"))
-        return round(record["seconds"] / 60, 2)
+        return {"minutes": round(record["seconds"] / 60, 2), "steps": record["steps"]}
     except (ModtfError, OSError, ValueError, KeyError, TypeError):
-        return None
+        return {"minutes": None, "steps": None}
 
 
 def _table(task: Task, rows: Sequence[dict[str, Any]]) -> str:
     lines = [f"{'layers':>7} {'ratio':>6} {'':<9}{''.join(f'{metric.name:>13}' for metric in task.metrics)}  trained"]
     for row in rows:
         scores = "".join(f"{row[metric.key]:13.2f}" for metric in task.metrics)
-        minutes = "" if row["minutes"] is None else f"{row['minutes']:.1f} min"
-        lines.append(f"{row['layers']:>7} {row['ratio']:6.2f} {row['who']:<9}{scores}  {minutes}")
+        cost = "" if row["minutes"] is None else f"{row['minutes']:.1f} min, {row['steps']:,} steps"
+        lines.append(f"{row['layers']:>7} {row['ratio']:6.2f} {row['who']:<9}{scores}  {cost}")
     names = {metric.key: metric for metric in task.metrics}
     for row in rows:
         for key, value in row.get("kit_less_student", {}).items():
@@ -177,4 +173,7 @@ def _table(task: Task, rows: Sequence[dict[str, Any]]) -> str:
             lines.append(
                 f"{row['layers']}, {names[key].name}: kit less student {value:+.1f} (95 % interval {low:+.1f} to {high:+.1f}): {verdict}"
             )
+    of_kit, of_students = ({row["steps"] for row in rows if row["who"] == who} for who in ("kit", "student"))
+    if of_students and of_kit and of_students != of_kit and None not in of_kit:
+        lines.append(f"The budgets differ: the kit had {of_kit.pop():,} steps, each student {of_students.pop():,}.")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ def read_split(data: str | Path, split: str, columns: Columns | None = None, mos
         raise
     except Exception as error:  # what the readers of each format raise, and that of a network
         reason = " ".join(str(error.__cause__ or error).split())
-        raise ModtfError(f"{where} cannot be read after row {read.rows}: {reason}") from error
+        raise ModtfError(f"{where} cannot be read: {reason}") from error
     if not pairs:
         raise ModtfError(f"{where} has no rows to use: {read.empty:,} are empty, {read.not_utf8:,} not UTF-8")
     read.examples = group_pairs(pairs)
@@ -166,6 +167,7 @@ def _rows(data: str | Path, split: str, columns: Columns, shuffled: bool) -> tup
     """The name of what is read, for error messages, and its rows as they stream in; the same order each time."""
     import datasets
 
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # its errors are raised, too
     path = Path(data)
     if path.exists():
         file = find_split(path, split) if path.is_dir() else path
@@ -183,6 +185,8 @@ def _rows(data: str | Path, split: str, columns: Columns, shuffled: bool) -> tup
             "split": "validation" if split == "dev" else split,
         }
     try:
+        if path.exists() and reader == "csv":
+            arguments.setdefault("sep", _separator(file))
         rows = datasets.load_dataset(**arguments, streaming=True)
         if shuffled and rows.column_names and {columns.source, columns.target} <= set(rows.column_names):
             rows = rows.select_columns([columns.source, columns.target])
@@ -191,6 +195,15 @@ def _rows(data: str | Path, split: str, columns: Columns, shuffled: bool) -> tup
         reason = " ".join(str(error).split()) or "it is empty"
         of_hub = "is no file or folder here, and cannot be read from the hub"
         raise ModtfError(f"{where} {'cannot be read' if path.exists() else of_hub}: {reason}") from error
+
+
+def _separator(file: Path) -> str:
+    """What separates the columns in the first line: some programs write semicolons, where a comma is a decimal point."""
+    import fsspec
+
+    with fsspec.open(file, "rt", compression="infer", encoding="utf-8", errors="replace") as lines:
+        header = lines.readline()
+    return max(",;\t", key=header.count)
 
 
 def find_split(folder: Path, split: str) -> Path:

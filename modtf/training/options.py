@@ -8,6 +8,7 @@ import importlib.util
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,9 @@ def parse_training(
     take effect.
     """
     parser = _Parser(kind, **texts, usage="%(prog)s [options]", formatter_class=argparse.HelpFormatter)
-    own: Any = parser.add_argument_group("modtf")
+    parser._optionals.title = "options of transformers' trainer"
+    own: Any = parser.add_argument_group("options of modtf")
+    parser._action_groups.insert(0, parser._action_groups.pop())  # first in the help
     add(own)
     own.add_argument(
         "--batch-size",
@@ -224,6 +227,7 @@ def _checked(kind: type[Seq2SeqTrainingArguments], values: dict[str, Any], optio
         "save_steps": max(steps // 20, 1),
         "warmup_steps": min(100, steps // 10),
         "logging_steps": min(50, max(steps // 20, 1)),  # 20 points of a curve at least
+        "disable_tqdm": not sys.stderr.isatty(),  # a bar in a file hides the lines between
         "report_to": "tensorboard" if importlib.util.find_spec("tensorboard") else "none",
     }
     values |= {name: value for name, value in defaults.items() if values[name] is None}

@@ -40,7 +40,7 @@ _LOOKED_AT, _TYPICAL = 500, 3
 class Plan:
     """The cost of a training of a kit; sizes in bytes."""
 
-    #: parameters of the original, and of the banks
+    #: parameters of the original, and of the modules that train
     original: int
     banks: int
     #: by part; "gradients" are those of the largest step, "batch" what it needs besides, libraries included
@@ -141,14 +141,15 @@ def plan_training(
     passes = sum(one.passes for one in of_typical) * work / sum(step.work for step in typical)
     updates = sum(one.optimizer for one in of_typical) * gradients / sum(step.gradients for step in typical)
     needed, of_gradients = max((one.needed, step.gradients) for one, step in zip(measured, run, strict=True))
-    memory = held(modular, optimizer, {module for step in steps for module in step.modules})
+    modules = {module for step in steps for module in step.modules}
+    memory = held(modular, optimizer, modules)
     memory |= {"gradients": of_gradients, "batch": max(0, needed - of_gradients)}
     every = args.save_steps if args.save_steps >= 1 else math.ceil(args.save_steps * args.max_steps)
     saved = 0 if args.save_strategy == "no" else math.ceil(args.max_steps / max(1, every))
     limit = args.save_total_limit or saved
     return Plan(
         original=sum(p.numel() for p in modular.parameters() if not p.requires_grad),
-        banks=sum(p.numel() for p in modular.parameters() if p.requires_grad),
+        banks=sum(p.numel() for part in ([modular] if args.assembly is None else modules) for p in _trained(part)),
         memory=memory,
         steps=args.max_steps,
         seconds_a_step=passes + updates,
@@ -334,4 +335,6 @@ def size_in_words(number: int) -> str:
 
 
 def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} seconds"
     return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.1f} minutes"

@@ -67,8 +67,14 @@ def load_original(folder: str | Path) -> PreTrainedModel:
         # Eager attention is the fastest for short texts on a CPU.
         return AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        again = "Copy the whole folder again, or train it again" if Path(folder).is_dir() else "Is the name right?"
-        raise ModtfError(f"the model {folder} could not be loaded: {' '.join(str(error).split())}. {again}") from error
+        words = " ".join(str(error).split())
+        if Path(folder).is_dir():
+            reason = f"{words.rstrip('.')}. Copy the whole folder again, or train it again"
+        else:
+            reason = (
+                f"there is no such folder, and the hub says: {words.split('. ')[0].rstrip('.')}. Is the name right?"
+            )
+        raise ModtfError(f"the model {folder} could not be loaded: {reason}") from error
 
 
 def load_tokenizer(

@@ -303,7 +303,9 @@ class ModularTrainer(WholeCheckpoints):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As in ``Seq2SeqTrainer``, with the mean of each loss since the last log entry."""
         if self._counted and "loss" in logs:
-            logs = {**logs, **{name: total / self._counted for name, total in self._sums.items()}}
+            means = torch.tensor([total / self._counted for total in self._sums.values()], device=self.args.device)
+            means = self.accelerator.reduce(means, "mean")  # over processes, as that of the whole loss
+            logs = {**logs, **dict(zip(self._sums, means.tolist(), strict=True))}
             self._sums.clear()
             self._counted = 0
         super().log(logs, *args, **kwargs)
