@@ -331,7 +331,8 @@ def _peak_memory(device: torch.device) -> int:
 
 
 def size_in_words(number: int) -> str:
-    return f"{number / 1e9:.2f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
+    megabytes = number / 1e6
+    return f"{number / 1e9:.2f} GB" if megabytes >= 1000 else f"{megabytes:.{0 if megabytes >= 10 else 1}f} MB"
 
 
 def duration(seconds: float) -> str:
