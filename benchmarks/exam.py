@@ -6,7 +6,7 @@
   ("sv 2031-05-07" -> "7 maj 2031"; the words are Unicode's CLDR, by way of babel), and a BART of 6 + 6 layers;
 - `weather/{train,dev,test}.csv` and `weather-mt5`: an observation in, a report out, and an mT5 of 8 + 8 layers.
 
-The models have random weights. The commands that the README runs on them are in its section "Your own data".
+The models have random weights. The commands that the README runs on them are in its section "Your own model". It needs babel, which comes with JupyterLab.
 """
 
 from __future__ import annotations

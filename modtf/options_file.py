@@ -23,10 +23,11 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*given, **(options | {"allow_abbrev": False}))
 
     def error(self, message: str) -> NoReturn:
-        named = re.search(r"unrecognized arguments: (--[^\s=]+)", message)
-        options = [name for name in self._option_string_actions if "_" not in name]
-        near = difflib.get_close_matches(named[1].replace("_", "-"), options, 1) if named else []
-        meant = f", did you mean {near[0]}?" if near else ""
+        named = re.search(r"unrecognized arguments: --([^\s=]+)", message)
+        actions = self._option_string_actions.items()
+        known = [name[2:] for name, action in actions if "_" not in name and action.help != argparse.SUPPRESS]
+        near = difflib.get_close_matches(named[1].replace("_", "-"), known, 1, 0.7) if named else []
+        meant = f", did you mean --{near[0]}?" if near else ""
         raise ModtfError(f"{message}{meant}; see {self.prog} --help")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -273,15 +274,63 @@ def test_a_kit_that_goes_on_keeps_its_prefix_and_no_secret_is_written(
     seconds = (first / "training.json").read_text()
     assert cli.main([*own, "--source-prefix", "say: ", "--output", str(first)]) == 0
     assert (first / "training.json").read_text() == seconds, "run again, it is finished already"
-    assert "all of its steps are done already" in capsys.readouterr().err
+    assert f"the training in {first} is complete" in capsys.readouterr().err
     other = ["--source-prefix", "tell: ", "--output"]
     assert cli.main([*own, "--begin-with", str(first), *other, str(tmp_path / "other")]) == 2
     assert "--source-prefix is 'tell: ', but" in capsys.readouterr().err
     kept = (first / "options.yaml").read_bytes()
     assert cli.main([*own, *other, str(first), "--steps", "9", "--threads", "2"]) == 2
     said = capsys.readouterr().err
-    assert "other options (max_steps was 2 and is 9; source_prefix was say:  and is tell: ): repeat those of" in said
+    assert "other options: --steps was 2 and is 9; --source-prefix was 'say: ' and is 'tell: '. Repeat those of" in said
     assert (first / "options.yaml").read_bytes() == kept
+
+
+def test_a_folder_is_for_one_training(
+    t5: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    own = [
+        "train",
+        "kit",
+        "--model",
+        str(t5),
+        *COLUMNS,
+        *FEW,
+        "--pairs",
+        "4",
+        "--report-inputs",
+        "0",
+        "--output",
+        "run",
+    ]
+
+    def again(*given: str, data: str = "data") -> str:
+        status = cli.main([*own, "--save-steps", "1", "--save-total-limit", "2", "--data", data, *given])
+        said = capsys.readouterr().err
+        assert status == (2 if "holds a training with other options" in said else 0), said
+        return said
+
+    again()
+    shutil.rmtree("run/checkpoint-2")
+    free = ["--save-steps", "2", "--watch-inputs", "1", "--logging-steps", "1", "--ddp-timeout", "9"]
+    assert "the training in run goes on from step 1" in again(*free, data="./data/"), "they change nothing of it"
+    assert "the training in run is complete" in again()
+    assert "--data was 'data' and is " in again(data=str(data)), "another one of that name"
+    assert "--learning-rate was 0.001 and is 0.1. Repeat those of run/options.yaml" in again("--learning-rate", "0.1")
+    assert "--hidden-weight was not given and is 0.5" in again("--hidden-weight", "0.5")
+    shutil.rmtree("run/checkpoint-1", ignore_errors=True)
+    shutil.rmtree("run/checkpoint-2")
+    assert "--seed was 0 and is 1" in again("--seed", "1"), "its result is there"
+    # Interrupted when the original had written its texts.
+    for name in ("training.json", "modtf.json"):
+        Path("run", name).unlink()
+    assert "--source-prefix was not given and is 'say: '" in again("--source-prefix", "say: ")
+    assert "--pairs was 4 and is 3" in again("--pairs", "3")
+    again("--learning-rate", "0.1")
+    Path("moved").mkdir()
+    shutil.move("data", "moved")
+    assert "is complete" in again("--learning-rate", "0.1", data="moved/data")
 
 
 def test_metrics_are_the_tasks(t5: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,12 +81,13 @@ def test_students_repeat_the_training_of_the_kit(folder: Path, capsys: pytest.Ca
 
 
 def test_students_can_share_the_steps(capsys: pytest.CaptureFixture[str]) -> None:
-    shared = ["--shared", "--steps", "5", "--test", "data/dev.jsonl"]
+    shared = ["--shared", "--steps", "5", "--test", "data/dev.jsonl", "--pairs", "3"]
     assert cli.main(["versus", "--model", "kit", "--ratios", "2", "4", *shared, "--output", "shared"]) == 0
     assert yaml.safe_load(Path("shared/1-1/options.yaml").read_text())["max_steps"] == 2
+    assert len(Path("shared/1-1/pairs.jsonl").read_text().splitlines()) == 3, "not the kit's, which are five"
     said = capsys.readouterr()
     assert "encoder 4 | decoder 4, 2 steps" in said.err
-    assert said.out.count("The budgets differ: the kit had 4 steps, each student 2.") == 1
+    assert said.out.count("The budgets differ: the kit had 4 steps of 4 texts, each student 2 steps of 4 texts.") == 1
 
 
 def test_students_of_other_data_than_the_kits(capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,7 +149,7 @@ def test_words_for_what_is_wrong(options: list[str], words: str, capsys: pytest.
     ],
 )
 def test_verdicts(task: Any, key: str, interval: list[float], verdict: str) -> None:
-    row = {"who": "student", "layers": "2-2", "ratio": 2.0, "minutes": None, "steps": 4} | {
+    row = {"who": "student", "layers": "2-2", "ratio": 2.0, "minutes": None, "steps": 4, "batch_size": 4} | {
         m.key: 1.0 for m in task.metrics
     }
     row["kit_less_student"] = {key: sum(interval) / 2, f"{key}_interval": interval}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
@@ -91,7 +92,7 @@ def recorded_options(options: argparse.Namespace) -> dict[str, Any]:
     from modtf.options_file import FILE, read_options
 
     file = Path(options.model) / FILE
-    return read_options(file) if file.is_file() else {}
+    return read_options(file) if file.is_file() and options.model not in BUNDLED_MODELS else {}
 
 
 def as_in_training(options: argparse.Namespace) -> None:
@@ -103,7 +104,7 @@ def as_in_training(options: argparse.Namespace) -> None:
         recorded.pop("data_config", None)  # of other data
     found = {name: recorded[name] for name in _RECORDED if getattr(options, name) is None and name in recorded}
     if Path(found.get("data") or "").is_file():
-        raise ModtfError(f"--data is missing: the model learned from all of {found['data']}; give other examples")
+        raise ModtfError(f"--data is missing: the model was trained on {found['data']}; give other examples")
     if found:
         vars(options).update(found)
         say(f"as in {Path(options.model) / FILE}: {', '.join(f'{name} {value}' for name, value in found.items())}")
@@ -144,6 +145,7 @@ def read_examples(
         raise ModtfError("--data is missing; give a file, a folder or a data set of the hub")
     asked = {name: default for name, (default, _) in _OWN.items()} | given
     lengths = longest(options, model, tokenizer)
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # what it logs, it raises, too
     read = read_split(
         options.data, split, Columns(asked["source_column"], asked["target_column"], asked["data_config"]), most
     )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modtf.bundled import BUNDLED_MODELS
 from modtf.commands.data import (
     as_in_training,
     check_configuration,
@@ -91,21 +92,22 @@ def evaluate(options: argparse.Namespace) -> None:
 def _is_original(model: str) -> bool:
     from modtf.saving import INDEX
 
-    return (Path(model) / "config.json").is_file() and not (Path(model) / INDEX).is_file()
+    return (
+        model not in BUNDLED_MODELS and (Path(model) / "config.json").is_file() and not (Path(model) / INDEX).is_file()
+    )
 
 
 def _original(options: argparse.Namespace) -> ModularModel:
     """A model of which there is no kit yet, as one that is not trained."""
     from modtf.modular import modularize
-    from modtf.training.runs import load_original, load_tokenizer
+    from modtf.training.runs import load_original, load_tokenizer, write_in
 
     hide_loading()
-    recorded = recorded_options(options)
-    task = options.task or recorded.get("task", "text")
-    tokenizer = load_tokenizer(options.model)
-    return modularize(
-        load_original(options.model), tokenizer=tokenizer, task=task, prefix=recorded.get("source_prefix", "")
-    )
+    recorded = {"task": "text", "source_prefix": ""} | recorded_options(options)
+    task = recorded["task"] if options.task is None else options.task
+    original, tokenizer = load_original(options.model), load_tokenizer(options.model)
+    write_in(original, tokenizer)
+    return modularize(original, [], tokenizer=tokenizer, task=task, prefix=recorded["source_prefix"])
 
 
 def chosen_metrics(task: Task, keys: Sequence[str] | None) -> Sequence[Metric]:

@@ -98,9 +98,9 @@ def plan(_: argparse.Namespace, arguments: Sequence[str]) -> None:
     _train_kit(["--output", ".", *arguments], "modtf plan", only_plan=True)  # where it would go; nothing is written
 
 
-def kit(_: argparse.Namespace, arguments: Sequence[str], texts: Path | None = None) -> None:
-    """`modtf train kit`; ``texts`` that the original wrote for another training are used again."""
-    _train_kit(arguments, texts=texts)
+def kit(_: argparse.Namespace, arguments: Sequence[str], earlier: Path | None = None) -> None:
+    """`modtf train kit`; the texts that the original wrote for an ``earlier`` kit are used again, if they are as many."""
+    _train_kit(arguments, earlier=earlier)
 
 
 def parse_kit(arguments: Sequence[str], prog: str = "modtf train kit") -> tuple[Any, argparse.Namespace, Task]:
@@ -191,11 +191,21 @@ def _new_kit(options: argparse.Namespace, task: Task) -> ModularModel:
     return modular
 
 
-#: Options that change nothing of what a training learns: it may go on with other ones.
-_FREE = {
-    "output_dir", "dev", "watch_inputs", "watch_steps", "report_inputs", "threads", "disable_tqdm", "report_to",
-    "logging_steps", "save_steps", "save_total_limit", "dataloader_num_workers",
+#: What the names of options begin with that change nothing of what a training learns: it may go on with other ones.
+_FREE = (
+    "output_dir", "dev", "watch_", "report_", "threads", "disable_tqdm", "log", "save_", "dataloader_", "ddp_", "hub_",
+    "push_to_hub", "run_name", "project", "trackio_", "use_cpu", "gradient_checkpointing", "activation_checkpointing",
+    "torch_empty_cache_steps", "skip_memory_metrics",
+    "gradient_accumulation_steps",  # another number of processes
+)  # fmt: skip
+#: Options on which the texts depend that the original writes first.
+_OF_TEXTS = {
+    "task", "original", "data", "data_config", "source_column", "target_column", "source_prefix", "source_language",
+    "target_language", "max_source_length", "pairs", "seed",
 }  # fmt: skip
+_PATHS = {"data", "original", "begin_with", "deepspeed"}
+#: How options are typed whose fields have other names.
+_TYPED = {"max_steps": "steps", "original": "model"}
 
 
 def _check_output(folder: str, own: str, record: dict[str, Any]) -> None:
@@ -208,29 +218,43 @@ def _check_output(folder: str, own: str, record: dict[str, Any]) -> None:
     from modtf.training.runs import last_checkpoint, step_of
 
     check_writable("--output", Path(folder))
-    last = last_checkpoint(folder)
-    if last is not None and (Path(folder) / FILE).is_file():
-        before = read_options(Path(folder) / FILE)
-        changed = [
-            f"{name} was {before.get(name)} and is {record.get(name)}"
-            for name in sorted((before.keys() | record.keys()) - _FREE)
-            if str(before.get(name)) != str(record.get(name))
-        ]
-        if changed:
-            raise ModtfError(
-                f"--output {folder} holds a training with other options ({'; '.join(changed)}): repeat those of "
-                f"{Path(folder) / FILE}, or give another folder"
-            )
-        done = step_of(last) >= record["max_steps"]
-        say("all of its steps are done already" if done else f"it goes on from step {step_of(last):,}")
+    last, options = last_checkpoint(folder), Path(folder) / FILE
     begun = (Path(folder) / "training.json").is_file() or last is not None
     for name in ("config.json", INDEX):
         if (Path(folder) / name).is_file() and not (name == own and begun):
             raise ModtfError(f"--output {folder} holds another model ({name}); give a folder for this training alone")
+    if options.is_file() and (begun or (Path(folder) / "pairs.jsonl").is_file()):
+        before = read_options(options)
+        names = {name for name in before.keys() | record.keys() if not name.startswith(_FREE)}
+        changed = [
+            f"--{_TYPED.get(name, name).replace('_', '-')} was {_shown(before.get(name))} and is {_shown(record.get(name))}"
+            for name in sorted(names if begun else names & _OF_TEXTS)
+            if not _alike(name, before.get(name), record.get(name))
+        ]
+        if changed:
+            raise ModtfError(
+                f"--output {folder} holds a training with other options: {'; '.join(changed)}. Repeat those of {options}, "
+                "or give another folder"
+            )
+    if last is not None:
+        done = step_of(last) >= record["max_steps"]
+        say(f"the training in {folder} " + ("is complete" if done else f"goes on from step {step_of(last):,}"))
+
+
+def _alike(name: str, before: Any, now: Any) -> bool:
+    if name not in _PATHS or None in (before, now):
+        return str(before) == str(now)
+    was, is_now = Path(str(before)), Path(str(now))
+    # What is there no more may have moved.
+    return was.resolve() == is_now.resolve() or (was.name == is_now.name and not was.exists())
+
+
+def _shown(value: Any) -> str:
+    return "not given" if value is None else repr(value) if isinstance(value, str) else str(value)
 
 
 def _train_kit(
-    arguments: Sequence[str], prog: str = "modtf train kit", only_plan: bool = False, texts: Path | None = None
+    arguments: Sequence[str], prog: str = "modtf train kit", only_plan: bool = False, earlier: Path | None = None
 ) -> None:
     from modtf.saving import INDEX
     from modtf.tasks.examples import spread
@@ -253,17 +277,15 @@ def _train_kit(
         )  # fmt: skip
     measured_on = dev_examples(options, task, modular)
     use_cpu_well(options.threads)
-    if texts is not None and not (Path(args.output_dir) / texts.name).is_file():
-        _copy_whole(texts, Path(args.output_dir) / texts.name)
     begins = args.world_size == 1 and last_checkpoint(args.output_dir) is None
     if only_plan or (begins and args.max_steps >= _WORTH_A_PLAN):
-        _show_plan(modular, task, examples, args, options)
+        _show_plan(modular, task, examples, args, options, options.begin_with or earlier)
     if only_plan:
         return
-    examples = _with_texts_of_the_original(modular, task, examples, args, options)
+    _write_options(args, options)
+    examples = _with_texts_of_the_original(modular, task, examples, args, options, options.begin_with or earlier)
     if options.dropout is not None:
         set_dropout(modular.model, options.dropout)
-    _write_options(args, options)
     watch = Watch(
         modular, spread(measured_on, options.watch_inputs), options.watch_steps or max(1, args.max_steps // 10)
     )
@@ -284,7 +306,12 @@ def _say_where(what: str, folder: str) -> None:
 
 
 def _show_plan(
-    modular: ModularModel, task: Task, examples: list[Example], args: Any, options: argparse.Namespace
+    modular: ModularModel,
+    task: Task,
+    examples: list[Example],
+    args: Any,
+    options: argparse.Namespace,
+    earlier: Path | None,
 ) -> None:
     """What the training will cost; raises :class:`ModtfError` where the disk is too small."""
     from modtf.tasks.examples import Example
@@ -294,14 +321,19 @@ def _show_plan(
     cost = plan_kit(modular, task, inputs, args, options.batch_size, options.adamw_learning_rate)
     print(cost)
     texts = options.pairs if task.draw is not None else min(options.pairs, len(inputs))
-    if texts and not (Path(args.output_dir) / "pairs.jsonl").is_file():
+    if texts and not (Path(args.output_dir) / "pairs.jsonl").is_file() and not _wrote(earlier, texts):
         print(f"before that the original writes {texts:,} texts: {_time_of_texts(modular, inputs, texts)}")
     if shortage := cost.shortage(args.output_dir):
         raise ModtfError(shortage + "; free some, or give another --output")
 
 
 def _with_texts_of_the_original(
-    modular: ModularModel, task: Task, examples: list[Example], args: Any, options: argparse.Namespace
+    modular: ModularModel,
+    task: Task,
+    examples: list[Example],
+    args: Any,
+    options: argparse.Namespace,
+    earlier: Path | None,
 ) -> list[Example]:
     """What the kit trains on: people's texts, and those that the original writes first, as the options say."""
     from modtf.tasks import TEXT
@@ -311,9 +343,7 @@ def _with_texts_of_the_original(
 
     written = []
     if options.pairs:
-        path = _texts_of_the_original(
-            modular, examples, options.pairs, args.seed, Path(args.output_dir), options.begin_with
-        )
+        path = _texts_of_the_original(modular, examples, options.pairs, args.seed, Path(args.output_dir), earlier)
         written = read_pairs(path)
         if task is TEXT:  # what an untrained original writes may have no end
             assert modular.tokenizer is not None
@@ -372,10 +402,6 @@ def _report(modular: ModularModel, examples: Sequence[Example], folder: str) -> 
     return write_report(folder, modular, examples, rows)
 
 
-#: A training of fewer steps is over before it is planned.
-_WORTH_A_PLAN = 20
-
-
 def _draw(task: Task, count: int) -> list[str]:
     from random import Random
 
@@ -411,6 +437,15 @@ def _copy_whole(file: Path, to: Path) -> None:
         to.with_suffix(".part").replace(to)
 
 
+def _wrote(earlier: Path | None, count: int) -> bool:
+    """Whether the original wrote as many texts for an earlier kit: a bundled one comes with a few of them only."""
+    from modtf.tasks.examples import read_pairs
+
+    if earlier is None or not (earlier / "pairs.jsonl").is_file():
+        return False
+    return sum(len(example.references) for example in read_pairs(earlier / "pairs.jsonl")) == count
+
+
 def _texts_of_the_original(
     modular: ModularModel, examples: Sequence[Any], count: int, seed: int, output: Path, earlier: Path | None
 ) -> Path:
@@ -425,16 +460,13 @@ def _texts_of_the_original(
 
     from modtf.evaluation import write_texts
     from modtf.tasks import task_named
-    from modtf.tasks.examples import read_pairs, write_pairs
+    from modtf.tasks.examples import write_pairs
 
     path = output / "pairs.jsonl"
     first = is_first()
     task = task_named(modular.task)
     count = count if task.draw is not None else min(count, len(examples))
-    written = earlier / path.name if first and earlier is not None and not path.is_file() else None
-    # If they are more or fewer, the original writes anew: a bundled kit comes with a few of its texts only.
-    known = read_pairs(written) if written is not None and written.is_file() else []
-    if earlier is not None and sum(len(example.references) for example in known) == count:
+    if first and earlier is not None and not path.is_file() and _wrote(earlier, count):
         for name in ("evaluation.jsonl", "pairs.jsonl"):
             _copy_whole(earlier / name, output / name)
     if first and not path.is_file():

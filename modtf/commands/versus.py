@@ -86,7 +86,7 @@ def _versus(kit: ModularModel, options: argparse.Namespace, arguments: Sequence[
         say(f"student {number} of {len(sizes)}: {size}, {steps:,} steps")
         students[size] = options.output / size.shape
         of_student = ["--assembly", str(size), "--steps", str(steps), "--output", str(students[size])]
-        training.kit(options, [*arguments, *of_student], texts=_texts_of(kit))
+        training.kit(options, [*arguments, *of_student], earlier=_folder_of(kit))
     rows = _compare(kit, task, examples, students)
     record = {"split": split, "examples": len(examples), "shared": options.shared, "rows": rows}
     write_whole(options.output / FILE, json.dumps(record, indent=1) + "\n")
@@ -110,10 +110,10 @@ def _of_kit(options: argparse.Namespace, arguments: Sequence[str], folder: Path)
     return ["--config", str(folder / OPTIONS)]
 
 
-def _texts_of(kit: ModularModel) -> Path | None:
-    """What the original wrote for the kit, and the students learn from, too."""
+def _folder_of(kit: ModularModel) -> Path | None:
+    """Where the texts are that the original wrote for the kit: the students learn from them, too."""
     try:
-        return kit.folder / "pairs.jsonl"
+        return kit.folder
     except ModtfError:
         return None
 
@@ -139,7 +139,7 @@ def _compare(
         return drawn_scores(task, examples, texts)
 
     row_of(kit, kit.mapping.original, "original")
-    rows[-1] |= {"minutes": None, "steps": None}  # what it cost is not known here
+    rows[-1] |= {"minutes": None, "steps": None, "batch_size": None}  # what it cost is not known here
     for size, folder in students.items():
         ours = row_of(kit, size, "kit")
         theirs = row_of(load(folder), size, "student")
@@ -148,12 +148,12 @@ def _compare(
 
 
 def _training(modular: ModularModel) -> dict[str, Any]:
-    """How long the training of a kit took, where its folder says so."""
+    """How long the training of a kit took, and its steps, where its folder says so."""
     try:
         record = json.loads((modular.folder / "training.json").read_text(encoding="utf-8"))
-        return {"minutes": round(record["seconds"] / 60, 2), "steps": record["steps"]}
+        return {"minutes": round(record["seconds"] / 60, 2)} | {name: record[name] for name in ("steps", "batch_size")}
     except (ModtfError, OSError, ValueError, KeyError, TypeError):
-        return {"minutes": None, "steps": None}
+        return {"minutes": None, "steps": None, "batch_size": None}
 
 
 def _table(task: Task, rows: Sequence[dict[str, Any]]) -> str:
@@ -173,7 +173,8 @@ def _table(task: Task, rows: Sequence[dict[str, Any]]) -> str:
             lines.append(
                 f"{row['layers']}, {names[key].name}: kit less student {value:+.1f} (95 % interval {low:+.1f} to {high:+.1f}): {verdict}"
             )
-    of_kit, of_students = ({row["steps"] for row in rows if row["who"] == who} for who in ("kit", "student"))
-    if of_students and of_kit and of_students != of_kit and None not in of_kit:
-        lines.append(f"The budgets differ: the kit had {of_kit.pop():,} steps, each student {of_students.pop():,}.")
+    budgets = [{(row["steps"], row["batch_size"]) for row in rows if row["who"] == who} for who in ("kit", "student")]
+    if all(len(budget) == 1 for budget in budgets) and budgets[0] != budgets[1] and (None, None) not in budgets[0]:
+        of_kit, of_student = (f"{steps:,} steps of {texts} texts" for ((steps, texts),) in budgets)
+        lines.append(f"The budgets differ: the kit had {of_kit}, each student {of_student}.")
     return "\n".join(lines)

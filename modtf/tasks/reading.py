@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+import bz2
+import csv
+import gzip
+import lzma
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +170,6 @@ def _rows(data: str | Path, split: str, columns: Columns, shuffled: bool) -> tup
     """The name of what is read, for error messages, and its rows as they stream in; the same order each time."""
     import datasets
 
-    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # its errors are raised, too
     path = Path(data)
     if path.exists():
         file = find_split(path, split) if path.is_dir() else path
@@ -186,7 +188,7 @@ def _rows(data: str | Path, split: str, columns: Columns, shuffled: bool) -> tup
         }
     try:
         if path.exists() and reader == "csv":
-            arguments.setdefault("sep", _separator(file))
+            arguments.setdefault("sep", _separator(file, columns))
         rows = datasets.load_dataset(**arguments, streaming=True)
         if shuffled and rows.column_names and {columns.source, columns.target} <= set(rows.column_names):
             rows = rows.select_columns([columns.source, columns.target])
@@ -197,12 +199,16 @@ def _rows(data: str | Path, split: str, columns: Columns, shuffled: bool) -> tup
         raise ModtfError(f"{where} {'cannot be read' if path.exists() else of_hub}: {reason}") from error
 
 
-def _separator(file: Path) -> str:
+def _separator(file: Path, columns: Columns) -> str:
     """What separates the columns in the first line: some programs write semicolons, where a comma is a decimal point."""
-    import fsspec
-
-    with fsspec.open(file, "rt", compression="infer", encoding="utf-8", errors="replace") as lines:
+    if file.suffix == ".zst":
+        return ","
+    opener: Any = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(file.suffix, open)
+    with opener(file, "rt", encoding="utf-8-sig", errors="replace") as lines:
         header = lines.readline()
+    for separator in ",;\t":
+        if {columns.source, columns.target} <= set(next(csv.reader([header], delimiter=separator), ())):
+            return separator
     return max(",;\t", key=header.count)
 
 

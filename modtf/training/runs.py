@@ -68,8 +68,8 @@ def load_original(folder: str | Path) -> PreTrainedModel:
         return AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         words = " ".join(str(error).split())
-        if Path(folder).is_dir():
-            reason = f"{words.rstrip('.')}. Copy the whole folder again, or train it again"
+        if Path(folder).is_dir() or not isinstance(error, OSError):
+            reason = f"{words.rstrip('.')}. Is it whole, and an encoder-decoder?"
         else:
             reason = (
                 f"there is no such folder, and the hub says: {words.split('. ')[0].rstrip('.')}. Is the name right?"
