@@ -249,6 +249,7 @@ def asked(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 
         monkeypatch.setattr("modtf.training.runs.train_kit", train)
         monkeypatch.setattr("modtf.training.runs.train_original", train)
+        monkeypatch.setattr("modtf.commands.training._say_where", lambda *given: None)
         monkeypatch.setattr("modtf.commands.training._WORTH_A_PLAN", float("inf"))
         assert cli.main([*command, "--data", str(data), "--output", str(tmp_path / "run")]) == 0
         return given
