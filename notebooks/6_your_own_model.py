@@ -139,7 +139,7 @@ print(modtf.check(AutoModelForSeq2SeqLM.from_pretrained("small")))
 # ### Exercise 6.1
 # Write the options of `modtf train kit`, as you would type them, for this case: the model lies in the folder `my-bart`. The data lie in the folder `tickets`, with the
 # columns `question` and `answer`. The model was fine-tuned on questions that begin with `reply: ` (with a space after the colon). Questions may have 300 tokens; what is longer is cut. (`modtf train kit --help` has all options;
-# those that are modtf's own stand at the end. You need not break the line. If you do, no `\` is needed here.)
+# those that are modtf's own come first. You need not break the line. If you do, no `\` is needed here.)
 
 # %% tags=["exercise"]
 options = None  # "--model my-bart ..." in place of None
