@@ -21,6 +21,7 @@ from transformers import TrainerCallback
 
 import modtf
 from modtf import cli
+from modtf.commands import training
 from modtf.recipes.pocket import train_tokenizer
 
 resource: Any = pytest.importorskip("resource", reason="this system does not limit the size of files")
@@ -31,13 +32,14 @@ LATER = "run the same command again when there is room"
 
 class Case(NamedTuple):
     what: str
-    since: str  #: "start", "checkpoint-N", or "end" of the steps
+    since: str  #: "start", the original's "texts", "checkpoint-N", or "end" of the steps
     room: int | str  #: bytes, or a file of the checkpoint: half as much again as it has
     words: tuple[str, ...]  #: in the sentence
 
 
 CASES = {
-    "the original's texts": Case("kit", "start", 99, ("OUTPUT/pairs.part could not be written: File too large", LATER)),
+    "options": Case("kit", "start", 99, ("OUTPUT/options.yaml could not be written: File too large", LATER)),
+    "the original's texts": Case("kit", "texts", 99, ("OUTPUT/pairs.part could not be written: File too large", LATER)),
     "first checkpoint": Case("kit", "start", 4000, ("the checkpoint of step 1 could", "no checkpoint is complete yet")),
     "banks": Case("kit", "checkpoint-1", 64, ("the checkpoint of step 2 could", "os error 27", FROM + "1")),
     "optimizer": Case("kit", "checkpoint-1", "banks-*", ("the checkpoint of step 2", "MB are free there", FROM + "1")),
@@ -64,7 +66,7 @@ def test_a_disk_that_fills_up(case: str, happened: dict[str, Any]) -> None:
     status, said = found["failed"]
     (sentence,) = [line for line in said.splitlines() if line.startswith("modtf: ")]
     assert status == 2 and "Traceback" not in said and all(words in sentence for words in CASES[case].words), said
-    steps = {"start": [], "checkpoint-1": [1], "checkpoint-2": [1, 2], "end": [2, 3]}[CASES[case].since]
+    steps = {"start": [], "texts": [], "checkpoint-1": [1], "checkpoint-2": [1, 2], "end": [2, 3]}[CASES[case].since]
     assert found["checkpoints"] == [f"checkpoint-{step}" for step in steps] and not found["half-written"]
     assert found["again"] == 0 and found["began"] == max(steps, default=0)
     assert not found["differs"], "as if there had always been room"
@@ -106,10 +108,22 @@ def train(case: Case, folder: Path, output: Path) -> tuple[int, str]:
                "--learning-rate", 0.001, "--max-target-length", 16]  # fmt: skip
     if case.what == "kit":
         options += ["--pairs", 4, "--watch-inputs", 2, "--watch-steps", 3, "--report-inputs", int(case.room == 10**6)]
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as said:
+    with (
+        redirect_stdout(io.StringIO()),
+        redirect_stderr(io.StringIO()) as said,
+        pytest.MonkeyPatch.context() as patched,
+    ):
         if case.since == "start":
             assert isinstance(case.room, int)
             set_room(case.room)
+        if case.since == "texts":
+            write_texts = training._texts_of_the_original
+
+            def write_with_little_room(*given: Any) -> Path:
+                set_room(case.room)  # type: ignore[arg-type]
+                return write_texts(*given)
+
+            patched.setattr(training, "_texts_of_the_original", write_with_little_room)
         try:
             status = cli.main(["train", case.what, *map(str, options)])
         finally:

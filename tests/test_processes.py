@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import shutil
@@ -277,6 +278,11 @@ def test_a_training_and_its_resumption(folder: Path, tmp_path: Path) -> None:
     logged = json.loads((whole / "checkpoint-4" / "trainer_state.json").read_text())["log_history"]
     for entry in logged:  # all of them means over both processes
         assert entry["loss"] == pytest.approx(entry["loss_logits"] + 0.2 * entry["loss_hidden"], rel=1e-3)
+
+    if 'device.type != "cpu"' not in inspect.getsource(Seq2SeqTrainer._load_optimizer_and_scheduler):
+        pytest.skip(
+            "this transformers loads a checkpoint to cpu:0, which torch refuses, where several processes resume"
+        )
 
     finished = shutil.ignore_patterns("checkpoint-4", "banks-*", "modtf.json", "report.html", "training.json")
     shutil.copytree(whole, resumed, ignore=finished)
