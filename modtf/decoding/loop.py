@@ -154,7 +154,7 @@ def obstacle(model: PreTrainedModel, max_new_tokens: int = 1) -> str:
     )
     if other:
         return f"the model's generation configuration sets {', '.join(other)}"
-    if not isinstance(_start(config), int):
+    if not isinstance(start_of(config), int):
         return "decoder_start_token_id of the model's generation configuration is missing, or a list"
     most = min(layout.positions(decoder), _MOST_TOKENS)
     if max_new_tokens > most:
@@ -165,122 +165,153 @@ def obstacle(model: PreTrainedModel, max_new_tokens: int = 1) -> str:
 def _write(
     model: Any, input_ids: Tensor, attention_mask: Tensor, length: int, exactly: bool, watch: Watch | None
 ) -> Tensor:
-    """The loop: source tokens and their mask, both (batch, source), to tokens (batch, 1 + at most ``length``).
-
-    In the shapes, rows = batch · heads (all heads of the first text, then of the second), size is that of one head, and
-    seen = t + 1 is the number of positions that the decoder has at step t.
-    """
-    layout = LAYOUTS[model.config.model_type](model, length)
-    layers, heads, scaling = layout.layers, layout.heads, layout.scaling
-    before, after = layout.before, layout.after
-    batch, source = input_ids.shape
-    rows = batch * heads
-
-    # The source, once: its hidden states, and each layer's keys (rows, size, source) and values (rows, source, size).
+    """The loop: source tokens and their mask, both (batch, source), to tokens (batch, 1 + at most ``length``)."""
     hidden = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-
-    def by_head(x: Tensor) -> Tensor:
-        """(batch · source, heads · size) → (rows, source, size)"""
-        return x.view(batch, source, heads, -1).transpose(1, 2).flatten(0, 1)
-
-    flat = hidden.flatten(0, 1)  # (batch · source, d_model)
-    source_keys = [by_head(layer.cross_key(flat)).transpose(1, 2) for layer in layers]
-    source_values = [by_head(layer.cross_value(flat)) for layer in layers]
-    padding = hidden.new_zeros(batch, 1, source).masked_fill_(attention_mask[:, None] == 0, -torch.inf)
-    padding = padding.repeat_interleave(heads, 0)  # (rows, 1, source)
-    position_bias = layout.position_bias  # (heads or 1, 1, length) → (rows or 1, 1, length)
-    position_bias = position_bias.repeat(batch if len(position_bias) > 1 else 1, 1, 1)
-
-    # One product writes a position's query, key and value of all heads straight into the cache. Later steps need the
-    # keys and values; the query is stored only because the same product computes it.
-    size = layers[0].qkv.weight.shape[1] // heads // 3
-    cache = hidden.new_empty(len(layers), min(length, _FIRST_POSITIONS), rows, 3, size)
-
-    choice = _Choice(model.generation_config, batch, length, exactly)
-    chosen = input_ids.new_full((batch,), _start(model.generation_config))
+    decoder = Decoder(model, hidden, attention_mask, length)
+    choice = Choice(model.generation_config, length, exactly)
+    unfinished = _Unfinished(choice, len(input_ids))
+    chosen = input_ids.new_full((len(input_ids),), start_of(model.generation_config))
     written = [chosen]
     for t in range(length):
-        if t == cache.shape[1]:
-            cache = torch.cat([cache, torch.empty_like(cache)], 1)
-        products = cache.select(1, t).view(len(layers), batch, -1)
-        of_layers = zip(
-            layers,
-            layout.activations,
-            products.unbind(),  # (batch, heads · 3 · size): where the product is written
-            cache[:, t, :, :1].unbind(),  # (rows, 1, size): query
-            cache[:, : t + 1, :, 1].permute(0, 2, 3, 1).unbind(),  # (rows, size, seen): keys
-            cache[:, : t + 1, :, 2].transpose(1, 2).unbind(),  # (rows, seen, size): values
-            source_keys,
-            source_values,
-            strict=True,
-        )
-        bias = position_bias[:, :, length - 1 - t :]  # (rows or 1, 1, seen)
-        x = layout.embed(chosen, t)  # (batch, d_model)
-        for layer, activation, product, query, keys, values, cross_keys, cross_values in of_layers:
-            layer.qkv(before(x), out=product)
-            weights = torch.baddbmm(bias, query, keys, alpha=scaling).softmax(-1)  # (rows, 1, seen)
-            attended = torch.bmm(weights, values).view(batch, -1)  # (batch, heads · size)
-            x = after(layer.output.add_to(x, attended), layer, 0)
-
-            query = layer.cross_query(before(x)).view(rows, 1, -1)
-            weights = torch.baddbmm(padding, query, cross_keys, alpha=scaling).softmax(-1)  # (rows, 1, source)
-            attended = torch.bmm(weights, cross_values).view(batch, -1)
-            x = after(layer.cross_output.add_to(x, attended), layer, 1)
-
-            y = before(x)
-            inner = activation(layer.inner[0](y))  # (batch, d_ff)
-            if len(layer.inner) > 1:
-                inner = inner * layer.inner[1](y)
-            x = after(layer.outer.add_to(x, inner), layer, 2)
-        chosen = choice(layout.head(before(x)), t)
+        chosen = unfinished(choice(decoder(chosen, t, t, decoder.bias(t)), t))
         written.append(chosen)
-        if (watch is not None and watch(chosen)) or choice.finished:
+        if (watch is not None and watch(chosen)) or unfinished.none:
             break
     return torch.stack(written, 1)
 
 
-class _Choice:
-    """The next token of each text: the most likely, unless the configuration forces one or the text has ended."""
+class Decoder:
+    """A decoder, and what it keeps between tokens: keys and values of the source, and of the tokens before.
 
-    def __init__(self, config: GenerationConfig, batch: int, length: int, exactly: bool) -> None:
-        self._ends = _as_list(config.eos_token_id)
-        self._pad = config.pad_token_id
-        if self._pad is None:
-            self._pad = self._ends[0] if self._ends else 0
-        self._forced = {0: config.forced_bos_token_id}
-        if config.forced_eos_token_id is not None:
-            self._forced[length - 1] = config.forced_eos_token_id
-        self._never = [word[0] for word in config.bad_words_ids or () if word[0] not in self._ends]
-        self._exactly = exactly
-        self._unfinished = set(range(batch))
+    In the shapes, n is the number of tokens of each text that are read at once, rows = batch · heads (all heads of the
+    first text, then of the second), and size is that of one head. Tokens are ordered by position, then by text.
+    """
+
+    def __init__(self, model: Any, hidden: Tensor, attention_mask: Tensor, length: int) -> None:
+        """``hidden`` (batch, source, d_model) is what an encoder made of the source."""
+        layout = self.layout = LAYOUTS[model.config.model_type](model, length)
+        batch, source, _ = hidden.shape
+        heads, self._length = layout.heads, length
+        self._rows = batch * heads
+        flat = hidden.flatten(0, 1)  # (batch · source, d_model)
+
+        def by_head(x: Tensor) -> Tensor:
+            """(batch · source, heads · size) → (rows, source, size)"""
+            return x.view(batch, source, heads, -1).transpose(1, 2).flatten(0, 1)
+
+        # The source's keys (rows, size, source) and values (rows, source, size) of each layer.
+        self._source_keys = [by_head(layer.cross_key(flat)).transpose(1, 2) for layer in layout.layers]
+        self._source_values = [by_head(layer.cross_value(flat)) for layer in layout.layers]
+        padding = hidden.new_zeros(batch, 1, source).masked_fill_(attention_mask[:, None] == 0, -torch.inf)
+        self._padding = padding.repeat_interleave(heads, 0)  # (rows, 1, source)
+        position_bias = layout.position_bias  # (heads or 1, 1, length) → (rows or 1, 1, length)
+        self._position_bias = position_bias.repeat(batch if len(position_bias) > 1 else 1, 1, 1)
+        # One product writes a token's query, key and value of all heads straight into the cache. Later tokens need the
+        # keys and values; the query is stored only because the same product computes it.
+        size = layout.layers[0].qkv.weight.shape[1] // heads // 3
+        self._cache = hidden.new_empty(len(layout.layers), min(length, _FIRST_POSITIONS), self._rows, 3, size)
+
+    def bias(self, t: int) -> Tensor:
+        """(rows or 1, 1, seen): added to the scores of a token at position ``t``, which sees t + 1 = seen positions."""
+        return self._position_bias[:, :, self._length - 1 - t :]
+
+    def __call__(self, tokens: Tensor, slot: int, positions: int | Tensor, bias: Tensor) -> Tensor:
+        """Tokens (n · batch,) → logits (n · batch, vocabulary) of those that follow them.
+
+        Keys and values go to the cache from ``slot`` on; ``positions`` are those of the tokens in their texts, one number
+        or (n · batch,); ``bias`` (rows or 1, n, slot + n) says what each token sees.
+        """
+        layout, rows = self.layout, self._rows
+        before, after, scaling = layout.before, layout.after, layout.scaling
+        n = bias.shape[1]
+        end = slot + n
+        while end > self._cache.shape[1]:
+            self._cache = torch.cat([self._cache, torch.empty_like(self._cache)], 1)
+        cache = self._cache
+        of_layers = zip(
+            layout.layers,
+            layout.activations,
+            cache[:, slot:end].view(len(cache), len(tokens), -1).unbind(),  # where the product is written
+            cache[:, slot:end, :, 0].transpose(1, 2).unbind(),  # (rows, n, size): queries
+            cache[:, :end, :, 1].permute(0, 2, 3, 1).unbind(),  # (rows, size, seen): keys
+            cache[:, :end, :, 2].transpose(1, 2).unbind(),  # (rows, seen, size): values
+            self._source_keys,
+            self._source_values,
+            strict=True,
+        )
+        x = layout.embed(tokens, positions)  # (n · batch, d_model)
+        for layer, activation, product, query, keys, values, cross_keys, cross_values in of_layers:
+            layer.qkv(before(x), out=product)
+            weights = torch.baddbmm(bias, query, keys, alpha=scaling).softmax(-1)  # (rows, n, seen)
+            attended = torch.bmm(weights, values).transpose(0, 1).reshape(len(tokens), -1)  # (n · batch, heads · size)
+            x = after(layer.output.add_to(x, attended), layer, 0)
+
+            query = layer.cross_query(before(x)).view(n, rows, -1).transpose(0, 1)
+            weights = torch.baddbmm(self._padding, query, cross_keys, alpha=scaling).softmax(-1)  # (rows, n, source)
+            attended = torch.bmm(weights, cross_values).transpose(0, 1).reshape(len(tokens), -1)
+            x = after(layer.cross_output.add_to(x, attended), layer, 1)
+
+            y = before(x)
+            inner = activation(layer.inner[0](y))  # (n · batch, d_ff)
+            if len(layer.inner) > 1:
+                inner = inner * layer.inner[1](y)
+            x = after(layer.outer.add_to(x, inner), layer, 2)
+        return layout.head(before(x))
+
+
+class Choice:
+    """The next token: the most likely, unless the configuration forces one."""
+
+    def __init__(self, config: GenerationConfig, length: int, exactly: bool) -> None:
+        self.ends = _as_list(config.eos_token_id)
+        self.pad = config.pad_token_id
+        if self.pad is None:
+            self.pad = self.ends[0] if self.ends else 0
+        forced = ((0, config.forced_bos_token_id), (length - 1, config.forced_eos_token_id))
+        self._forced = {t: min(_as_list(token)) for t, token in forced if token is not None}
+        self._never = [word[0] for word in config.bad_words_ids or () if word[0] not in self.ends]
+        if exactly:
+            self._never += self.ends
+
+    def __call__(self, logits: Tensor, positions: int | Tensor) -> Tensor:
+        """Logits (any, vocabulary) of the tokens after these positions → tokens (any,)"""
+        if self._never:
+            logits[:, self._never] = -torch.inf
+        chosen = logits.argmax(-1)
+        for forced, token in self._forced.items():
+            if isinstance(positions, Tensor):
+                chosen.masked_fill_(positions == forced, token)
+            elif positions == forced:
+                chosen.fill_(token)
+        return chosen
+
+
+class _Unfinished:
+    """Pads the texts that have ended, and knows when all have."""
+
+    def __init__(self, choice: Choice, batch: int) -> None:
+        self._choice = choice
+        self._rows = set(range(batch))
         self._ended: Tensor | None = None  # (batch,), from the first text that ends
 
     @property
-    def finished(self) -> bool:
-        return not self._unfinished
+    def none(self) -> bool:
+        return not self._rows
 
-    def __call__(self, logits: Tensor, t: int) -> Tensor:
-        """Logits (batch, vocabulary) of step t → tokens (batch,)"""
-        if self._never:
-            logits[:, self._never] = -torch.inf
-        if self._exactly and self._ends:
-            logits[:, self._ends] = -torch.inf
-        chosen = logits.argmax(-1)
-        forced = self._forced.get(t)
-        if forced is not None:
-            chosen.fill_(min(_as_list(forced)))
+    def __call__(self, chosen: Tensor) -> Tensor:
+        """The next token of each text, (batch,)"""
         if self._ended is not None:
-            chosen.masked_fill_(self._ended, self._pad)
-        ending = [row for row, token in enumerate(chosen.tolist()) if token in self._ends and row in self._unfinished]
+            chosen.masked_fill_(self._ended, self._choice.pad)
+        ending = [row for row, token in enumerate(chosen.tolist()) if token in self._choice.ends and row in self._rows]
         if ending:
             if self._ended is None:
                 self._ended = torch.zeros_like(chosen, dtype=torch.bool)
             self._ended[ending] = True
-            self._unfinished.difference_update(ending)
+            self._rows.difference_update(ending)
         return chosen
 
 
-def _start(config: GenerationConfig) -> Any:
+def start_of(config: GenerationConfig) -> Any:
     return config.bos_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
 
 
