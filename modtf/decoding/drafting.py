@@ -9,6 +9,7 @@ layers of the same model).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,41 +36,36 @@ class Drafted:
 
 
 class _Reader:
-    """A decoder that reads tokens ahead and takes back what it should not have read.
-
-    Its cache has slots; a text's tokens need not lie side by side, since other texts may have gone further.
-    """
+    """A decoder that reads tokens anew from any position on, as if it had not read the later ones before."""
 
     def __init__(self, model: Any, hidden: Tensor, attention_mask: Tensor, length: int) -> None:
         self.decoder = Decoder(model, hidden, attention_mask, length)
-        self._length, self._batch = length, len(hidden)
-        #: the slot that is written next, and the position of each slot's token, (batch, slots); ``length`` for none
-        self._next = 0
-        self._positions = torch.empty(self._batch, 0, dtype=torch.long, device=hidden.device)
+        self._length, self._device = length, hidden.device
+        # Texts of which more was accepted go further than others: which position a slot of the cache holds, ``length`` if
+        # none, is kept for each, (batch, slots). Of one text it is the slot's own number.
+        self._positions = torch.empty(len(hidden), 0, dtype=torch.long, device=hidden.device)
         # By how far a key's token lies ahead of the query's, plus length - 1; at the end what lies ahead: unseen.
         bias = self.decoder.layout.position_bias[:, 0]
         self._biases = torch.cat([bias, bias.new_full((len(bias), 1), -torch.inf)], 1)
 
-    def take_back(self, begin: Tensor) -> None:
-        """Forget what was read at and after the positions ``begin`` (batch,)."""
-        self._positions.masked_fill_(self._positions >= begin[:, None], self._length)
-        kept = (self._positions < self._length).any(0).nonzero()
-        self._next = int(kept[-1]) + 1 if len(kept) else 0
-        self._positions = self._positions[:, : self._next]
-
-    def __call__(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Tokens and their positions, both (n, batch), to logits (n · batch, vocabulary)"""
-        n = len(tokens)
-        positions = positions.clamp(max=self._length - 1)  # beyond are texts that have ended
-        self._positions = torch.cat([self._positions, positions.t()], 1)
-        ahead = self._positions[:, None] - positions.t()[:, :, None]  # (batch, n, slots)
-        bias = self._biases[:, (ahead + self._length - 1).clamp(max=self._length)]  # (heads or 1, batch, n, slots)
-        if self._batch > 1:
-            bias = bias.expand(self.decoder.layout.heads, -1, -1, -1)
-        bias = bias.transpose(0, 1).flatten(0, 1)  # (rows or 1, n, slots)
-        logits = self.decoder(tokens.flatten(), self._next, positions.flatten(), bias)
-        self._next += n
-        return logits
+    def __call__(self, tokens: Tensor, begins: Sequence[int]) -> tuple[Tensor, Tensor | int]:
+        """Logits (n · batch, vocabulary) after each token (n, batch), and positions; ``begins`` are those of the first ones."""
+        n, batch = tokens.shape
+        if batch == 1:
+            t = begins[0]
+            positions = t if n == 1 else torch.arange(t, t + n, device=self._device)
+            return self.decoder(tokens.flatten(), t, positions, self.decoder.bias(t, n)), positions
+        first = torch.tensor(begins, device=self._device)
+        kept = self._positions.masked_fill(self._positions >= first[:, None], self._length)
+        slots = (kept < self._length).any(0).nonzero()
+        slot = int(slots[-1]) + 1 if len(slots) else 0
+        ahead = torch.arange(n, device=self._device)[:, None]
+        positions = (first + ahead).clamp(max=self._length - 1)  # later ones are of texts that have ended
+        self._positions = torch.cat([kept[:, :slot], positions.t()], 1)
+        distance = self._positions[:, None] - positions.t()[:, :, None]  # (batch, n, slots)
+        bias = self._biases[:, (distance + self._length - 1).clamp(max=self._length)]  # (heads or 1, batch, n, slots)
+        bias = bias.expand(self.decoder.layout.heads, -1, -1, -1).transpose(0, 1).flatten(0, 1)
+        return self.decoder(tokens.flatten(), slot, positions.flatten(), bias), positions.flatten()
 
 
 def write_drafted(
@@ -89,39 +85,36 @@ def write_drafted(
     large, small = (_Reader(one, hidden, attention_mask, length) for one in (model, draft))
     choice = Choice(model.generation_config, length, exactly)
     texts = [[int(start_of(model.generation_config))] for _ in input_ids]
+    read_by_small = [0] * len(texts)
     unfinished = set(range(len(texts)))
     drafted, ahead = Drafted(), _FIRST
 
-    def known(count: int) -> tuple[Tensor, Tensor]:
-        """The last tokens of the texts and their positions, both (count, batch)"""
-        last = input_ids.new_tensor([text[-count:] for text in texts]).t()
-        ends = input_ids.new_tensor([len(text) - count for text in texts])
-        return last, ends + torch.arange(count, device=ends.device)[:, None]
-
     while unfinished:
-        # The small decoder has not read the last token, nor the one before if that was its last guess.
-        tokens, positions = known(min(2, *map(len, texts)))
-        small.take_back(positions[0])
-        guesses = []
+        # The small decoder has not read the last token, nor the one before where that was its last guess.
+        count = max(len(texts[row]) - read_by_small[row] for row in unfinished) if ahead else 0
+        begins = [len(text) - count for text in texts]
+        tokens = input_ids.new_tensor([text[begin:] for text, begin in zip(texts, begins, strict=True)]).t()
+        guesses: list[Tensor] = []
         for _ in range(min(ahead, length - min(len(texts[row]) for row in unfinished))):
-            logits = small(tokens, positions)[-len(texts) :]
-            tokens = choice(logits, positions[-1])[None]
-            positions = positions[-1:] + 1
+            logits, positions = small(tokens, begins)
+            begins = [begin + len(tokens) for begin in begins]
+            tokens = choice(logits, positions)[-len(texts) :][None]
             guesses.append(tokens)
+            if all(token in choice.ends for token in tokens[0].tolist()):
+                break
         # The large one reads the last token and the guesses: what would it have written after each?
-        last, at = known(1)
-        large.take_back(at[0])
-        read = torch.cat([last, *guesses])
-        positions = at + torch.arange(len(read), device=at.device)[:, None]
-        chosen = choice(large(read, positions), positions.flatten()).view(read.shape)
+        begins = [len(text) - 1 for text in texts]
+        read = torch.cat([input_ids.new_tensor([[text[-1] for text in texts]]), *guesses])
+        chosen = choice(*large(read, begins)).view(read.shape)
         right = (chosen[:-1] == read[1:]).long().cumprod(0).sum(0).tolist()
         drafted.passes.append((len(guesses), [right[row] for row in sorted(unfinished)]))
-        for row, tokens_of_row in enumerate(chosen.t().tolist()):
+        for row, written in enumerate(chosen.t().tolist()):
             if row not in unfinished:
                 continue
-            for token in tokens_of_row[: right[row] + 1]:
+            read_by_small[row] = len(texts[row]) + min(right[row], len(guesses) - 1)
+            for token in written[: right[row] + 1]:
                 texts[row].append(token)
-                stop = watch is not None and watch(last.new_tensor([token]))
+                stop = watch is not None and watch(read.new_tensor([token]))
                 if stop or token in choice.ends or len(texts[row]) > length:
                     unfinished.remove(row)
                     break

@@ -42,6 +42,8 @@ _UNDERSTOOD = {
 _MOST_TOKENS = 4096
 #: The number of positions in the cache at first; a full cache doubles.
 _FIRST_POSITIONS = 128
+#: The most tokens of a text that are read at once.
+MOST_AT_ONCE = 16
 
 
 def check_engine(engine: str | None) -> None:
@@ -206,14 +208,19 @@ class Decoder:
         self._padding = padding.repeat_interleave(heads, 0)  # (rows, 1, source)
         position_bias = layout.position_bias  # (heads or 1, 1, length) → (rows or 1, 1, length)
         self._position_bias = position_bias.repeat(batch if len(position_bias) > 1 else 1, 1, 1)
+        self._unseen = position_bias.new_full((len(self._position_bias), 1, MOST_AT_ONCE - 1), -torch.inf)
         # One product writes a token's query, key and value of all heads straight into the cache. Later tokens need the
         # keys and values; the query is stored only because the same product computes it.
         size = layout.layers[0].qkv.weight.shape[1] // heads // 3
         self._cache = hidden.new_empty(len(layout.layers), min(length, _FIRST_POSITIONS), self._rows, 3, size)
 
-    def bias(self, t: int) -> Tensor:
-        """(rows or 1, 1, seen): added to the scores of a token at position ``t``, which sees t + 1 = seen positions."""
-        return self._position_bias[:, :, self._length - 1 - t :]
+    def bias(self, t: int, n: int = 1) -> Tensor:
+        """(rows or 1, n, t + n): added to the scores of the tokens at positions ``t`` and after; none sees later ones."""
+        bias = self._position_bias[:, :, self._length - t - n :]  # of the last one
+        if n == 1:
+            return bias
+        before = [torch.cat([bias[:, :, k:], self._unseen[:, :, :k]], 2) for k in range(n - 1, 0, -1)]
+        return torch.cat([*before, bias], 1)
 
     def __call__(self, tokens: Tensor, slot: int, positions: int | Tensor, bias: Tensor) -> Tensor:
         """Tokens (n · batch,) → logits (n · batch, vocabulary) of those that follow them.
