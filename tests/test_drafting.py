@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 from test_decoding import sources
 
 import modtf
-from modtf.decoding import LOOP, decode
-from modtf.decoding.drafting import write_drafted
+from modtf.decoding import GENERATE, LOOP, Draft, decode
 
 
 def assert_same(large: Any, draft: Any, encoded: dict[str, torch.Tensor], length: int, exactly: bool = False) -> Any:
     expected, engine = decode(large, **encoded, max_new_tokens=length, exactly=exactly)
     assert engine == LOOP
-    with torch.inference_mode():
-        tokens, drafted = write_drafted(large, draft, **encoded, length=length, exactly=exactly)
-    assert torch.equal(tokens, expected)
+    drafted = Draft(draft)
+    tokens, engine = decode(large, **encoded, max_new_tokens=length, exactly=exactly, draft=drafted)
+    assert engine == LOOP and torch.equal(tokens, expected)
     return drafted
 
 
@@ -72,3 +71,57 @@ def test_bundled_kits_draft_for_themselves(name: str) -> None:
         for some in (texts, texts[:1], texts[1:]):
             drafted = assert_same(large, small, kit.encode(some), kit.longest)
             assert drafted.tokens_a_pass > 1.5
+
+
+def test_generate_takes_a_draft() -> None:
+    kit = modtf.load("pocket")
+    texts = ["name[The Vaults], food[French], near[Café Adriatic]", "name[Zizzi], eatType[pub]"]
+    for some in (texts[0], texts):
+        expected = kit.generate(some, ratio=2)
+        for draft in (6, "encoder 6·6 | decoder 6·6", kit.choose(6)):
+            assert kit.generate(some, ratio=2, draft=draft) == expected
+    written = kit.write(texts[:1], kit.choose(1), draft=6)
+    assert written.engine == LOOP and written.draft is not None and written.draft.tokens_a_pass > 2
+    assert written.draft.model.config.num_layers == 12, "it reads what the large one's encoder made"
+    assert kit.write(texts[:1], kit.choose(1)).draft is None
+
+
+def test_a_watched_text_can_be_drafted_and_stopped(modular: modtf.ModularModel) -> None:
+    large, small = (modular.assembled(modular.choose(ratio)) for ratio in (1, 3))
+    encoded = sources([6], 5, 97)
+    for stop in (1, 4, 99):
+        seen: dict[bool, list[int]] = {True: [], False: []}
+        tokens = {}
+        for drafted, of_this in seen.items():
+
+            def watch(token: torch.Tensor, of_this: list[int] = of_this, stop: int = stop) -> bool:
+                of_this.append(int(token))
+                return len(of_this) == stop
+
+            draft = Draft(small) if drafted else None
+            tokens[drafted], _ = decode(large, **encoded, max_new_tokens=10, exactly=True, watch=watch, draft=draft)
+        assert seen[True] == seen[False] and torch.equal(tokens[True], tokens[False])
+
+
+def test_what_cannot_be_drafted_is_told(make_modular: Any, make_model: Any) -> None:
+    modular, encoded = make_modular("bart"), sources([5], 2, 97)
+    large, small = modular.assemble(), modular.assemble(ratio=3)
+
+    def refused(words: str, model: Any = large, draft: Any = small, **options: Any) -> None:
+        with pytest.raises(modtf.ModtfError, match=words):
+            decode(model, **({"max_new_tokens": 9} | encoded | options), draft=Draft(draft))
+
+    refused("drafts are for the loop; choose no engine", engine=GENERATE)
+    refused("positions for 64 new tokens only", max_new_tokens=65)
+    refused("another type, width or vocabulary", draft=make_model("t5"))
+    refused("several texts cannot be watched", **sources([5, 4], 2, 97), watch=lambda tokens: False)
+    small.train()
+    refused("of the draft's model, a .* is in training mode")
+    large.generation_config.no_repeat_ngram_size = 3
+    refused("no_repeat_ngram_size; leave out the draft", draft=large)
+    kit = modtf.load("pocket")
+    with pytest.raises(modtf.ModtfError, match="a draft is for greedy texts, without num_beams"):
+        kit.generate("name[Zizzi]", draft=6, num_beams=2)
+    for wrong in (7, 0, "six", True, [6]):
+        with pytest.raises(modtf.ModtfError):
+            kit.generate("name[Zizzi]", draft=wrong)  # type: ignore[arg-type]

@@ -1,10 +1,23 @@
 """Greedy decoding of T5, BART and their kin (mT5, Marian): the same tokens as ``generate``, several times as fast.
 
 ``loop`` is the decoding itself, ``layouts`` prepares each family's weights for it, and ``weights`` detects when they
-have changed.
+have changed. In ``drafting`` a small model writes ahead for a large one; ``engines`` chooses who writes.
 """
 
-from modtf.decoding.loop import ENGINES, GENERATE, LOOP, Watch, check_engine, decode, obstacle
+from modtf.decoding.drafting import Draft
+from modtf.decoding.engines import ENGINES, GENERATE, LOOP, check_engine, decode, obstacle
+from modtf.decoding.loop import Watch
 from modtf.decoding.weights import forget, weights_stamp
 
-__all__ = ["ENGINES", "GENERATE", "LOOP", "Watch", "check_engine", "decode", "forget", "obstacle", "weights_stamp"]
+__all__ = [
+    "ENGINES",
+    "GENERATE",
+    "LOOP",
+    "Draft",
+    "Watch",
+    "check_engine",
+    "decode",
+    "forget",
+    "obstacle",
+    "weights_stamp",
+]

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from modtf.decoding.loop import Choice, Decoder, Watch, start_of
 
@@ -23,16 +24,18 @@ _FIRST, _MOST = 4, 10
 
 
 @dataclass
-class Drafted:
-    """What came of the drafts: for each pass of the large decoder and each text, tokens drafted and accepted."""
+class Draft:
+    """The small model that drafts, and what came of it."""
 
+    model: PreTrainedModel
+    #: for each pass of the large decoder: tokens that were drafted, and how many of them each unfinished text accepted
     passes: list[tuple[int, list[int]]] = field(default_factory=list)
 
     @property
     def tokens_a_pass(self) -> float:
         """Tokens that a pass gave, on average over passes and texts: those accepted, and its own."""
-        accepted = [a for _, of_texts in self.passes for a in of_texts]
-        return 1 + sum(accepted) / len(accepted)
+        accepted = [count for _, of_texts in self.passes for count in of_texts]
+        return 1 + sum(accepted) / max(1, len(accepted))
 
 
 class _Reader:
@@ -70,24 +73,24 @@ class _Reader:
 
 def write_drafted(
     model: Any,
-    draft: Any,
+    draft: Draft,
     input_ids: Tensor,
     attention_mask: Tensor,
     length: int,
     exactly: bool,
     watch: Watch | None = None,
-) -> tuple[Tensor, Drafted]:
-    """What ``model`` writes, drafted by the decoder of ``draft``, of the same family and vocabulary.
+) -> Tensor:
+    """What ``model`` writes, drafted by the decoder of ``draft.model``, which reads what the encoder of ``model`` made.
 
     ``input_ids`` and ``attention_mask`` are (batch, source), the tokens (batch, 1 + at most ``length``).
     """
     hidden = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-    large, small = (_Reader(one, hidden, attention_mask, length) for one in (model, draft))
+    large, small = (_Reader(one, hidden, attention_mask, length) for one in (model, draft.model))
     choice = Choice(model.generation_config, length, exactly)
     texts = [[int(start_of(model.generation_config))] for _ in input_ids]
     read_by_small = [0] * len(texts)
     unfinished = set(range(len(texts)))
-    drafted, ahead = Drafted(), _FIRST
+    ahead = _FIRST
 
     while unfinished:
         # The small decoder has not read the last token, nor the one before where that was its last guess.
@@ -107,7 +110,7 @@ def write_drafted(
         read = torch.cat([input_ids.new_tensor([[text[-1] for text in texts]]), *guesses])
         chosen = choice(*large(read, begins)).view(read.shape)
         right = (chosen[:-1] == read[1:]).long().cumprod(0).sum(0).tolist()
-        drafted.passes.append((len(guesses), [right[row] for row in sorted(unfinished)]))
+        draft.passes.append((len(guesses), [right[row] for row in sorted(unfinished)]))
         for row, written in enumerate(chosen.t().tolist()):
             if row not in unfinished:
                 continue
@@ -118,17 +121,12 @@ def write_drafted(
                 if stop or token in choice.ends or len(texts[row]) > length:
                     unfinished.remove(row)
                     break
-        ahead = adapted(ahead, drafted)
+        ahead = _adapted(ahead, *draft.passes[-1])
     longest = max(map(len, texts))
     padded = [text + [choice.pad] * (longest - len(text)) for text in texts]
-    return input_ids.new_tensor(padded), drafted
+    return input_ids.new_tensor(padded)
 
 
-def adapted(ahead: int, drafted: Drafted) -> int:
-    """How many tokens to draft next, from what came of the last ones."""
-    count, right = drafted.passes[-1]
-    if not count:
-        return 0
-    if min(right, default=0) == count:
-        return min(ahead + 2, _MOST)
-    return max(1, ahead - 1)
+def _adapted(ahead: int, drafted: int, accepted: Sequence[int]) -> int:
+    """How many tokens to draft next: more where all were right, fewer where one was not."""
+    return min(ahead + 2, _MOST) if min(accepted) == drafted else max(1, ahead - 1)

@@ -80,8 +80,8 @@ class Layout:
         """The largest number of tokens for which the decoder has positions."""
         return float("inf")
 
-    def embed(self, tokens: Tensor, position: int) -> Tensor:
-        """(batch,) → (batch, d_model)"""
+    def embed(self, tokens: Tensor, position: int | Tensor) -> Tensor:
+        """Tokens (n,) at one position, or at the positions (n,) → (n, d_model)"""
         raise NotImplementedError
 
     def before(self, x: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class T5Layout(Layout):
         self._embeddings = decoder.embed_tokens.weight
         self._epsilon = norm.weight.new_tensor((norm.variance_epsilon * model.config.d_model) ** 0.5)
 
-    def embed(self, tokens: Tensor, position: int) -> Tensor:
+    def embed(self, tokens: Tensor, position: int | Tensor) -> Tensor:
         return nn.functional.embedding(tokens, self._embeddings)
 
     def before(self, x: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ class BartLayout(Layout):
     def positions(decoder: Any) -> float:
         return int(decoder.embed_positions.weight.shape[0]) - int(decoder.embed_positions.offset)
 
-    def embed(self, tokens: Tensor, position: int) -> Tensor:
+    def embed(self, tokens: Tensor, position: int | Tensor) -> Tensor:
         positions = self._decoder.embed_positions
         embedded = self._decoder.embed_tokens(tokens) + positions.weight[position + positions.offset]
         return self._decoder.layernorm_embedding(embedded)
@@ -210,7 +210,7 @@ class MarianLayout(BartLayout):
     def positions(decoder: Any) -> float:
         return int(decoder.embed_positions.weight.shape[0])
 
-    def embed(self, tokens: Tensor, position: int) -> Tensor:
+    def embed(self, tokens: Tensor, position: int | Tensor) -> Tensor:
         embedded = self._decoder.embed_tokens(tokens) * self._decoder.embed_scale
         return embedded + self._decoder.embed_positions.weight[position]
 

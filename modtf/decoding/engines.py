@@ -1,0 +1,170 @@
+"""Who writes a greedy text: the loop wherever it writes what transformers' ``generate`` does, and that otherwise.
+
+:func:`decode` says which of the two it was, :func:`obstacle` why it was not the loop.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+
+from modtf.decoding.drafting import Draft, write_drafted
+from modtf.decoding.layouts import LAYOUTS
+from modtf.decoding.loop import Watch, start_of, write
+from modtf.errors import ModtfError
+
+#: That of :mod:`modtf.decoding.loop`.
+LOOP = "loop"
+#: The method of transformers.
+GENERATE = "generate"
+ENGINES = (LOOP, GENERATE)
+
+#: Settings of a generation configuration that the loop follows, or that do not affect it (sampling, what to return).
+_UNDERSTOOD = {
+    "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id",
+    "forced_eos_token_id", "max_length", "max_new_tokens", "use_cache", "do_sample", "temperature", "top_k", "top_p",
+    "typical_p", "num_beams", "early_stopping", "length_penalty", "output_attentions", "output_hidden_states",
+    "output_scores", "output_logits", "return_dict_in_generate", "transformers_version", "_from_model_config",
+}  # fmt: skip
+#: More tokens than this are left to ``generate``, whose caches grow as it writes.
+_MOST_TOKENS = 4096
+
+
+def check_engine(engine: str | None) -> None:
+    """Raise :class:`ModtfError` unless ``engine`` is one of :data:`ENGINES`, or None for the loop wherever possible."""
+    if engine is not None and engine not in ENGINES:
+        raise ModtfError(f"engine {engine!r} is unknown; use {LOOP!r} or {GENERATE!r}")
+
+
+def decode(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    *,
+    max_new_tokens: int = 128,
+    exactly: bool = False,
+    engine: str | None = None,
+    watch: Watch | None = None,
+    draft: Draft | None = None,
+) -> tuple[Tensor, str]:
+    """Greedy tokens (batch, 1 + new tokens), the decoder's start token first, and the engine that wrote them.
+
+    ``input_ids`` and ``attention_mask`` are (batch, source). With ``exactly``, every row gets ``max_new_tokens``
+    tokens, even if its text ends earlier. Without an ``engine``, the loop writes wherever possible. A ``draft`` is for
+    the loop: its model writes ahead, and the tokens stay the same (:mod:`modtf.decoding.drafting`). Raises
+    :class:`ModtfError` for an unknown engine or an invalid number of tokens, and if the loop is requested, or a draft,
+    but it might write other tokens than ``generate``.
+    """
+    check_engine(engine)
+    if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
+        raise ModtfError(f"max_new_tokens is {max_new_tokens!r}; give a whole number, 1 or more")
+    if engine != GENERATE:
+        reason = obstacle(model, max_new_tokens)
+        if not reason and not bool(attention_mask.any(1).all()):
+            reason = "a row of the input is all padding"
+        if not reason and draft is not None:
+            reason = _obstacle_to_draft(model, draft.model, max_new_tokens, len(input_ids), watch)
+        if not reason:
+            with torch.inference_mode():
+                if draft is None:
+                    return write(model, input_ids, attention_mask, max_new_tokens, exactly, watch), LOOP
+                return write_drafted(model, draft, input_ids, attention_mask, max_new_tokens, exactly, watch), LOOP
+        if draft is not None:
+            raise ModtfError(f"nothing can be drafted: {reason}; leave out the draft")
+        if engine == LOOP:
+            raise ModtfError(f"the greedy loop cannot be used: {reason}; choose no engine, or {GENERATE!r}")
+    elif draft is not None:
+        raise ModtfError(f"drafts are for the loop; choose no engine, or {LOOP!r}, or leave out the draft")
+    options: dict[str, Any] = {"min_new_tokens": max_new_tokens} if exactly else {}
+    if watch is not None:
+        options["stopping_criteria"] = StoppingCriteriaList([_Watched(watch)])
+    with torch.inference_mode():
+        tokens = model.generate(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            return_dict_in_generate=False,
+            **options,
+        )
+    return tokens, GENERATE
+
+
+class _Watched(StoppingCriteria):
+    """A :data:`Watch` as ``generate`` takes it."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        stop = bool(self.watch(input_ids[:, -1]))
+        return torch.full((input_ids.shape[0],), stop, dtype=torch.bool, device=input_ids.device)
+
+
+def obstacle(model: PreTrainedModel, max_new_tokens: int = 1) -> str:
+    """The reason why the loop might not write what ``generate`` does; an empty string if it does.
+
+    The loop calls tensor operations, not the decoder's modules. It therefore leaves a model to ``generate`` if a layer
+    was replaced (adapters, quantization, subclasses), or if something happens when a layer is called (hooks,
+    offloading).
+    """
+    layout = LAYOUTS.get(model.config.model_type)
+    if layout is None:
+        return f"it does not support the model type {model.config.model_type}, only {', '.join(LAYOUTS)}"
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    modules = [model, getattr(model, model.base_model_prefix, decoder), *decoder.modules(), head]
+    for module in modules:
+        kind = type(module).__name__
+        activation = type(module).__module__.endswith(("modules.activation", "transformers.activations"))
+        if kind not in layout.kinds and not activation:
+            return f"the model has a module that the loop does not support ({kind})"
+        hooked = module._forward_hooks or module._forward_pre_hooks or "_hf_hook" in module.__dict__
+        if hooked or "forward" in module.__dict__:
+            return f"a {kind} has a hook, or a forward of its own, which the loop would not call"
+        if module.training:
+            return f"a {kind} is in training mode, where dropout is random"
+    everywhere: Any = torch.nn.modules.module
+    if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
+        return "there is a hook on all modules, which the loop would not call"
+    biases = {module.bias is not None for module in decoder.modules() if type(module) is nn.Linear}
+    if biases != {layout.biases} or head.bias is not None:
+        return "the biases of its linear layers differ from those of its family"
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    devices = {parameter.device for parameter in model.parameters()}
+    if len(dtypes) > 1 or len(devices) > 1 or not dtypes <= {torch.float32, torch.float64}:
+        return (
+            "the model is not in single or double precision on one device; "
+            "in half precision, rounding alone changes tokens"
+        )
+    if torch.is_autocast_enabled(model.device.type):
+        return "autocast is on"
+    config: GenerationConfig = model.generation_config
+    other = sorted(
+        name
+        for name, value in config.to_diff_dict().items()
+        if name not in _UNDERSTOOD
+        and value
+        and not (name.endswith("penalty") and value == 1)
+        and not (name == "bad_words_ids" and all(len(word) == 1 for word in value))  # Opus-MT: never the padding
+    )
+    if other:
+        return f"the model's generation configuration sets {', '.join(other)}"
+    if not isinstance(start_of(config), int):
+        return "decoder_start_token_id of the model's generation configuration is missing, or a list"
+    most = min(layout.positions(decoder), _MOST_TOKENS)
+    if max_new_tokens > most:
+        return f"it has positions for {most} new tokens only, not for {max_new_tokens}"
+    return ""
+
+
+def _obstacle_to_draft(model: Any, draft: Any, max_new_tokens: int, batch: int, watch: Watch | None) -> str:
+    if reason := obstacle(draft, max_new_tokens):
+        return f"of the draft's model, {reason}"
+    sizes = [(one.config.model_type, one.get_output_embeddings().weight.shape) for one in (model, draft)]
+    if sizes[0] != sizes[1]:
+        return "the draft's model has another type, width or vocabulary"
+    return "several texts cannot be watched, since they grow unevenly" if watch is not None and batch > 1 else ""
