@@ -276,7 +276,7 @@ def test_assemblies_share_what_is_laid_out_and_free_it(make_modular: Any, family
         return set(map(id, _remembered.values())) - before
 
     first = laid_out(modular)
-    assert len(first) == 6 + 3 + 1 and laid_out(modular) == first, "nine layers and the head, once"
+    assert len(first) == 2 * (6 + 3) + 1 and laid_out(modular) == first, "nine layers of each stack and the head, once"
     del modular
     gc.collect()
     assert set(map(id, _remembered.values())) <= before

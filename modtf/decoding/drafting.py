@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from modtf.decoding.loop import Choice, Decoder, Watch, start_of
+from modtf.decoding.layouts import LAYOUTS, Layout
+from modtf.decoding.loop import Choice, Decoder, Watch, encode, start_of
 
 #: Tokens that are drafted at once: at first, and at most.
 _FIRST, _MOST = 4, 10
@@ -41,8 +42,8 @@ class Draft:
 class _Reader:
     """A decoder that reads tokens anew from any position on, as if it had not read the later ones before."""
 
-    def __init__(self, model: Any, hidden: Tensor, attention_mask: Tensor, length: int) -> None:
-        self.decoder = Decoder(model, hidden, attention_mask, length)
+    def __init__(self, layout: Layout, hidden: Tensor, attention_mask: Tensor, length: int) -> None:
+        self.decoder = Decoder(layout, hidden, attention_mask, length)
         self._length, self._device = length, hidden.device
         # Texts of which more was accepted go further than others: which position a slot of the cache holds, ``length`` if
         # none, is kept for each, (batch, slots). Of one text it is the slot's own number.
@@ -84,8 +85,9 @@ def write_drafted(
 
     ``input_ids`` and ``attention_mask`` are (batch, source), the tokens (batch, 1 + at most ``length``).
     """
-    hidden = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-    large, small = (_Reader(one, hidden, attention_mask, length) for one in (model, draft.model))
+    layouts = [LAYOUTS[model.config.model_type](one, length) for one in (model, draft.model)]
+    hidden = encode(layouts[0], input_ids, attention_mask)
+    large, small = (_Reader(layout, hidden, attention_mask, length) for layout in layouts)
     choice = Choice(model.generation_config, length, exactly)
     texts = [[int(start_of(model.generation_config))] for _ in input_ids]
     read_by_small = [0] * len(texts)

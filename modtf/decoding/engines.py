@@ -108,15 +108,16 @@ class _Watched(StoppingCriteria):
 def obstacle(model: PreTrainedModel, max_new_tokens: int = 1) -> str:
     """The reason why the loop might not write what ``generate`` does; an empty string if it does.
 
-    The loop calls tensor operations, not the decoder's modules. It therefore leaves a model to ``generate`` if a layer
+    The loop calls tensor operations, not the model's modules. It therefore leaves a model to ``generate`` if a layer
     was replaced (adapters, quantization, subclasses), or if something happens when a layer is called (hooks,
     offloading).
     """
     layout = LAYOUTS.get(model.config.model_type)
     if layout is None:
         return f"it does not support the model type {model.config.model_type}, only {', '.join(LAYOUTS)}"
-    decoder, head = model.get_decoder(), model.get_output_embeddings()
-    modules = [model, getattr(model, model.base_model_prefix, decoder), *decoder.modules(), head]
+    encoder, decoder, head = model.get_encoder(), model.get_decoder(), model.get_output_embeddings()
+    stacks = [*encoder.modules(), *decoder.modules()]
+    modules = [model, getattr(model, model.base_model_prefix, decoder), *stacks, head]
     for module in modules:
         kind = type(module).__name__
         activation = type(module).__module__.endswith(("modules.activation", "transformers.activations"))
@@ -130,7 +131,7 @@ def obstacle(model: PreTrainedModel, max_new_tokens: int = 1) -> str:
     everywhere: Any = torch.nn.modules.module
     if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
         return "there is a hook on all modules, which the loop would not call"
-    biases = {module.bias is not None for module in decoder.modules() if type(module) is nn.Linear}
+    biases = {module.bias is not None for module in stacks if type(module) is nn.Linear}
     if biases != {layout.biases} or head.bias is not None:
         return "the biases of its linear layers differ from those of its family"
     dtypes = {parameter.dtype for parameter in model.parameters()}

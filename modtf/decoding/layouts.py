@@ -35,24 +35,30 @@ class Projection(NamedTuple):
         return residual if self.bias is None else residual.add_(self.bias)
 
 
-@dataclass(frozen=True)
-class Layer:
-    """The weights of a decoder layer: self-attention, cross-attention, feed-forward network."""
+@dataclass(frozen=True, kw_only=True)
+class EncoderLayer:
+    """The weights of an encoder layer: self-attention, feed-forward network."""
 
     qkv: Projection  # (d_model, heads · 3 · size): the query, key and value of one head, then of the next
     output: Projection
+    inner: tuple[Projection, ...]  # two where the feed-forward network is gated
+    outer: Projection
+    #: weight, bias and epsilon of the norm after each part (BART)
+    norms: tuple[tuple[Tensor, Tensor, float], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer(EncoderLayer):
+    """The weights of a decoder layer: it has cross-attention, too, as its second part."""
+
     cross_query: Projection
     cross_key: Projection
     cross_value: Projection
     cross_output: Projection
-    inner: tuple[Projection, ...]  # two where the feed-forward network is gated
-    outer: Projection
-    #: weight, bias and epsilon of the norm after each of the three parts (BART)
-    norms: tuple[tuple[Tensor, Tensor, float], ...] = ()
 
 
 class Layout:
-    """A decoder as the loop sees it; each family has a subclass.
+    """A model as the loop sees it; each family has a subclass.
 
     Creating one is cheap: the weights of a layer are laid out once and remembered until they change.
     """
@@ -65,6 +71,8 @@ class Layout:
     layers: list[Layer]
     #: one for each layer's feed-forward network; read from the modules each time, since stamps cover weights only
     activations: list[Callable[[Tensor], Tensor]]
+    encoder_layers: list[EncoderLayer]
+    encoder_activations: list[Callable[[Tensor], Tensor]]
     head: Projection  # (d_model, vocabulary)
     heads: int
     scaling: float  # of the products of queries and keys
@@ -84,12 +92,24 @@ class Layout:
         """Tokens (n,) at one position, or at the positions (n,) → (n, d_model)"""
         raise NotImplementedError
 
-    def before(self, x: Tensor) -> Tensor:
-        """The norm before each part of a layer, and before the head; (batch, d_model) as all below."""
+    def embed_source(self, ids: Tensor) -> Tensor:
+        """(batch, source) → (batch, source, d_model)"""
+        raise NotImplementedError
+
+    def source_bias(self, source: int) -> Tensor:
+        """(heads or 1, source or 1, source), added to the scores of the encoder."""
+        raise NotImplementedError
+
+    def encoded(self, x: Tensor) -> Tensor:
+        """The norm after the last layer of the encoder, (batch · source, d_model)."""
         return x
 
-    def after(self, x: Tensor, layer: Layer, part: int) -> Tensor:
-        """The norm after part 0, 1 or 2 of a layer."""
+    def before(self, x: Tensor) -> Tensor:
+        """The norm before each part of a layer, and before the head; (n, d_model) as all below."""
+        return x
+
+    def after(self, x: Tensor, layer: EncoderLayer, part: int) -> Tensor:
+        """The norm after a part of a layer: 0 or 1, or -1 for the last."""
         return x
 
 
@@ -103,8 +123,11 @@ class T5Layout(Layout):
     biases = False
 
     def __init__(self, model: Any, length: int) -> None:
-        decoder, head = model.get_decoder(), model.lm_head
+        encoder, decoder, head = model.get_encoder(), model.get_decoder(), model.lm_head
         norm, attention = decoder.final_layer_norm, decoder.block[0].layer[0].SelfAttention
+        self._encoder = encoder
+        self.encoder_layers = [remembered(b.parameters(), partial(_t5_encoder_layer, b)) for b in encoder.block]
+        self.encoder_activations = [block.layer[1].DenseReluDense.act for block in encoder.block]
         self.layers = [remembered(block.parameters(), partial(_t5_layer, block)) for block in decoder.block]
         self.activations = [block.layer[2].DenseReluDense.act for block in decoder.block]
         # Some versions of T5 multiply all logits by one number; that changes no choice, so it is left out.
@@ -118,47 +141,73 @@ class T5Layout(Layout):
     def embed(self, tokens: Tensor, position: int | Tensor) -> Tensor:
         return nn.functional.embedding(tokens, self._embeddings)
 
+    def embed_source(self, ids: Tensor) -> Tensor:
+        return nn.functional.embedding(ids, self._encoder.embed_tokens.weight)
+
+    def source_bias(self, source: int) -> Tensor:
+        return self._encoder.block[0].layer[0].SelfAttention.compute_bias(source, source)[0]
+
+    def encoded(self, x: Tensor) -> Tensor:
+        return self._encoder.final_layer_norm(x)
+
     def before(self, x: Tensor) -> Tensor:
         return x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self._epsilon)
 
 
 def _t5_layer(block: Any) -> Layer:
-    own, cross = block.layer[0].SelfAttention, block.layer[1].EncDecAttention
-    feed_forward = block.layer[2].DenseReluDense
-    # T5's norm divides by the root mean square, the loop by the vector norm: a factor of the square root of d_model.
-    norms = [part.layer_norm.weight * part.layer_norm.weight.numel() ** 0.5 for part in block.layer]
-    # wi, or wi_0 and wi_1 where the network is gated
-    inner = [linear for name, linear in feed_forward.named_children() if name.startswith("wi")]
+    cross = block.layer[1].EncDecAttention
     return Layer(
-        qkv=_project(own.q, own.k, own.v, scale=norms[0], heads=own.n_heads),
-        output=_project(own.o),
-        cross_query=_project(cross.q, scale=norms[1]),
+        **_t5_own(block),
+        cross_query=_project(cross.q, scale=_t5_norm(block.layer[1])),
         cross_key=_project(cross.k),
         cross_value=_project(cross.v),
         cross_output=_project(cross.o),
-        inner=tuple(_project(linear, scale=norms[2]) for linear in inner),
-        outer=_project(feed_forward.wo),
     )
+
+
+def _t5_encoder_layer(block: Any) -> EncoderLayer:
+    return EncoderLayer(**_t5_own(block))
+
+
+def _t5_own(block: Any) -> dict[str, Any]:
+    """What the layers of both stacks have."""
+    own, feed_forward = block.layer[0].SelfAttention, block.layer[-1].DenseReluDense
+    # wi, or wi_0 and wi_1 where the network is gated
+    inner = [linear for name, linear in feed_forward.named_children() if name.startswith("wi")]
+    return {
+        "qkv": _project(own.q, own.k, own.v, scale=_t5_norm(block.layer[0]), heads=own.n_heads),
+        "output": _project(own.o),
+        "inner": tuple(_project(linear, scale=_t5_norm(block.layer[-1])) for linear in inner),
+        "outer": _project(feed_forward.wo),
+    }
+
+
+def _t5_norm(part: Any) -> Tensor:
+    """T5's norm divides by the root mean square, the loop by the vector norm: a factor of the square root of d_model."""
+    weight = part.layer_norm.weight
+    return weight * weight.numel() ** 0.5
 
 
 class BartLayout(Layout):
     """BART normalizes after each part, and adds learned positions to the embeddings."""
 
     kinds = frozenset(
-        "BartForConditionalGeneration BartModel BartDecoder ModuleList BartDecoderLayer BartAttention "
+        "BartForConditionalGeneration BartModel BartEncoder BartEncoderLayer BartDecoder ModuleList BartDecoderLayer BartAttention "
         "BartScaledWordEmbedding BartLearnedPositionalEmbedding LayerNorm Linear Embedding Dropout".split()
     )
     biases = True
 
     def __init__(self, model: Any, length: int) -> None:
-        decoder, head = model.get_decoder(), model.lm_head
+        encoder, decoder, head = model.get_encoder(), model.get_decoder(), model.lm_head
         attention = decoder.layers[0].self_attn
+        self.encoder_layers = [remembered(x.parameters(), partial(_bart_encoder_layer, x)) for x in encoder.layers]
+        self.encoder_activations = [layer.activation_fn for layer in encoder.layers]
         self.layers = [remembered(layer.parameters(), partial(_bart_layer, layer)) for layer in decoder.layers]
         self.activations = [layer.activation_fn for layer in decoder.layers]
         self.head = Projection(remembered((head.weight,), lambda: _project(head)).weight, model.final_logits_bias[0])
         self.heads, self.scaling = attention.num_heads, attention.scaling
         self.position_bias = head.weight.new_zeros(1, 1, length)
-        self._decoder = decoder
+        self._encoder, self._decoder = encoder, decoder
 
     @staticmethod
     def positions(decoder: Any) -> float:
@@ -169,25 +218,44 @@ class BartLayout(Layout):
         embedded = self._decoder.embed_tokens(tokens) + positions.weight[position + positions.offset]
         return self._decoder.layernorm_embedding(embedded)
 
-    def after(self, x: Tensor, layer: Layer, part: int) -> Tensor:
+    def embed_source(self, ids: Tensor) -> Tensor:
+        positions = self._encoder.embed_positions
+        of_source = positions.weight[positions.offset : positions.offset + ids.shape[1]]
+        return self._encoder.layernorm_embedding(self._encoder.embed_tokens(ids) + of_source)
+
+    def source_bias(self, source: int) -> Tensor:
+        return self.position_bias.new_zeros(1, 1, source)
+
+    def after(self, x: Tensor, layer: EncoderLayer, part: int) -> Tensor:
         weight, bias, epsilon = layer.norms[part]
         return torch.layer_norm(x, weight.shape, weight, bias, epsilon)
 
 
 def _bart_layer(layer: Any) -> Layer:
-    own, cross = layer.self_attn, layer.encoder_attn
-    norms = (layer.self_attn_layer_norm, layer.encoder_attn_layer_norm, layer.final_layer_norm)
+    cross = layer.encoder_attn
     return Layer(
-        qkv=_project(own.q_proj, own.k_proj, own.v_proj, heads=own.num_heads),
-        output=_project(own.out_proj),
+        **_bart_own(layer, layer.encoder_attn_layer_norm),
         cross_query=_project(cross.q_proj),
         cross_key=_project(cross.k_proj),
         cross_value=_project(cross.v_proj),
         cross_output=_project(cross.out_proj),
-        inner=(_project(layer.fc1),),
-        outer=_project(layer.fc2),
-        norms=tuple((norm.weight, norm.bias, norm.eps) for norm in norms),
     )
+
+
+def _bart_encoder_layer(layer: Any) -> EncoderLayer:
+    return EncoderLayer(**_bart_own(layer))
+
+
+def _bart_own(layer: Any, *between: Any) -> dict[str, Any]:
+    """What the layers of both stacks have; ``between`` are the norms between the first and the last one."""
+    own, norms = layer.self_attn, (layer.self_attn_layer_norm, *between, layer.final_layer_norm)
+    return {
+        "qkv": _project(own.q_proj, own.k_proj, own.v_proj, heads=own.num_heads),
+        "output": _project(own.out_proj),
+        "inner": (_project(layer.fc1),),
+        "outer": _project(layer.fc2),
+        "norms": tuple((norm.weight, norm.bias, norm.eps) for norm in norms),
+    }
 
 
 def _kinds(layout: type[Layout], family: str, of: str) -> frozenset[str]:
@@ -213,6 +281,10 @@ class MarianLayout(BartLayout):
     def embed(self, tokens: Tensor, position: int | Tensor) -> Tensor:
         embedded = self._decoder.embed_tokens(tokens) * self._decoder.embed_scale
         return embedded + self._decoder.embed_positions.weight[position]
+
+    def embed_source(self, ids: Tensor) -> Tensor:
+        embedded = self._encoder.embed_tokens(ids) * self._encoder.embed_scale
+        return embedded + self._encoder.embed_positions.weight[: ids.shape[1]]
 
 
 def _project(*linears: Any, scale: Tensor | float = 1.0, heads: int = 0) -> Projection:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from modtf.decoding.layouts import LAYOUTS
+from modtf.decoding.layouts import LAYOUTS, EncoderLayer, Layout
 
 #: Called after each step with its tokens (batch,); decoding stops if it returns true.
 Watch = Callable[[Tensor], bool]
@@ -33,8 +33,9 @@ def write(
     model: Any, input_ids: Tensor, attention_mask: Tensor, length: int, exactly: bool, watch: Watch | None
 ) -> Tensor:
     """The loop: source tokens and their mask, both (batch, source), to tokens (batch, 1 + at most ``length``)."""
-    hidden = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-    decoder = Decoder(model, hidden, attention_mask, length)
+    layout = LAYOUTS[model.config.model_type](model, length)
+    hidden = encode(layout, input_ids, attention_mask)
+    decoder = Decoder(layout, hidden, attention_mask, length)
     choice = Choice(model.generation_config, length, exactly)
     unfinished = _Unfinished(choice, len(input_ids))
     chosen = input_ids.new_full((len(input_ids),), start_of(model.generation_config))
@@ -47,6 +48,34 @@ def write(
     return torch.stack(written, 1)
 
 
+def encode(layout: Layout, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """What the encoder makes of source tokens (batch, source): (batch, source, d_model)"""
+    batch, source = input_ids.shape
+    before, after, heads = layout.before, layout.after, layout.heads
+    x = layout.embed_source(input_ids)
+    padding = x.new_zeros(batch, 1, 1, source).masked_fill_(attention_mask[:, None, None] == 0, -torch.inf)
+    bias = padding + layout.source_bias(source)  # (batch, heads or 1, source or 1, source)
+    bias = bias.expand(-1, heads, -1, -1).flatten(0, 1)  # (rows, source or 1, source)
+    x = x.flatten(0, 1)  # (batch · source, d_model)
+    for layer, activation in zip(layout.encoder_layers, layout.encoder_activations, strict=True):
+        products = layer.qkv(before(x)).view(batch, source, heads, 3, -1)
+        queries, keys, values = products.permute(3, 0, 2, 1, 4).flatten(1, 2).unbind()  # each (rows, source, size)
+        weights = torch.baddbmm(bias, queries, keys.transpose(1, 2), alpha=layout.scaling).softmax(-1)
+        attended = torch.bmm(weights, values).view(batch, heads, source, -1).transpose(1, 2).reshape(batch * source, -1)
+        x = after(layer.output.add_to(x, attended), layer, 0)
+        x = _feed_forward(layout, layer, activation, x)
+    return layout.encoded(x).view(batch, source, -1)
+
+
+def _feed_forward(layout: Layout, layer: EncoderLayer, activation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The last part of a layer, (n, d_model) → (n, d_model)"""
+    y = layout.before(x)
+    inner = activation(layer.inner[0](y))  # (n, d_ff)
+    if len(layer.inner) > 1:
+        inner = inner * layer.inner[1](y)
+    return layout.after(layer.outer.add_to(x, inner), layer, -1)
+
+
 class Decoder:
     """A decoder, and what it keeps between tokens: keys and values of the source, and of the tokens before.
 
@@ -54,9 +83,9 @@ class Decoder:
     first text, then of the second), and size is that of one head. Tokens are ordered by position, then by text.
     """
 
-    def __init__(self, model: Any, hidden: Tensor, attention_mask: Tensor, length: int) -> None:
+    def __init__(self, layout: Layout, hidden: Tensor, attention_mask: Tensor, length: int) -> None:
         """``hidden`` (batch, source, d_model) is what an encoder made of the source."""
-        layout = self.layout = LAYOUTS[model.config.model_type](model, length)
+        self.layout = layout
         batch, source, _ = hidden.shape
         heads, self._length = layout.heads, length
         self._rows = batch * heads
@@ -123,11 +152,7 @@ class Decoder:
             attended = torch.bmm(weights, cross_values).transpose(0, 1).reshape(len(tokens), -1)
             x = after(layer.cross_output.add_to(x, attended), layer, 1)
 
-            y = before(x)
-            inner = activation(layer.inner[0](y))  # (n · batch, d_ff)
-            if len(layer.inner) > 1:
-                inner = inner * layer.inner[1](y)
-            x = after(layer.outer.add_to(x, inner), layer, 2)
+            x = _feed_forward(layout, layer, activation, x)
         return layout.head(before(x))
 
 
