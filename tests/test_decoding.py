@@ -161,16 +161,18 @@ def assign_a_transposed_view(model: Any, parameters: list[nn.Parameter]) -> None
 
 
 def assign_new_parameters(model: Any, parameters: list[nn.Parameter]) -> None:
-    for module in model.get_decoder().modules():
+    these = set(map(id, parameters))
+    for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            setattr(module, name, nn.Parameter(-parameter.detach()))
+            if id(parameter) in these:
+                setattr(module, name, nn.Parameter(-parameter.detach()))
 
 
 def load_others(model: Any, parameters: list[nn.Parameter]) -> None:
     model.load_state_dict({name: -weight for name, weight in model.state_dict().items()})
 
 
-#: What changes the weights of ``parameters``, all those of ``model``'s decoder.
+#: What changes the weights of ``parameters``, all those of one of ``model``'s stacks.
 WAYS: dict[str, Callable[[Any, list[nn.Parameter]], None]] = {
     "in place": turn_in_place,
     "in place, through a view": turn_a_view,
@@ -186,12 +188,13 @@ WAYS: dict[str, Callable[[Any, list[nn.Parameter]], None]] = {
 }
 
 
+@pytest.mark.parametrize("stack", ["encoder", "decoder"])
 @pytest.mark.parametrize("way", WAYS)
-def test_changed_weights_are_seen(make_model: Any, family: str, way: str) -> None:
+def test_changed_weights_are_seen(make_model: Any, family: str, way: str, stack: str) -> None:
     """Laid-out weights are kept, but old ones must not be in use after weights have changed in whatever way."""
     model, encoded = make_model(family), sources([6, 4], 5, 97)
     before = [assert_same(model, encoded, max_new_tokens=10), weights_stamp(model.parameters())]
-    WAYS[way](model, list(model.get_decoder().parameters()))
+    WAYS[way](model, list(getattr(model, f"get_{stack}")().parameters()))
     after = [assert_same(model, encoded, max_new_tokens=10), weights_stamp(model.parameters())]
     assert way == "another type" or not torch.equal(after[0], before[0]), "a change that changes no token shows nothing"
     assert after[1] != before[1]
@@ -341,6 +344,12 @@ CHANGES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "a subclass": ("Other", lambda m: setattr(m, "__class__", Other)),
     "a hook of a layer": ("hook", lambda m: hooked(m.decoder.block[1].layer[1].EncDecAttention.v)),
     "a hook of the model": ("hook", hooked),
+    "a hook in the encoder": ("hook", lambda m: hooked(m.encoder.block[1].layer[0])),
+    "an adapter in the encoder": (
+        "Adapter",
+        lambda m: setattr(m.encoder.block[1].layer[0].SelfAttention, "v", Adapter(16, 16, bias=False)),
+    ),
+    "an encoder in training": ("training mode", lambda m: m.encoder.train()),
     "a forward of its own": (
         "forward of its own",
         lambda m: setattr(m.decoder.block[0], "forward", m.decoder.block[0].forward),
