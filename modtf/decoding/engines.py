@@ -14,6 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, St
 from modtf.decoding.drafting import Draft, write_drafted
 from modtf.decoding.layouts import LAYOUTS
 from modtf.decoding.loop import Watch, start_of, write
+from modtf.decoding.weights import modules_in
 from modtf.errors import ModtfError
 
 #: That of :mod:`modtf.decoding.loop`.
@@ -29,6 +30,9 @@ _UNDERSTOOD = {
     "typical_p", "num_beams", "early_stopping", "length_penalty", "output_attentions", "output_hidden_states",
     "output_scores", "output_logits", "return_dict_in_generate", "transformers_version", "_from_model_config",
 }  # fmt: skip
+_DEFAULTS = vars(GenerationConfig())
+#: Where modules come from that only apply a function.
+_ACTIVATIONS = ("modules.activation", "transformers.activations")
 #: More tokens than this are left to ``generate``, whose caches grow as it writes.
 _MOST_TOKENS = 4096
 
@@ -116,12 +120,10 @@ def obstacle(model: PreTrainedModel, max_new_tokens: int = 1) -> str:
     if layout is None:
         return f"it does not support the model type {model.config.model_type}, only {', '.join(LAYOUTS)}"
     encoder, decoder, head = model.get_encoder(), model.get_decoder(), model.get_output_embeddings()
-    stacks = [*encoder.modules(), *decoder.modules()]
-    modules = [model, getattr(model, model.base_model_prefix, decoder), *stacks, head]
+    modules = [*modules_in(encoder, decoder), head, getattr(model, model.base_model_prefix, decoder), model]
     for module in modules:
         kind = type(module).__name__
-        activation = type(module).__module__.endswith(("modules.activation", "transformers.activations"))
-        if kind not in layout.kinds and not activation:
+        if kind not in layout.kinds and not type(module).__module__.endswith(_ACTIVATIONS):
             return f"the model has a module that the loop does not support ({kind})"
         hooked = module._forward_hooks or module._forward_pre_hooks or "_hf_hook" in module.__dict__
         if hooked or "forward" in module.__dict__:
@@ -131,11 +133,11 @@ def obstacle(model: PreTrainedModel, max_new_tokens: int = 1) -> str:
     everywhere: Any = torch.nn.modules.module
     if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
         return "there is a hook on all modules, which the loop would not call"
-    biases = {module.bias is not None for module in stacks if type(module) is nn.Linear}
+    biases = {module.bias is not None for module in modules if type(module) is nn.Linear and module is not head}
     if biases != {layout.biases} or head.bias is not None:
         return "the biases of its linear layers differ from those of its family"
-    dtypes = {parameter.dtype for parameter in model.parameters()}
-    devices = {parameter.device for parameter in model.parameters()}
+    parameters = [p for module in modules for p in module._parameters.values() if p is not None]
+    dtypes, devices = {p.dtype for p in parameters}, {p.device for p in parameters}
     if len(dtypes) > 1 or len(devices) > 1 or not dtypes <= {torch.float32, torch.float64}:
         return (
             "the model is not in single or double precision on one device; "
@@ -146,9 +148,11 @@ def obstacle(model: PreTrainedModel, max_new_tokens: int = 1) -> str:
     config: GenerationConfig = model.generation_config
     other = sorted(
         name
-        for name, value in config.to_diff_dict().items()
-        if name not in _UNDERSTOOD
-        and value
+        for name, value in vars(config).items()
+        if value
+        and value != _DEFAULTS.get(name)
+        and name not in _UNDERSTOOD
+        and not name.startswith("_")
         and not (name.endswith("penalty") and value == 1)
         and not (name == "bad_words_ids" and all(len(word) == 1 for word in value))  # Opus-MT: never the padding
     )

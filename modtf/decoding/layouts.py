@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from modtf.decoding.weights import remembered
+from modtf.decoding.weights import parameters_in, remembered
 
 
 class Projection(NamedTuple):
@@ -126,9 +126,9 @@ class T5Layout(Layout):
         encoder, decoder, head = model.get_encoder(), model.get_decoder(), model.lm_head
         norm, attention = decoder.final_layer_norm, decoder.block[0].layer[0].SelfAttention
         self._encoder = encoder
-        self.encoder_layers = [remembered(b.parameters(), partial(_t5_encoder_layer, b)) for b in encoder.block]
+        self.encoder_layers = [remembered(parameters_in(b), partial(_t5_encoder_layer, b)) for b in encoder.block]
         self.encoder_activations = [block.layer[1].DenseReluDense.act for block in encoder.block]
-        self.layers = [remembered(block.parameters(), partial(_t5_layer, block)) for block in decoder.block]
+        self.layers = [remembered(parameters_in(block), partial(_t5_layer, block)) for block in decoder.block]
         self.activations = [block.layer[2].DenseReluDense.act for block in decoder.block]
         # Some versions of T5 multiply all logits by one number; that changes no choice, so it is left out.
         self.head = remembered((head.weight, norm.weight), lambda: _project(head, scale=norm.weight))
@@ -200,9 +200,9 @@ class BartLayout(Layout):
     def __init__(self, model: Any, length: int) -> None:
         encoder, decoder, head = model.get_encoder(), model.get_decoder(), model.lm_head
         attention = decoder.layers[0].self_attn
-        self.encoder_layers = [remembered(x.parameters(), partial(_bart_encoder_layer, x)) for x in encoder.layers]
+        self.encoder_layers = [remembered(parameters_in(x), partial(_bart_encoder_layer, x)) for x in encoder.layers]
         self.encoder_activations = [layer.activation_fn for layer in encoder.layers]
-        self.layers = [remembered(layer.parameters(), partial(_bart_layer, layer)) for layer in decoder.layers]
+        self.layers = [remembered(parameters_in(layer), partial(_bart_layer, layer)) for layer in decoder.layers]
         self.activations = [layer.activation_fn for layer in decoder.layers]
         self.head = Projection(remembered((head.weight,), lambda: _project(head)).weight, model.final_logits_bias[0])
         self.heads, self.scaling = attention.num_heads, attention.scaling
