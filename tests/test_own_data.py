@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -17,10 +18,11 @@ import yaml
 from conftest import SENTENCES, randomize
 from datasets import Dataset
 from families import _bart, _t5
-from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, Seq2SeqTrainingArguments
 
 import modtf
 from modtf import cli
+from modtf.commands.training import _FREE
 from modtf.errors import ModtfError
 from modtf.options_file import Parser, with_options_of_files, write_options
 from modtf.tasks import TEXT, Example
@@ -319,6 +321,9 @@ def test_a_folder_is_for_one_training(
     assert "--data was 'data' and is " in again(data=str(data)), "another one of that name"
     assert "--learning-rate was 0.001 and is 0.1. Repeat those of run/options.yaml" in again("--learning-rate", "0.1")
     assert "--hidden-weight was not given and is 0.5" in again("--hidden-weight", "0.5")
+    methods = {field.name for field in dataclasses.fields(modtf.ModularTrainingArguments)}
+    methods -= {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments)}
+    assert not [name for name in methods if name.startswith(_FREE)] and len(methods) > 9, "they change what is learned"
     shutil.rmtree("run/checkpoint-1", ignore_errors=True)
     shutil.rmtree("run/checkpoint-2")
     assert "--seed was 0 and is 1" in again("--seed", "1"), "its result is there"

@@ -60,8 +60,7 @@ def evaluate(options: argparse.Namespace) -> None:
         raise ModtfError(
             f"{options.model} is an original, of one size; leave out --ratios, or train a kit for it first"
         )
-    ratios = [1] if as_original else options.ratios
-    ratios = ratios or [ratio for ratio in _RATIOS if ratio <= modular.mapping.maximum_ratio]
+    ratios = options.ratios or [ratio for ratio in _RATIOS if ratio <= modular.mapping.maximum_ratio]
     chosen = dict.fromkeys(modular.choose(ratio, strategy) for ratio in ratios for strategy in options.strategies)
     as_in_training(options)
     check_configuration(options)

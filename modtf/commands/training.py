@@ -193,7 +193,7 @@ def _new_kit(options: argparse.Namespace, task: Task) -> ModularModel:
 
 #: What the names of options begin with that change nothing of what a training learns: it may go on with other ones.
 _FREE = (
-    "output_dir", "dev", "watch_", "report_", "threads", "disable_tqdm", "log", "save_", "dataloader_", "ddp_", "hub_",
+    "output_dir", "dev", "watch_", "report_", "threads", "disable_tqdm", "log_", "logging_", "save_", "dataloader_", "ddp_", "hub_",
     "push_to_hub", "run_name", "project", "trackio_", "use_cpu", "gradient_checkpointing", "activation_checkpointing",
     "torch_empty_cache_steps", "skip_memory_metrics",
     "gradient_accumulation_steps",  # another number of processes
@@ -264,6 +264,7 @@ def _train_kit(
 
     # Check everything before the original writes its texts, which takes minutes.
     args, options, task = parse_kit(arguments, prog)
+    options.earlier = options.begin_with or earlier
     if not only_plan:
         _check_output(args.output_dir, INDEX, options.record)
     hide_loading()
@@ -279,11 +280,11 @@ def _train_kit(
     use_cpu_well(options.threads)
     begins = args.world_size == 1 and last_checkpoint(args.output_dir) is None
     if only_plan or (begins and args.max_steps >= _WORTH_A_PLAN):
-        _show_plan(modular, task, examples, args, options, options.begin_with or earlier)
+        _show_plan(modular, task, examples, args, options)
     if only_plan:
         return
     _write_options(args, options)
-    examples = _with_texts_of_the_original(modular, task, examples, args, options, options.begin_with or earlier)
+    examples = _with_texts_of_the_original(modular, task, examples, args, options)
     if options.dropout is not None:
         set_dropout(modular.model, options.dropout)
     watch = Watch(
@@ -306,12 +307,7 @@ def _say_where(what: str, folder: str) -> None:
 
 
 def _show_plan(
-    modular: ModularModel,
-    task: Task,
-    examples: list[Example],
-    args: Any,
-    options: argparse.Namespace,
-    earlier: Path | None,
+    modular: ModularModel, task: Task, examples: list[Example], args: Any, options: argparse.Namespace
 ) -> None:
     """What the training will cost; raises :class:`ModtfError` where the disk is too small."""
     from modtf.tasks.examples import Example
@@ -321,19 +317,14 @@ def _show_plan(
     cost = plan_kit(modular, task, inputs, args, options.batch_size, options.adamw_learning_rate)
     print(cost)
     texts = options.pairs if task.draw is not None else min(options.pairs, len(inputs))
-    if texts and not (Path(args.output_dir) / "pairs.jsonl").is_file() and not _wrote(earlier, texts):
+    if texts and not (Path(args.output_dir) / "pairs.jsonl").is_file() and not _wrote(options.earlier, texts):
         print(f"before that the original writes {texts:,} texts: {_time_of_texts(modular, inputs, texts)}")
     if shortage := cost.shortage(args.output_dir):
         raise ModtfError(shortage + "; free some, or give another --output")
 
 
 def _with_texts_of_the_original(
-    modular: ModularModel,
-    task: Task,
-    examples: list[Example],
-    args: Any,
-    options: argparse.Namespace,
-    earlier: Path | None,
+    modular: ModularModel, task: Task, examples: list[Example], args: Any, options: argparse.Namespace
 ) -> list[Example]:
     """What the kit trains on: people's texts, and those that the original writes first, as the options say."""
     from modtf.tasks import TEXT
@@ -343,7 +334,9 @@ def _with_texts_of_the_original(
 
     written = []
     if options.pairs:
-        path = _texts_of_the_original(modular, examples, options.pairs, args.seed, Path(args.output_dir), earlier)
+        path = _texts_of_the_original(
+            modular, examples, options.pairs, args.seed, Path(args.output_dir), options.earlier
+        )
         written = read_pairs(path)
         if task is TEXT:  # what an untrained original writes may have no end
             assert modular.tokenizer is not None
