@@ -451,7 +451,8 @@ class ModularModel(nn.Module):
         Greedy, at most :attr:`longest` new tokens, one batch, unless ``generate_options`` (those of transformers'
         ``generate``, and the limits of :meth:`choose`) say otherwise. Greedy texts are written by the ``engine`` of
         :func:`modtf.decoding.decode`, all others by ``generate``. With a ``draft`` (see :meth:`drafting`) a smaller
-        decoder writes ahead: the same texts in less time. Raises :class:`ModtfError` for empty or over-long texts.
+        decoder writes ahead: the same texts, in less time where its guesses are good and cheap. Raises
+        :class:`ModtfError` for empty or over-long texts.
         """
         batch: Any = [texts] if isinstance(texts, str) else texts
         limits = {name: generate_options.pop(name) for name in LIMITS if name in generate_options}
@@ -491,8 +492,8 @@ class ModularModel(nn.Module):
     ) -> Written:
         """Greedy texts as one batch: at most ``max_new_tokens`` (:attr:`longest` by default) for each of ``texts``.
 
-        ``engine`` and ``watch`` as in :func:`modtf.decoding.decode`, ``draft`` as in :meth:`drafting`. Raises :class:`ModtfError` for empty or over-long
-        texts.
+        ``engine`` and ``watch`` as in :func:`modtf.decoding.decode`, ``draft`` as in :meth:`drafting`. Raises
+        :class:`ModtfError` for empty or over-long texts.
         """
         ids, mask = self.encode(texts).values()
         model = self.assembled(self.choose(assembly=assembly))

@@ -1,7 +1,7 @@
-"""The words of a large assembly, drafted by a small one of the same kit: the same tokens, in less time.
+"""The words of a large assembly, drafted by a small one of the same kit: the same tokens, mostly in less time.
 
-The small decoder writes a few tokens ahead; the large one reads all of them at once, which takes hardly longer than
-reading one, and says at each position what it would have written. The draft's tokens count up to the first difference,
+The small decoder writes a few tokens ahead; the large one reads all of them at once, which takes less than twice as
+long as reading one, and says at each position what it would have written. The draft's tokens count up to the first difference,
 and there the large one's own token takes their place. So each text is what the large decoder writes alone, whatever the
 draft: a bad one costs time only (Leviathan et al., ICML 2023; LayerSkip, Elhoushi et al., ACL 2024, drafts with the first
 layers of the same model).
