@@ -31,13 +31,15 @@ from modtf.architectures import (
     stacks_of,
 )
 from modtf.bundled import BUNDLED_MODELS, bundled
-from modtf.decoding import LOOP, Draft, Watch, check_engine, decode, weights_stamp
+from modtf.decoding import LOOP, Draft, Pace, Watch, check_engine, decode, weights_stamp
 from modtf.errors import ModtfError
 from modtf.layers import ModularStack, Recording, clone_module, new_bank, record
 from modtf.mapping import STACKS, Assembly, LayerPath, Mapping, StackMapping, default_granularities
 from modtf.quality import LIMITS, Profile, quality_first, read_profile
 from modtf.strategies import QUALITY_FIRST, STRATEGIES, choose
 
+#: A draft that is chosen, and left out where it does not pay.
+AUTO = "auto"
 #: The task of a model for which none is named.
 _ANY_TEXT = "text"
 #: Assembled models kept for :meth:`ModularModel.generate`; each costs module objects only, no weights.
@@ -153,6 +155,7 @@ class ModularModel(nn.Module):
         #: what :func:`load` was given, and can be given again; None for a model that was made in memory
         self.source: str | None = None
         self._assembled: OrderedDict[Assembly, tuple[PreTrainedModel, list[_Part]]] = OrderedDict()
+        self._paces: dict[Hashable, Pace] = {}
         self._profile: tuple[Hashable, Profile] | None = None  # with the stamp of the weights that it is of
         self.train(False)
 
@@ -499,7 +502,7 @@ class ModularModel(nn.Module):
         model = self.assembled(self.choose(assembly=assembly))
         limit = self.longest if max_new_tokens is None else max_new_tokens
         small = self.drafting(assembly, draft)
-        drafted = None if small is None else Draft(self.assembled(small))
+        drafted = None if small is None else self._draft(assembly, small, len(texts), least=int(draft != AUTO))
         started = seconds_now(model)
         tokens, engine = decode(model, ids, mask, max_new_tokens=limit, engine=engine, watch=watch, draft=drafted)
         seconds = seconds_now(model) - started
@@ -510,12 +513,21 @@ class ModularModel(nn.Module):
     def drafting(self, assembly: Assembly, draft: float | Assembly | str | None) -> Assembly | None:
         """The assembly that drafts for another one: with the same encoder, whose output both decoders read.
 
-        ``draft`` names its decoder: by a ratio (of ``size_first``), an assembly or its text; None for no draft.
+        ``draft`` names its decoder: by a ratio (of ``size_first``), an assembly or its text; None for no draft. With
+        "auto" it is the smallest one, if that is at most half as large; then the large one writes alone wherever it is
+        found to be faster so.
         """
         if draft is None:
             return None
+        if draft == AUTO:
+            smallest = self.mapping.coarsest.decoder
+            return Assembly(assembly.encoder, smallest) if 2 * len(smallest) <= len(assembly.decoder) else None
         chosen = self.choose(assembly=draft) if isinstance(draft, Assembly | str) else self.choose(draft)
         return Assembly(assembly.encoder, chosen.decoder)
+
+    def _draft(self, assembly: Assembly, small: Assembly, texts: int, least: int) -> Draft:
+        """What is found of the pace of two decoders is kept for the next texts, as many at once."""
+        return Draft(self.assembled(small), least, self._paces.setdefault((assembly, small, texts), Pace()))
 
     def encode(self, texts: list[str] | tuple[str, ...]) -> dict[str, torch.Tensor]:
         """``input_ids`` and ``attention_mask`` (texts, source) on the model's device.

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from test_decoding import sources
 
 import modtf
-from modtf.decoding import GENERATE, LOOP, Draft, decode
+from modtf.decoding import GENERATE, LOOP, Draft, Pace, decode
+from modtf.decoding.drafting import MOST
 
 
 def assert_same(large: Any, draft: Any, encoded: dict[str, torch.Tensor], length: int, exactly: bool = False) -> Any:
@@ -45,8 +46,41 @@ def test_a_draft_by_the_same_decoder_is_right(modular: modtf.ModularModel) -> No
     drafted = assert_same(model, model, sources([7, 3], 3, 97), 20, exactly=True)
     for ahead, right in drafted.passes:
         assert right == [ahead] * 2
-    assert sum(ahead + 1 for ahead, _ in drafted.passes) == 20 and len(drafted.passes) < 6
+    assert sum(ahead + 1 for ahead, _ in drafted.passes) == 20
     assert drafted.tokens_a_pass == 20 / len(drafted.passes)
+
+
+def test_the_pace_decides() -> None:
+    pace = Pace()
+    assert pace.ahead(1, begins=False) > 1
+    for what, seconds in (("guess", 0.1), ("together", 1.2), ("alone", 1.0)):
+        pace.took(what, seconds)
+    first = pace.ahead(0, begins=False)
+    pace.found(0, 30)
+    assert pace.ahead(0, begins=False) == 0 and pace.ahead(1, begins=False) == 1, "guesses are wrong"
+    pace.found(300, 300)
+    assert pace.ahead(0, begins=False) == MOST > first > 0, "the latest ones were right"
+    for _ in range(20):
+        pace.took("guess", 2.0)
+    assert pace.ahead(0, begins=False) == 0, "it has become slow"
+    begun = [pace.ahead(0, begins=True) for _ in range(9)]
+    assert Pace().ahead(0, begins=True) == 0 < Pace().ahead(1, begins=True), "to know how fast it is alone"
+    assert begun == [0] * 9
+
+
+def test_auto_leaves_out_what_does_not_pay(make_modular: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    kit = modtf.load("pocket")
+    texts = ["name[The Vaults], food[French]", "name[Zizzi], eatType[pub]"]
+    full = kit.choose(1)
+    assert kit.generate(texts, draft="auto") == kit.generate(texts)
+    written = kit.write(texts[:1], full, draft="auto")
+    assert written.draft is not None and written.draft.least == 0 and written.draft.passes
+    again = kit.write(texts[:1], full, draft="auto")
+    assert again.draft is not None and again.draft.pace is written.draft.pace and again.draft.pace.texts == 2
+    assert kit.write(texts[:1], kit.choose(6), draft="auto").draft is None, "it is the smallest itself"
+    assert kit.generate(texts[0], draft="auto", engine=GENERATE) == kit.generate(texts[0])
+    kit.model.generation_config.no_repeat_ngram_size = 9
+    assert kit.write(texts[:1], full, draft="auto").engine == GENERATE
 
 
 def test_forced_tokens_are_written(make_modular: Any) -> None:

@@ -4,7 +4,7 @@
 have changed. In ``drafting`` a small model writes ahead for a large one; ``engines`` chooses who writes.
 """
 
-from modtf.decoding.drafting import Draft
+from modtf.decoding.drafting import Draft, Pace
 from modtf.decoding.engines import ENGINES, GENERATE, LOOP, check_engine, decode, obstacle
 from modtf.decoding.loop import Watch
 from modtf.decoding.weights import forget, weights_stamp
@@ -14,6 +14,7 @@ __all__ = [
     "GENERATE",
     "LOOP",
     "Draft",
+    "Pace",
     "Watch",
     "check_engine",
     "decode",

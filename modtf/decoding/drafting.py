@@ -9,6 +9,7 @@ layers of the same model).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,10 +19,57 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from modtf.decoding.layouts import LAYOUTS, Layout
-from modtf.decoding.loop import Choice, Decoder, Watch, encode, start_of
+from modtf.decoding.loop import MOST_AT_ONCE, Choice, Decoder, Watch, encode, start_of
 
-#: Tokens that are drafted at once: at first, and at most.
-_FIRST, _MOST = 4, 10
+#: The most tokens that are drafted at once.
+MOST = 10
+#: How much the newest measurement counts; and of how many texts one begins without guesses, to measure that.
+_WEIGHT, _ALONE_EVERY = 0.2, 8
+
+
+@dataclass
+class Pace:
+    """What guesses have been worth so far, by which the number of the next ones is chosen.
+
+    It may be kept from text to text. A pass with k guesses, of which each is right with a probability p if those before
+    are, gives (1 - p^(k + 1)) / (1 - p) tokens on average (Leviathan et al., equation 1).
+    """
+
+    #: guesses that were right, and all up to the first wrong one; at first as if three of four had been right
+    right: float = 3.0
+    checked: float = 4.0
+    #: seconds that a guess took, a pass of the large decoder alone, and one together with guesses
+    seconds: dict[str, float] = field(default_factory=dict)
+    texts: int = 0
+
+    def ahead(self, least: int, begins: bool) -> int:
+        """How many tokens to draft next, ``least`` or more; 0 where the large decoder is faster alone.
+
+        ``begins`` is true at the beginning of a text: of every few ones the large decoder writes the first token alone,
+        since it may have become faster.
+        """
+        self.texts += begins
+        if least == 0 and begins and self.texts % _ALONE_EVERY == 1:
+            return 0
+        guess = self.seconds.get("guess", 0.3)  # at first, in proportion
+        together = self.seconds.get("together", 1.5 if "guess" not in self.seconds else 5 * guess)
+        alone = self.seconds.get("alone", together / 1.5)
+        p = self.right / self.checked
+
+        def tokens_a_second(k: int) -> float:
+            return sum(p**n for n in range(k + 1)) / (k * guess + together if k else alone)
+
+        return max(range(least, MOST + 1), key=tokens_a_second)
+
+    def found(self, right: int, checked: int) -> None:
+        """So many guesses were right of so many that were checked: the latest 100 or so count."""
+        kept = 1 / (1 + checked / 100)
+        self.right, self.checked = kept * self.right + right, kept * self.checked + checked
+
+    def took(self, what: str, seconds: float) -> None:
+        """``seconds`` of a "guess", or of a pass of the large decoder, "alone" or "together" with guesses."""
+        before = self.seconds.get(what, seconds)
+        self.seconds[what] = before + _WEIGHT * (seconds - before)
 
 
 @dataclass
@@ -29,6 +77,9 @@ class Draft:
     """The small model that drafts, and what came of it."""
 
     model: PreTrainedModel
+    #: the fewest tokens that are drafted at once; with 0, none where the large model is faster alone, or cannot be drafted
+    least: int = 1
+    pace: Pace = field(default_factory=Pace)
     #: for each pass of the large decoder: tokens that were drafted, and how many of them each unfinished text accepted
     passes: list[tuple[int, list[int]]] = field(default_factory=list)
 
@@ -92,14 +143,17 @@ def write_drafted(
     texts = [[int(start_of(model.generation_config))] for _ in input_ids]
     read_by_small = [0] * len(texts)
     unfinished = set(range(len(texts)))
-    ahead = _FIRST
 
     while unfinished:
+        ahead = draft.pace.ahead(draft.least, begins=max(map(len, texts)) == 1)
+        if max(len(texts[row]) - read_by_small[row] for row in unfinished) > MOST_AT_ONCE:
+            ahead = 0  # the small one is too far behind
         # The small decoder has not read the last token, nor the one before where that was its last guess.
         count = max(len(texts[row]) - read_by_small[row] for row in unfinished) if ahead else 0
         begins = [len(text) - count for text in texts]
         tokens = input_ids.new_tensor([text[begin:] for text, begin in zip(texts, begins, strict=True)]).t()
         guesses: list[Tensor] = []
+        began = time.perf_counter()
         for _ in range(min(ahead, length - min(len(texts[row]) for row in unfinished))):
             logits, positions = small(tokens, begins)
             begins = [begin + len(tokens) for begin in begins]
@@ -107,28 +161,30 @@ def write_drafted(
             guesses.append(tokens)
             if all(token in choice.ends for token in tokens[0].tolist()):
                 break
+        drafted = time.perf_counter()
         # The large one reads the last token and the guesses: what would it have written after each?
         begins = [len(text) - 1 for text in texts]
         read = torch.cat([input_ids.new_tensor([[text[-1] for text in texts]]), *guesses])
         chosen = choice(*large(read, begins)).view(read.shape)
         right = (chosen[:-1] == read[1:]).long().cumprod(0).sum(0).tolist()
-        draft.passes.append((len(guesses), [right[row] for row in sorted(unfinished)]))
+        ended = time.perf_counter()  # what was written is here, so the device has done its work
+        if guesses:
+            draft.pace.took("guess", (drafted - began) / len(guesses))
+        draft.pace.took("together" if guesses else "alone", ended - drafted)
+        accepted = [right[row] for row in sorted(unfinished)]
+        draft.pace.found(sum(accepted), sum(min(count + 1, len(guesses)) for count in accepted))
+        draft.passes.append((len(guesses), accepted))
         for row, written in enumerate(chosen.t().tolist()):
             if row not in unfinished:
                 continue
-            read_by_small[row] = len(texts[row]) + min(right[row], len(guesses) - 1)
+            if guesses:
+                read_by_small[row] = len(texts[row]) + min(right[row], len(guesses) - 1)
             for token in written[: right[row] + 1]:
                 texts[row].append(token)
                 stop = watch is not None and watch(read.new_tensor([token]))
                 if stop or token in choice.ends or len(texts[row]) > length:
                     unfinished.remove(row)
                     break
-        ahead = _adapted(ahead, *draft.passes[-1])
     longest = max(map(len, texts))
     padded = [text + [choice.pad] * (longest - len(text)) for text in texts]
     return input_ids.new_tensor(padded)
-
-
-def _adapted(ahead: int, drafted: int, accepted: Sequence[int]) -> int:
-    """How many tokens to draft next: more where all were right, fewer where one was not."""
-    return min(ahead + 2, _MOST) if min(accepted) == drafted else max(1, ahead - 1)

@@ -71,16 +71,18 @@ def decode(
             reason = "a row of the input is all padding"
         if not reason and draft is not None:
             reason = _obstacle_to_draft(model, draft.model, max_new_tokens, len(input_ids), watch)
+            if reason and draft.least == 0:
+                draft, reason = None, ""
         if not reason:
             with torch.inference_mode():
                 if draft is None:
                     return write(model, input_ids, attention_mask, max_new_tokens, exactly, watch), LOOP
                 return write_drafted(model, draft, input_ids, attention_mask, max_new_tokens, exactly, watch), LOOP
-        if draft is not None:
+        if draft is not None and draft.least > 0:
             raise ModtfError(f"nothing can be drafted: {reason}; leave out the draft")
         if engine == LOOP:
             raise ModtfError(f"the greedy loop cannot be used: {reason}; choose no engine, or {GENERATE!r}")
-    elif draft is not None:
+    elif draft is not None and draft.least > 0:
         raise ModtfError(f"drafts are for the loop; choose no engine, or {LOOP!r}, or leave out the draft")
     options: dict[str, Any] = {"min_new_tokens": max_new_tokens} if exactly else {}
     if watch is not None:
