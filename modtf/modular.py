@@ -502,7 +502,7 @@ class ModularModel(nn.Module):
         model = self.assembled(self.choose(assembly=assembly))
         limit = self.longest if max_new_tokens is None else max_new_tokens
         small = self.drafting(assembly, draft)
-        drafted = None if small is None else self._draft(assembly, small, len(texts), least=int(draft != AUTO))
+        drafted = None if small is None else self._draft(assembly, small, ids, draft == AUTO)
         started = seconds_now(model)
         tokens, engine = decode(model, ids, mask, max_new_tokens=limit, engine=engine, watch=watch, draft=drafted)
         seconds = seconds_now(model) - started
@@ -525,9 +525,10 @@ class ModularModel(nn.Module):
         chosen = self.choose(assembly=draft) if isinstance(draft, Assembly | str) else self.choose(draft)
         return Assembly(assembly.encoder, chosen.decoder)
 
-    def _draft(self, assembly: Assembly, small: Assembly, texts: int, least: int) -> Draft:
-        """What is found of the pace of two decoders is kept for the next texts, as many at once."""
-        return Draft(self.assembled(small), least, self._paces.setdefault((assembly, small, texts), Pace()))
+    def _draft(self, assembly: Assembly, small: Assembly, ids: torch.Tensor, auto: bool) -> Draft:
+        """What is found of the pace of two decoders is kept for the next sources, as many at once and about as long."""
+        like = assembly, small, len(ids), ids.shape[1].bit_length()
+        return Draft(self.assembled(small), auto, self._paces.setdefault(like, Pace()))
 
     def encode(self, texts: list[str] | tuple[str, ...]) -> dict[str, torch.Tensor]:
         """``input_ids`` and ``attention_mask`` (texts, source) on the model's device.

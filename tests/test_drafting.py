@@ -50,22 +50,34 @@ def test_a_draft_by_the_same_decoder_is_right(modular: modtf.ModularModel) -> No
     assert drafted.tokens_a_pass == 20 / len(drafted.passes)
 
 
-def test_the_pace_decides() -> None:
+def test_the_pace_decides_how_many() -> None:
     pace = Pace()
-    assert pace.ahead(1, begins=False) > 1
-    for what, seconds in (("guess", 0.1), ("together", 1.2), ("alone", 1.0)):
+    assert 1 < pace.ahead() < MOST
+    for what, seconds in (("guess", 0.1), ("pass", 1.2)):
         pace.took(what, seconds)
-    first = pace.ahead(0, begins=False)
+    first = pace.ahead()
     pace.found(0, 30)
-    assert pace.ahead(0, begins=False) == 0 and pace.ahead(1, begins=False) == 1, "guesses are wrong"
+    assert pace.ahead() < first, "guesses were wrong"
     pace.found(300, 300)
-    assert pace.ahead(0, begins=False) == MOST > first > 0, "the latest ones were right"
-    for _ in range(20):
-        pace.took("guess", 2.0)
-    assert pace.ahead(0, begins=False) == 0, "it has become slow"
-    begun = [pace.ahead(0, begins=True) for _ in range(9)]
-    assert Pace().ahead(0, begins=True) == 0 < Pace().ahead(1, begins=True), "to know how fast it is alone"
-    assert begun == [0] * 9
+    assert pace.ahead() == MOST > first, "the latest ones were right"
+    for _ in range(30):
+        pace.took("guess", 9.0)
+    pace.found(0, 300)
+    assert pace.ahead() == 1
+
+
+def test_the_pace_decides_whether() -> None:
+    pace = Pace()
+    assert pace.drafts(), "to know how fast that is"
+    pace.took("drafted", 2.0)
+    assert not pace.drafts(), "and this"
+    pace.took("alone", 1.5)
+    assert [pace.drafts() for _ in range(3, 17)] == [False] * 13 + [True], "of sixteen one is tried the slower way"
+    for _ in range(5):
+        pace.took("drafted", 1.0)
+    assert [pace.drafts() for _ in range(17, 33)] == [True] * 15 + [False]
+    pace.took("alone", 30.0)
+    assert all(pace.drafts() for _ in range(32)), "but not if that is far slower"
 
 
 def test_auto_leaves_out_what_does_not_pay(make_modular: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,10 +85,11 @@ def test_auto_leaves_out_what_does_not_pay(make_modular: Any, monkeypatch: pytes
     texts = ["name[The Vaults], food[French]", "name[Zizzi], eatType[pub]"]
     full = kit.choose(1)
     assert kit.generate(texts, draft="auto") == kit.generate(texts)
-    written = kit.write(texts[:1], full, draft="auto")
-    assert written.draft is not None and written.draft.least == 0 and written.draft.passes
-    again = kit.write(texts[:1], full, draft="auto")
-    assert again.draft is not None and again.draft.pace is written.draft.pace and again.draft.pace.texts == 2
+    first, second = (kit.write(texts[:1], full, draft="auto") for _ in range(2))
+    assert first.draft is not None and first.draft.passes and first.draft.tokens_a_pass > 1
+    assert second.draft is not None and not second.draft.passes and second.draft.tokens_a_pass == 1
+    assert second.draft.pace is first.draft.pace and second.draft.pace.seconds.keys() >= {"drafted", "alone"}
+    assert first.texts == second.texts
     assert kit.write(texts[:1], kit.choose(6), draft="auto").draft is None, "it is the smallest itself"
     assert kit.generate(texts[0], draft="auto", engine=GENERATE) == kit.generate(texts[0])
     kit.model.generation_config.no_repeat_ngram_size = 9
@@ -159,3 +172,29 @@ def test_what_cannot_be_drafted_is_told(make_modular: Any, make_model: Any) -> N
     for wrong in (7, 0, "six", True, [6]):
         with pytest.raises(modtf.ModtfError):
             kit.generate("name[Zizzi]", draft=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["pocket", "translator"])
+def test_likely_words_are_those_of_the_whole_head(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from modtf.decoding import layouts
+
+    kit = modtf.load(name)
+    text = {"pocket": "name[The Vaults], food[French]", "translator": "Ich habe den ganzen Tag auf dich gewartet."}[
+        name
+    ]
+    model = kit.assembled(kit.choose(6))
+    layout = layouts.LAYOUTS[kit.config.model_type](model, 8)
+    tokens, _ = decode(model, **kit.encode([text]))
+    with torch.inference_mode():
+        # Not what the head reads, but as like its words as that: each word's own direction, and some noise.
+        words = layout.head.weight.t()[tokens[0]]
+        x = words + 0.3 * words.std() * torch.randn(words.shape, generator=torch.Generator().manual_seed(0))
+        whole = layout.head(x, layout.head_bias)
+        monkeypatch.setattr(layouts, "_LARGE", whole.numel() ** 3)
+        assert torch.equal(layout.head.likely(x, layout.head_bias), whole), "small ones are read whole"
+        monkeypatch.setattr(layouts, "_LARGE", 0)
+        likely = layout.head.likely(x, layout.head_bias)
+    found = likely.isfinite()
+    assert (found.sum(1) == 16).all()
+    torch.testing.assert_close(likely[found], whole[found], rtol=1e-4, atol=1e-4)
+    assert (likely.argmax(1) == whole.argmax(1)).float().mean() > 0.8

@@ -22,44 +22,43 @@ from modtf.decoding.layouts import LAYOUTS, Layout
 from modtf.decoding.loop import MOST_AT_ONCE, Choice, Decoder, Watch, encode, start_of
 
 #: The most tokens that are drafted at once.
-MOST = 10
-#: How much the newest measurement counts; and of how many texts one begins without guesses, to measure that.
-_WEIGHT, _ALONE_EVERY = 0.2, 8
+MOST = 11
+#: How much the newest measurement counts.
+_WEIGHT = 0.2
+#: Of how many texts one is written the slower way, which may have changed, if it was at most so many times as slow.
+_TRIED_EVERY, _WORTH_TRYING = 16, 1.5
 
 
 @dataclass
 class Pace:
-    """What guesses have been worth so far, by which the number of the next ones is chosen.
-
-    It may be kept from text to text. A pass with k guesses, of which each is right with a probability p if those before
-    are, gives (1 - p^(k + 1)) / (1 - p) tokens on average (Leviathan et al., equation 1).
-    """
+    """What guesses have been worth so far. It may be kept from text to text."""
 
     #: guesses that were right, and all up to the first wrong one; at first as if three of four had been right
     right: float = 3.0
     checked: float = 4.0
-    #: seconds that a guess took, a pass of the large decoder alone, and one together with guesses
+    #: by what was done: of a "guess", of a "pass" of the large decoder that read guesses; and of a token of the whole text,
+    #: "drafted" or written "alone"
     seconds: dict[str, float] = field(default_factory=dict)
     texts: int = 0
 
-    def ahead(self, least: int, begins: bool) -> int:
-        """How many tokens to draft next, ``least`` or more; 0 where the large decoder is faster alone.
+    def drafts(self) -> bool:
+        """Whether to draft the next text: if that was faster, but now and then the other way."""
+        self.texts += 1
+        if len(tried := self.seconds.keys() & {"drafted", "alone"}) < 2:
+            return "drafted" not in tried
+        ratio = self.seconds["alone"] / self.seconds["drafted"]
+        again = self.texts % _TRIED_EVERY == 0 and max(ratio, 1 / ratio) < _WORTH_TRYING
+        return (ratio > 1) is not again
 
-        ``begins`` is true at the beginning of a text: of every few ones the large decoder writes the first token alone,
-        since it may have become faster.
+    def ahead(self) -> int:
+        """How many tokens to draft next, 1 or more.
+
+        A pass with k guesses, of which each is right with a probability p if those before are, gives
+        (1 - p^(k + 1)) / (1 - p) tokens on average (Leviathan et al., equation 1).
         """
-        self.texts += begins
-        if least == 0 and begins and self.texts % _ALONE_EVERY == 1:
-            return 0
-        guess = self.seconds.get("guess", 0.3)  # at first, in proportion
-        together = self.seconds.get("together", 1.5 if "guess" not in self.seconds else 5 * guess)
-        alone = self.seconds.get("alone", together / 1.5)
+        guess, read = (self.seconds.get(what, seconds) for what, seconds in (("guess", 0.3), ("pass", 1.5)))
         p = self.right / self.checked
-
-        def tokens_a_second(k: int) -> float:
-            return sum(p**n for n in range(k + 1)) / (k * guess + together if k else alone)
-
-        return max(range(least, MOST + 1), key=tokens_a_second)
+        return max(range(1, MOST + 1), key=lambda k: sum(p**n for n in range(k + 1)) / (k * guess + read))
 
     def found(self, right: int, checked: int) -> None:
         """So many guesses were right of so many that were checked: the latest 100 or so count."""
@@ -67,7 +66,6 @@ class Pace:
         self.right, self.checked = kept * self.right + right, kept * self.checked + checked
 
     def took(self, what: str, seconds: float) -> None:
-        """``seconds`` of a "guess", or of a pass of the large decoder, "alone" or "together" with guesses."""
         before = self.seconds.get(what, seconds)
         self.seconds[what] = before + _WEIGHT * (seconds - before)
 
@@ -77,8 +75,8 @@ class Draft:
     """The small model that drafts, and what came of it."""
 
     model: PreTrainedModel
-    #: the fewest tokens that are drafted at once; with 0, none where the large model is faster alone, or cannot be drafted
-    least: int = 1
+    #: whether to leave it out of a text where the large model is faster alone, or cannot be drafted
+    auto: bool = False
     pace: Pace = field(default_factory=Pace)
     #: for each pass of the large decoder: tokens that were drafted, and how many of them each unfinished text accepted
     passes: list[tuple[int, list[int]]] = field(default_factory=list)
@@ -93,8 +91,8 @@ class Draft:
 class _Reader:
     """A decoder that reads tokens anew from any position on, as if it had not read the later ones before."""
 
-    def __init__(self, layout: Layout, hidden: Tensor, attention_mask: Tensor, length: int) -> None:
-        self.decoder = Decoder(layout, hidden, attention_mask, length)
+    def __init__(self, layout: Layout, hidden: Tensor, attention_mask: Tensor, length: int, guesses: bool) -> None:
+        self.decoder = Decoder(layout, hidden, attention_mask, length, guesses=guesses)
         self._length, self._device = length, hidden.device
         # Texts of which more was accepted go further than others: which position a slot of the cache holds, ``length`` if
         # none, is kept for each, (batch, slots). Of one text it is the slot's own number.
@@ -138,14 +136,14 @@ def write_drafted(
     """
     layouts = [LAYOUTS[model.config.model_type](one, length) for one in (model, draft.model)]
     hidden = encode(layouts[0], input_ids, attention_mask)
-    large, small = (_Reader(layout, hidden, attention_mask, length) for layout in layouts)
+    large, small = (_Reader(layout, hidden, attention_mask, length, layout is layouts[1]) for layout in layouts)
     choice = Choice(model.generation_config, length, exactly)
     texts = [[int(start_of(model.generation_config))] for _ in input_ids]
     read_by_small = [0] * len(texts)
     unfinished = set(range(len(texts)))
 
     while unfinished:
-        ahead = draft.pace.ahead(draft.least, begins=max(map(len, texts)) == 1)
+        ahead = draft.pace.ahead()
         if max(len(texts[row]) - read_by_small[row] for row in unfinished) > MOST_AT_ONCE:
             ahead = 0  # the small one is too far behind
         # The small decoder has not read the last token, nor the one before where that was its last guess.
@@ -170,7 +168,7 @@ def write_drafted(
         ended = time.perf_counter()  # what was written is here, so the device has done its work
         if guesses:
             draft.pace.took("guess", (drafted - began) / len(guesses))
-        draft.pace.took("together" if guesses else "alone", ended - drafted)
+            draft.pace.took("pass", ended - drafted)
         accepted = [right[row] for row in sorted(unfinished)]
         draft.pace.found(sum(accepted), sum(min(count + 1, len(guesses)) for count in accepted))
         draft.passes.append((len(guesses), accepted))

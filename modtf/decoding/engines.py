@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from modtf.decoding.drafting import Draft, write_drafted
-from modtf.decoding.layouts import LAYOUTS
+from modtf.decoding.layouts import LAYOUTS, Layout
 from modtf.decoding.loop import Watch, start_of, write
 from modtf.decoding.weights import modules_in
 from modtf.errors import ModtfError
@@ -71,18 +72,24 @@ def decode(
             reason = "a row of the input is all padding"
         if not reason and draft is not None:
             reason = _obstacle_to_draft(model, draft.model, max_new_tokens, len(input_ids), watch)
-            if reason and draft.least == 0:
+            if reason and draft.auto:
                 draft, reason = None, ""
         if not reason:
+            began = time.perf_counter()
             with torch.inference_mode():
-                if draft is None:
-                    return write(model, input_ids, attention_mask, max_new_tokens, exactly, watch), LOOP
-                return write_drafted(model, draft, input_ids, attention_mask, max_new_tokens, exactly, watch), LOOP
-        if draft is not None and draft.least > 0:
+                if draft is None or (draft.auto and not draft.pace.drafts()):
+                    tokens = write(model, input_ids, attention_mask, max_new_tokens, exactly, watch)
+                else:
+                    tokens = write_drafted(model, draft, input_ids, attention_mask, max_new_tokens, exactly, watch)
+            if draft is not None:
+                seconds = (time.perf_counter() - began) / (tokens.shape[1] - 1)
+                draft.pace.took("drafted" if draft.passes else "alone", seconds)
+            return tokens, LOOP
+        if draft is not None and not draft.auto:
             raise ModtfError(f"nothing can be drafted: {reason}; leave out the draft")
         if engine == LOOP:
             raise ModtfError(f"the greedy loop cannot be used: {reason}; choose no engine, or {GENERATE!r}")
-    elif draft is not None and draft.least > 0:
+    elif draft is not None and not draft.auto:
         raise ModtfError(f"drafts are for the loop; choose no engine, or {LOOP!r}, or leave out the draft")
     options: dict[str, Any] = {"min_new_tokens": max_new_tokens} if exactly else {}
     if watch is not None:
@@ -111,31 +118,23 @@ class _Watched(StoppingCriteria):
         return torch.full((input_ids.shape[0],), stop, dtype=torch.bool, device=input_ids.device)
 
 
-def obstacle(model: PreTrainedModel, max_new_tokens: int = 1) -> str:
+def obstacle(model: PreTrainedModel, max_new_tokens: int = 1, *, only_decoder: bool = False) -> str:
     """The reason why the loop might not write what ``generate`` does; an empty string if it does.
 
     The loop calls tensor operations, not the model's modules. It therefore leaves a model to ``generate`` if a layer
     was replaced (adapters, quantization, subclasses), or if something happens when a layer is called (hooks,
-    offloading).
+    offloading). A draft is asked for its decoder only.
     """
     layout = LAYOUTS.get(model.config.model_type)
     if layout is None:
         return f"it does not support the model type {model.config.model_type}, only {', '.join(LAYOUTS)}"
     encoder, decoder, head = model.get_encoder(), model.get_decoder(), model.get_output_embeddings()
-    modules = [*modules_in(encoder, decoder), head, getattr(model, model.base_model_prefix, decoder), model]
-    for module in modules:
-        kind = type(module).__name__
-        if kind not in layout.kinds and not type(module).__module__.endswith(_ACTIVATIONS):
-            return f"the model has a module that the loop does not support ({kind})"
-        hooked = module._forward_hooks or module._forward_pre_hooks or "_hf_hook" in module.__dict__
-        if hooked or "forward" in module.__dict__:
-            return f"a {kind} has a hook, or a forward of its own, which the loop would not call"
-        if module.training:
-            return f"a {kind} is in training mode, where dropout is random"
-    everywhere: Any = torch.nn.modules.module
-    if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
-        return "there is a hook on all modules, which the loop would not call"
-    biases = {module.bias is not None for module in modules if type(module) is nn.Linear and module is not head}
+    stacks = [decoder] if only_decoder else [encoder, decoder]
+    modules = [*modules_in(*stacks), head, getattr(model, model.base_model_prefix, decoder), model]
+    if reason := _obstacle_in(modules, layout):
+        return reason
+    linears = [module for module in modules if type(module) is nn.Linear and module is not head]
+    biases = {linear._parameters["bias"] is not None for linear in linears}
     if biases != {layout.biases} or head.bias is not None:
         return "the biases of its linear layers differ from those of its family"
     parameters = [p for module in modules for p in module._parameters.values() if p is not None]
@@ -168,8 +167,29 @@ def obstacle(model: PreTrainedModel, max_new_tokens: int = 1) -> str:
     return ""
 
 
+def _obstacle_in(modules: list[nn.Module], layout: type[Layout]) -> str:
+    """What in a module the loop would not call. It is asked before each text: so in passes over all, a few at a time."""
+    unknown = [
+        kind.__name__
+        for kind in {type(module) for module in modules}
+        if kind.__name__ not in layout.kinds and not kind.__module__.endswith(_ACTIVATIONS)
+    ]
+    if unknown:
+        return f"the model has a module that the loop does not support ({min(unknown)})"
+    for module in modules:
+        hooked = module._forward_hooks or module._forward_pre_hooks or "_hf_hook" in module.__dict__
+        if hooked or "forward" in module.__dict__:
+            return f"a {type(module).__name__} has a hook, or a forward of its own, which the loop would not call"
+        if module.training:
+            return f"a {type(module).__name__} is in training mode, where dropout is random"
+    everywhere: Any = torch.nn.modules.module
+    if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
+        return "there is a hook on all modules, which the loop would not call"
+    return ""
+
+
 def _obstacle_to_draft(model: Any, draft: Any, max_new_tokens: int, batch: int, watch: Watch | None) -> str:
-    if reason := obstacle(draft, max_new_tokens):
+    if reason := obstacle(draft, max_new_tokens, only_decoder=True):
         return f"of the draft's model, {reason}"
     sizes = [(one.config.model_type, one.get_output_embeddings().weight.shape) for one in (model, draft)]
     if sizes[0] != sizes[1]:

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from modtf.decoding.weights import parameters_in, remembered
+
+#: Numbers in a head's weight from which on it is not read whole for a guess, since it does not stay in the cache.
+_LARGE = 2**20
+#: Of how many words a guess computes the logits exactly; and how many are looked at to find the main directions.
+_LIKELY, _MOST_WORDS = 16, 8192
 
 
 class Projection(NamedTuple):
@@ -33,6 +38,40 @@ class Projection(NamedTuple):
         """``residual`` (rows, out) plus the projection of ``x`` (rows, in), in place."""
         residual.addmm_(x, self.weight)
         return residual if self.bias is None else residual.add_(self.bias)
+
+
+class Head:
+    """The projection to the vocabulary: ``weight`` is (d_model, vocabulary)."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+
+    def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """(rows, d_model) → logits (rows, vocabulary); ``bias`` is (vocabulary,)"""
+        return Projection(self.weight, bias)(x)
+
+    def likely(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """These logits, but -inf for all words save a few that are likely.
+
+        To read the weights of a large vocabulary takes most of a small decoder's time; here only a quarter is read
+        (SVD-softmax, Shim et al., NIPS 2017). A small vocabulary is faster read whole.
+        """
+        if self.weight.numel() < _LARGE:
+            return self(x, bias)
+        directions, weight = self._reduced
+        rough = Projection(weight, bias)(torch.mm(x, directions))
+        words = rough.topk(_LIKELY).indices  # (rows, few)
+        exact = torch.linalg.vecdot(self.weight.t()[words], x[:, None])
+        if bias is not None:
+            exact += bias[words]
+        return rough.fill_(-torch.inf).scatter_(1, words, exact)
+
+    @cached_property
+    def _reduced(self) -> tuple[Tensor, Tensor]:
+        """Two factors whose product is near the weight: (d_model, rank) and (rank, vocabulary)."""
+        some = self.weight[:, :: 1 + self.weight.shape[1] // _MOST_WORDS]
+        directions = torch.linalg.eigh(some @ some.t())[1][:, -(len(some) // 4) :].contiguous()
+        return directions, directions.t() @ self.weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +110,9 @@ class Layout:
     layers: list[Layer]
     #: one for each layer's feed-forward network; read from the modules each time, since stamps cover weights only
     activations: list[Callable[[Tensor], Tensor]]
-    encoder_layers: list[EncoderLayer]
     encoder_activations: list[Callable[[Tensor], Tensor]]
-    head: Projection  # (d_model, vocabulary)
+    head: Head
+    head_bias: Tensor | None = None
     heads: int
     scaling: float  # of the products of queries and keys
     #: (heads or 1, 1, length), added to the scores of the query at the last position; earlier queries use its end
@@ -81,6 +120,11 @@ class Layout:
 
     def __init__(self, model: Any, length: int) -> None:
         """Lay out the decoder of ``model`` for writing at most ``length`` tokens."""
+        raise NotImplementedError
+
+    @cached_property
+    def encoder_layers(self) -> list[EncoderLayer]:
+        """Laid out when they are needed: a draft has no encoder of its own."""
         raise NotImplementedError
 
     @staticmethod
@@ -126,17 +170,20 @@ class T5Layout(Layout):
         encoder, decoder, head = model.get_encoder(), model.get_decoder(), model.lm_head
         norm, attention = decoder.final_layer_norm, decoder.block[0].layer[0].SelfAttention
         self._encoder = encoder
-        self.encoder_layers = [remembered(parameters_in(b), partial(_t5_encoder_layer, b)) for b in encoder.block]
-        self.encoder_activations = [block.layer[1].DenseReluDense.act for block in encoder.block]
+        self.encoder_activations = [block.layer[1].DenseReluDense.act.forward for block in encoder.block]
         self.layers = [remembered(parameters_in(block), partial(_t5_layer, block)) for block in decoder.block]
-        self.activations = [block.layer[2].DenseReluDense.act for block in decoder.block]
+        self.activations = [block.layer[2].DenseReluDense.act.forward for block in decoder.block]
         # Some versions of T5 multiply all logits by one number; that changes no choice, so it is left out.
-        self.head = remembered((head.weight, norm.weight), lambda: _project(head, scale=norm.weight))
+        self.head = remembered((head.weight, norm.weight), lambda: Head(_project(head, scale=norm.weight).weight))
         self.heads, self.scaling = attention.n_heads, 1.0
         # Only the distance between query and key counts, so one row of biases serves the queries at all positions.
         self.position_bias = attention.compute_bias(1, length, past_seen_tokens=length - 1)[0]
         self._embeddings = decoder.embed_tokens.weight
         self._epsilon = norm.weight.new_tensor((norm.variance_epsilon * model.config.d_model) ** 0.5)
+
+    @cached_property
+    def encoder_layers(self) -> list[EncoderLayer]:
+        return [remembered(parameters_in(block), partial(_t5_encoder_layer, block)) for block in self._encoder.block]
 
     def embed(self, tokens: Tensor, position: int | Tensor) -> Tensor:
         return nn.functional.embedding(tokens, self._embeddings)
@@ -200,14 +247,19 @@ class BartLayout(Layout):
     def __init__(self, model: Any, length: int) -> None:
         encoder, decoder, head = model.get_encoder(), model.get_decoder(), model.lm_head
         attention = decoder.layers[0].self_attn
-        self.encoder_layers = [remembered(parameters_in(x), partial(_bart_encoder_layer, x)) for x in encoder.layers]
-        self.encoder_activations = [layer.activation_fn for layer in encoder.layers]
+        self.encoder_activations = [layer.activation_fn.forward for layer in encoder.layers]
         self.layers = [remembered(parameters_in(layer), partial(_bart_layer, layer)) for layer in decoder.layers]
-        self.activations = [layer.activation_fn for layer in decoder.layers]
-        self.head = Projection(remembered((head.weight,), lambda: _project(head)).weight, model.final_logits_bias[0])
+        self.activations = [layer.activation_fn.forward for layer in decoder.layers]
+        self.head = remembered((head.weight,), lambda: Head(_project(head).weight))
+        self.head_bias = model.final_logits_bias[0]
         self.heads, self.scaling = attention.num_heads, attention.scaling
         self.position_bias = head.weight.new_zeros(1, 1, length)
         self._encoder, self._decoder = encoder, decoder
+
+    @cached_property
+    def encoder_layers(self) -> list[EncoderLayer]:
+        layers = self._encoder.layers
+        return [remembered(parameters_in(layer), partial(_bart_encoder_layer, layer)) for layer in layers]
 
     @staticmethod
     def positions(decoder: Any) -> float:

@@ -83,9 +83,12 @@ class Decoder:
     first text, then of the second), and size is that of one head. Tokens are ordered by position, then by text.
     """
 
-    def __init__(self, layout: Layout, hidden: Tensor, attention_mask: Tensor, length: int) -> None:
-        """``hidden`` (batch, source, d_model) is what an encoder made of the source."""
+    def __init__(
+        self, layout: Layout, hidden: Tensor, attention_mask: Tensor, length: int, *, guesses: bool = False
+    ) -> None:
+        """``hidden`` (batch, source, d_model) is what an encoder made of the source; ``guesses`` need likely words only."""
         self.layout = layout
+        self._head = layout.head.likely if guesses else layout.head
         batch, source, _ = hidden.shape
         heads, self._length = layout.heads, length
         self._rows = batch * heads
@@ -153,7 +156,7 @@ class Decoder:
             x = after(layer.cross_output.add_to(x, attended), layer, 1)
 
             x = _feed_forward(layout, layer, activation, x)
-        return layout.head(before(x))
+        return self._head(before(x), layout.head_bias)
 
 
 class Choice:
