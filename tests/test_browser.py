@@ -497,6 +497,14 @@ def test_a_race_streams_both_texts(page: Page) -> None:
     assert race.locator(".modtf-small .modtf-text").inner_text() == texts["small"]
     # Either outcome is possible on a busy machine.
     assert re.search("(slow motion|At real speed).*(times as fast|times as long)", race.inner_text(), re.DOTALL)
+    page.root.get_by_text("draft with the small, answer with the large").click()
+    page.button("race").click()
+    drafted = page.root.locator(".modtf-race[data-finished=true]", has_text="drafted by")
+    drafted.wait_for()
+    assert drafted.locator(".modtf-full .modtf-text").inner_text() == texts["full"]
+    assert drafted.locator(".modtf-small .modtf-accepted").count() > 1
+    words = drafted.locator(".modtf-text .modtf-accepted, .modtf-text .modtf-own").all_text_contents()
+    assert "".join(words) == texts["full"]
     # A move stops a running race.
     page.button("race").click()
     page.button("stop").wait_for()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from modtf.views.controller import Controller
 from modtf.views.explorer import Explorer
 from modtf.views.markup import chips_html, marked_html, python_lines, race_html, result_html, sweep_html
 from modtf.views.serve import HOST, free_port, serve
-from modtf.views.state import Job, Race, Runner, Side, State, Sweep
+from modtf.views.state import Job, Piece, Race, Runner, Side, State, Sweep
 
 MR = "name[The Vaults], food[French]"
 TEXTS = ["The Vaults is a cheap French pub near Café Adriatic.", "The Mill serves English food in the city centre."] * 5
@@ -303,6 +304,60 @@ def test_the_replay_shows_the_leader_first() -> None:
         and 'data-finished="false"' in html
     )
     assert "5.00 times as fast" in race_html(replace(race, now_ms=20.0))
+
+
+def test_a_race_with_drafts_shows_what_was_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modtf.views.jobs.RACE_SECONDS", 0.3)
+    controller = Controller(modtf.load("pocket"))
+    controller.request(MR, ratio=6)
+    controller.race(drafting=True)
+    state = controller.wait()
+    controller.close()
+    race, result = state.race, state.result
+    assert not state.job.problem and race is not None and race.finished and result is not None
+    full, drafted = race.full, race.small
+    assert drafted.texts[-1] == full.texts[-1] == result.full.text and len(drafted.times_ms) == len(full.times_ms)
+    assert drafted.assembly == Assembly(race.full.assembly.encoder, result.small.assembly.decoder)
+    end = drafted.times_ms[-1]
+    kept = [piece.text for piece in drafted.pieces if piece.seen(end) in ("accepted", "own")]
+    assert "".join(kept) == full.texts[-1] and {piece.kind for piece in drafted.pieces} >= {"accepted", "own"}
+    assert all(0 < piece.shown_ms <= piece.judged_ms <= end for piece in drafted.pieces)
+    assert all(piece.seen(piece.shown_ms - 0.001) is None for piece in drafted.pieces)
+    html = race_html(race)
+    passes = len(set(drafted.times_ms))
+    assert f"the large decoder ran {passes} times for {len(drafted.texts)} tokens" in html
+    assert "full model, drafted by 2 decoder layers" in html
+    assert 'class="modtf-accepted"' in html
+
+
+def test_a_replay_judges_guesses_when_the_large_decoder_does() -> None:
+    path = Assembly((1,), (1,))
+    pieces = (
+        Piece("The", "accepted", 1.0, 4.0),
+        Piece(" dog", "refused", 2.0, 4.0),
+        Piece(" eats", "left", 3.0, 4.0),
+        Piece(" <cat>", "own", 4.0, 4.0),
+    )
+    drafted = Runner(path, "loop", ("The", "The <cat>"), (4.0, 4.0), pieces)
+    race = Race(Runner(path, "loop", ("The", "The <cat>"), (4.0, 8.0)), drafted, 50.0)
+
+    def shown(now_ms: float) -> str:
+        lane = race_html(replace(race, now_ms=now_ms)).split("modtf-small")[1].split("</section>")[0]
+        return re.sub(r".*modtf-text.>|<span class=modtf-caret>.*|</?div>|</span>", "", lane)
+
+    guess = '<span class="modtf-guess">'
+    assert shown(0.5) == "" and shown(2.0) == f"{guess}The{guess} dog"
+    assert shown(3.0) == f"{guess}The{guess} dog{guess} eats"
+    judged = '<span class="modtf-accepted">The<span class="modtf-refused"> dog<span class="modtf-own"> &lt;cat&gt;'
+    assert shown(4.0) == judged == shown(9.0)
+    assert "ran once for 2 tokens and accepted 1 of 3 guesses" in race_html(replace(race, now_ms=9.0))
+    assert "2.00 times as fast, word for word the same" in race_html(replace(race, now_ms=9.0))
+
+
+def test_a_race_says_why_nothing_can_be_drafted(controller: Controller) -> None:
+    controller.race(drafting=True)
+    state = controller.wait()
+    assert "min_new_tokens; leave out the draft" in state.job.problem and state.race is None
 
 
 @pytest.mark.parametrize("job", ["race", "measure", "sweep"])

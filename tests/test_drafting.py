@@ -44,9 +44,10 @@ def test_any_assembly_drafts_for_any_other(
 def test_a_draft_by_the_same_decoder_is_right(modular: modtf.ModularModel) -> None:
     model = modular.assembled(modular.choose(2))
     drafted = assert_same(model, model, sources([7, 3], 3, 97), 20, exactly=True)
-    for ahead, right in drafted.passes:
-        assert right == [ahead] * 2
-    assert sum(ahead + 1 for ahead, _ in drafted.passes) == 20
+    for one in drafted.passes:
+        assert one.accepted == [len(guesses) for guesses in one.guesses] and len(one.accepted) == 2
+        assert one.began <= one.drafted <= one.ended
+    assert sum(one.accepted[0] + 1 for one in drafted.passes) == 20
     assert drafted.tokens_a_pass == 20 / len(drafted.passes)
 
 

@@ -70,6 +70,18 @@ class Pace:
         self.seconds[what] = before + _WEIGHT * (seconds - before)
 
 
+@dataclass(frozen=True)
+class Pass:
+    """One round: the small decoder drafted, the large one read. Times are those of :func:`time.perf_counter`."""
+
+    #: of each text that was unfinished: the tokens that were drafted, and how many of them were accepted
+    guesses: list[list[int]]
+    accepted: list[int]
+    began: float
+    drafted: float
+    ended: float
+
+
 @dataclass
 class Draft:
     """The small model that drafts, and what came of it."""
@@ -78,13 +90,12 @@ class Draft:
     #: whether to leave it out of a text where the large model is faster alone, or cannot be drafted
     auto: bool = False
     pace: Pace = field(default_factory=Pace)
-    #: for each pass of the large decoder: tokens that were drafted, and how many of them each unfinished text accepted
-    passes: list[tuple[int, list[int]]] = field(default_factory=list)
+    passes: list[Pass] = field(default_factory=list)
 
     @property
     def tokens_a_pass(self) -> float:
         """Tokens that a pass gave, on average over passes and texts: those accepted, and its own."""
-        accepted = [count for _, of_texts in self.passes for count in of_texts]
+        accepted = [count for one in self.passes for count in one.accepted]
         return 1 + sum(accepted) / max(1, len(accepted))
 
 
@@ -150,19 +161,19 @@ def write_drafted(
         count = max(len(texts[row]) - read_by_small[row] for row in unfinished) if ahead else 0
         begins = [len(text) - count for text in texts]
         tokens = input_ids.new_tensor([text[begin:] for text, begin in zip(texts, begins, strict=True)]).t()
-        guesses: list[Tensor] = []
+        guesses: list[list[int]] = []  # of all texts
         began = time.perf_counter()
         for _ in range(min(ahead, length - min(len(texts[row]) for row in unfinished))):
             logits, positions = small(tokens, begins)
             begins = [begin + len(tokens) for begin in begins]
             tokens = choice(logits, positions)[-len(texts) :][None]
-            guesses.append(tokens)
-            if all(token in choice.ends for token in tokens[0].tolist()):
+            guesses.append(tokens[0].tolist())
+            if choice.ends and all(token in choice.ends for token in guesses[-1]):
                 break
         drafted = time.perf_counter()
         # The large one reads the last token and the guesses: what would it have written after each?
         begins = [len(text) - 1 for text in texts]
-        read = torch.cat([input_ids.new_tensor([[text[-1] for text in texts]]), *guesses])
+        read = input_ids.new_tensor([[text[-1] for text in texts], *guesses])
         chosen = choice(*large(read, begins)).view(read.shape)
         right = (chosen[:-1] == read[1:]).long().cumprod(0).sum(0).tolist()
         ended = time.perf_counter()  # what was written is here, so the device has done its work
@@ -171,7 +182,8 @@ def write_drafted(
             draft.pace.took("pass", ended - drafted)
         accepted = [right[row] for row in sorted(unfinished)]
         draft.pace.found(sum(accepted), sum(min(count + 1, len(guesses)) for count in accepted))
-        draft.passes.append((len(guesses), accepted))
+        of_rows = [[guess[row] for guess in guesses] for row in sorted(unfinished)]
+        draft.passes.append(Pass(of_rows, accepted, began, drafted, ended))
         for row, written in enumerate(chosen.t().tolist()):
             if row not in unfinished:
                 continue

@@ -120,9 +120,12 @@ class Controller:
                 self._advance(request=asked, busy=True, problem="", race=None, sweep=sweep, **fields)
             return self.state.generation
 
-    def race(self) -> int:
-        """Let both models write the current text, then replay it token by token."""
-        return self._start("race", jobs.race)
+    def race(self, drafting: bool = False) -> int:
+        """Let both models write the current text, then replay it token by token.
+
+        With ``drafting`` it is the full model against itself with drafts of the assembly's decoder.
+        """
+        return self._start("race", jobs.race(drafting))
 
     def sweep(self, strategy: str) -> int:
         """Write a text for the current source with every assembly of a strategy."""

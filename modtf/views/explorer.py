@@ -213,7 +213,13 @@ class Explorer:
     def _racing(self) -> list[widgets.Widget]:
         self.race_button = self._job_button("race", "play")
         self.race, self.race_status = widgets.HTML(), widgets.HTML()
-        return [_bar(self.race_button, self.race_status), self.race]
+        self.drafting = widgets.Checkbox(
+            description="draft with the small, answer with the large",
+            indent=False,
+            layout={"width": "auto"},
+            tooltip="the small decoder writes ahead, the large one reads that at once and keeps what it would write",
+        )
+        return [_bar(self.race_button, self.drafting, self.race_status), self.race]
 
     def _quality(self) -> list[widgets.Widget]:
         self.quality, self.measured = widgets.HTML(), widgets.HTML()
@@ -403,7 +409,7 @@ class Explorer:
         if job is not None and job.running and job.kind == kind:
             self.controller.cancel()
         elif kind == "race":
-            self.controller.race()
+            self.controller.race(self.drafting.value)
         elif kind == "sweep":
             self.controller.sweep(self.controller.strategy)
         else:

@@ -15,7 +15,7 @@ from modtf.errors import ModtfError
 from modtf.mapping import Assembly
 from modtf.tasks import Example
 from modtf.views.run import MACHINE, Run
-from modtf.views.state import Job, Race, Runner, Sweep, words_of
+from modtf.views.state import Job, Piece, Race, Runner, Sweep, words_of
 
 #: A job: does its work and publishes its progress. Raises :class:`ModtfError` for what is not possible.
 Work = Callable[[Run], None]
@@ -26,17 +26,25 @@ RACE_SECONDS, FRAMES_PER_SECOND = 5.0, 20
 BATCH, TIMED_INPUTS, TIMED_RUNS = 10, 3, 3
 
 
-def race(run: Run) -> None:
-    """Let both models write the text, then replay it token by token."""
-    full, small = _runner(run, run.modular.mapping.original), _runner(run, run.request.assembly)
-    last = max(full.times_ms[-1], small.times_ms[-1])
-    replay = Race(full, small, max(1.0, 1000 * RACE_SECONDS / last))
-    started = time.perf_counter()
-    while not replay.finished:
-        replay = replace(replay, now_ms=1000 * (time.perf_counter() - started) / replay.slowdown)
-        run.answer(race=replay)
-        run.pause(1 / FRAMES_PER_SECOND)
-    run.progress(running=False)
+def race(drafting: bool) -> Work:
+    """Let both models write the text, then replay it token by token.
+
+    With ``drafting`` the second one is the full model, too, for which the assembly's decoder drafts.
+    """
+
+    def work(run: Run) -> None:
+        full = _runner(run, run.modular.mapping.original)
+        small = _drafted(run) if drafting else _runner(run, run.request.assembly)
+        last = max(full.times_ms[-1], small.times_ms[-1])
+        replay = Race(full, small, max(1.0, 1000 * RACE_SECONDS / last))
+        started = time.perf_counter()
+        while not replay.finished:
+            replay = replace(replay, now_ms=1000 * (time.perf_counter() - started) / replay.slowdown)
+            run.answer(race=replay)
+            run.pause(1 / FRAMES_PER_SECOND)
+        run.progress(running=False)
+
+    return work
 
 
 def _runner(run: Run, assembly: Assembly) -> Runner:
@@ -55,6 +63,41 @@ def _runner(run: Run, assembly: Assembly) -> Runner:
         decode = run.modular.tokenizer.decode
         texts = tuple(decode(tokens[:count], skip_special_tokens=True) for count in range(1, len(tokens) + 1))
     return Runner(assembly, side.engine, texts, times_ms)
+
+
+def _drafted(run: Run) -> Runner:
+    original, small = run.modular.mapping.original, run.request.assembly
+    for _ in range(2):  # as above, the second run is the one that counts
+        written = run.write_all([run.request.source], original, draft=small)
+    assert written.draft is not None
+    tokens, passes = written.tokens[0].tolist(), written.draft.passes
+    with run.machine():
+        decode = run.modular.tokenizer.decode
+
+        def text_of(ids: list[int]) -> str:
+            return str(decode(ids, skip_special_tokens=True))
+
+        def at(stamp: float) -> float:
+            return 1000 * (written.seconds - (passes[-1].ended - stamp))
+
+        pieces: list[Piece] = []
+        times_ms: list[float] = []
+        for one in passes:
+            (guesses,), (accepted,) = one.guesses, one.accepted
+            so_far, judged = tokens[: len(times_ms)], at(one.ended)
+            for i, _ in enumerate(guesses):
+                kind = "accepted" if i < accepted else "refused" if i == accepted else "left"
+                before = text_of(so_far + guesses[:i])
+                shown = at(one.began + (i + 1) / len(guesses) * (one.drafted - one.began))
+                pieces.append(Piece(text_of(so_far + guesses[: i + 1])[len(before) :], kind, shown, judged))
+            times_ms += [judged] * len(tokens[len(so_far) : len(so_far) + accepted + 1])
+            if len(times_ms) > len(so_far) + accepted:  # the text may have ended with a guess
+                before = text_of(tokens[: len(times_ms) - 1])
+                pieces.append(Piece(text_of(tokens[: len(times_ms)])[len(before) :], "own", judged, judged))
+        texts = tuple(text_of(tokens[: count + 1]) for count in range(len(tokens)))
+    drafting = run.modular.drafting(original, small)
+    assert drafting is not None
+    return Runner(drafting, written.engine, texts, tuple(times_ms), tuple(pieces))
 
 
 def sweep(strategy: str) -> Work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from html import escape
@@ -214,14 +215,18 @@ def race_html(race: Race | None) -> str:
     """Both texts as far as they were written at the replay's current time."""
     if race is None:
         return ""
+    pieces = race.small.pieces
 
     def lane(name: str, runner: Runner, kind: str) -> str:
         count = runner.tokens_at(race.now_ms)
         done = count == len(runner.texts)
         text = escape(runner.texts[count - 1]) if count else ""
+        if runner.pieces:
+            seen = [(piece.seen(race.now_ms), escape(piece.text)) for piece in runner.pieces]
+            text = "".join(f'<span class="modtf-{judged}">{words}</span>' for judged, words in seen if judged)
         clock = f"{runner.times_ms[-1]:,.0f} ms, finished" if done else f"{race.now_ms:,.0f} ms"
         return (
-            f'<section class="modtf-card modtf-{kind}"><header><span>{name} ({runner.assembly.shape})</span>'
+            f'<section class="modtf-card modtf-{kind}"><header><span>{name}</span>'
             f"<span>{count} tokens · {clock}</span></header>"
             f'<div class="modtf-text">{text}{"" if done else "<span class=modtf-caret></span>"}</div></section>'
         )
@@ -230,13 +235,31 @@ def race_html(race: Race | None) -> str:
     pace = f"In slow motion, {race.slowdown:,.0f} times slower than the real runs." if slow else "At real speed."
     ahead = race.full.times_ms[-1] / race.small.times_ms[-1]
     outcome = f"was {ahead:.2f} times as fast" if ahead >= 1 else f"took {1 / ahead:.2f} times as long"
-    end = f" The assembled model {outcome}." if race.finished else ""
+    shape = race.small.assembly.shape
+    name, end, legend = f"assembled ({shape})", f" The assembled model {outcome}.", ""
+    if pieces:
+        layers = len(race.small.assembly.decoder)
+        name = f"full model, drafted by {layers} decoder {'layer' if layers == 1 else 'layers'}"
+        kinds = Counter(piece.kind for piece in pieces)
+        passes = len(set(race.small.times_ms))
+        times = "once" if passes == 1 else f"{passes} times"
+        end = (
+            f" With drafts it {outcome}, word for word the same text: the large decoder ran {times} for "
+            f"{len(race.small.texts)} tokens and accepted {kinds['accepted']} of "
+            f"{len(pieces) - kinds['own']} guesses."
+        )
+        legend = (
+            '<p class="modtf-note"><span class="modtf-guess">a guess</span> of the small decoder, '
+            '<span class="modtf-accepted">accepted</span> or <span class="modtf-refused">refused</span> by the large one, '
+            'which adds <span class="modtf-own">its own token</span> after each pass. What was guessed behind a refused '
+            "token is lost.</p>"
+        )
     engines = " and ".join(dict.fromkeys(_ENGINES[runner.engine] for runner in (race.full, race.small)))
     return (
         f'<div class="modtf-race" data-finished="{str(race.finished).lower()}"><div class="modtf-texts">'
-        f"{lane('full model', race.full, 'full')}{lane('assembled', race.small, 'small')}</div>"
-        f'<p class="modtf-note">{pace} Each model ran alone, after a warm-up ({engines}); '
-        f"the replay starts both together.{end}</p></div>"
+        f"{lane(f'full model ({race.full.assembly.shape})', race.full, 'full')}{lane(name, race.small, 'small')}</div>"
+        f'{legend}<p class="modtf-note">{pace} Each model ran alone, after a warm-up ({engines}); '
+        f"the replay starts both together.{end if race.finished else ''}</p></div>"
     )
 
 

@@ -95,7 +95,11 @@ class Run:
         )
 
     def write_all(
-        self, sources: Sequence[str], assembly: Assembly, each: Callable[[torch.Tensor], None] = lambda tokens: None
+        self,
+        sources: Sequence[str],
+        assembly: Assembly,
+        each: Callable[[torch.Tensor], None] = lambda tokens: None,
+        draft: Assembly | None = None,
     ) -> Written:
         """Write greedy texts as one batch; ``each`` gets the tokens of each decoding step, of shape ``(batch,)``."""
 
@@ -104,7 +108,7 @@ class Run:
             return self.stale
 
         with self.machine():
-            written = self.modular.write(list(sources), assembly, watch=watch)
+            written = self.modular.write(list(sources), assembly, watch=watch, draft=draft)
             if self.stale:
                 raise Stale
             return written

@@ -62,6 +62,24 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A token of a drafted text, as the replay shows it, and when: in ms from the start of the run."""
+
+    text: str
+    kind: str  # accepted, refused, left (a guess behind a refused one), or own: the large decoder's
+    shown_ms: float
+    judged_ms: float  # by the large decoder
+
+    def seen(self, milliseconds: float) -> str | None:
+        """Its kind, "guess" before it is judged, or None while it cannot be seen."""
+        if milliseconds < self.shown_ms:
+            return None
+        if milliseconds < self.judged_ms:
+            return "guess"
+        return None if self.kind == "left" else self.kind
+
+
+@dataclass(frozen=True)
 class Runner:
     """One model in a race: its text after each token, and the time of each token in ms from the start of the run."""
 
@@ -69,6 +87,8 @@ class Runner:
     engine: str
     texts: tuple[str, ...]
     times_ms: tuple[float, ...]
+    #: of a text that the assembly's decoder drafts and the full model's answers
+    pieces: tuple[Piece, ...] = ()
 
     def tokens_at(self, milliseconds: float) -> int:
         return sum(time <= milliseconds for time in self.times_ms)
