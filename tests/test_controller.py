@@ -326,7 +326,7 @@ def test_a_race_with_drafts_shows_what_was_guessed(monkeypatch: pytest.MonkeyPat
     html = race_html(race)
     passes = len(set(drafted.times_ms))
     assert f"the large decoder ran {passes} times for {len(drafted.texts)} tokens" in html
-    assert "full model, drafted by 2 decoder layers" in html
+    assert "full model, drafted by 2 layers" in html
     assert 'class="modtf-accepted"' in html
 
 

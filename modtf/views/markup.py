@@ -239,7 +239,7 @@ def race_html(race: Race | None) -> str:
     name, end, legend = f"assembled ({shape})", f" The assembled model {outcome}.", ""
     if pieces:
         layers = len(race.small.assembly.decoder)
-        name = f"full model, drafted by {layers} decoder {'layer' if layers == 1 else 'layers'}"
+        name = f"full model, drafted by {layers} {'layer' if layers == 1 else 'layers'}"
         kinds = Counter(piece.kind for piece in pieces)
         passes = len(set(race.small.times_ms))
         times = "once" if passes == 1 else f"{passes} times"
