@@ -31,7 +31,8 @@ from modtf.architectures import (
     stacks_of,
 )
 from modtf.bundled import BUNDLED_MODELS, bundled
-from modtf.decoding import LOOP, Draft, Pace, Watch, check_engine, decode, weights_stamp
+from modtf.compiled import PRECISIONS, Compiled, check_installed, compiled
+from modtf.decoding import ENGINES, LOOP, Draft, Pace, Watch, decode, weights_stamp
 from modtf.errors import ModtfError
 from modtf.layers import ModularStack, Recording, clone_module, new_bank, record
 from modtf.mapping import STACKS, Assembly, LayerPath, Mapping, StackMapping, default_granularities
@@ -44,6 +45,8 @@ AUTO = "auto"
 _ANY_TEXT = "text"
 #: Assembled models kept for :meth:`ModularModel.generate`; each costs module objects only, no weights.
 _KEPT_ASSEMBLIES = 32
+#: Compiled ones that are kept in memory, each with weights of its own.
+_KEPT_COMPILED = 4
 #: A module's dictionary of parameters or children, a name in it, and the object that had this name.
 _Part = tuple[dict[str, Any], str, Any]
 #: What :meth:`ModularModel.generate` is given and gives: a text for a text, a list for a list.
@@ -126,6 +129,14 @@ def seconds_now(model: PreTrainedModel) -> float:
     return time.perf_counter()
 
 
+def _check_engine(engine: str | None) -> None:
+    """Raise :class:`ModtfError` unless this engine is known, and installed; None leaves it open."""
+    if engine in PRECISIONS:
+        check_installed()
+    elif engine is not None and engine not in ENGINES:
+        raise ModtfError(f"engine {engine!r} is unknown; use one of {', '.join((*ENGINES, *PRECISIONS))}")
+
+
 class ModularModel(nn.Module):
     """An original and its banks; made by :func:`modularize` or :meth:`from_pretrained`.
 
@@ -155,6 +166,7 @@ class ModularModel(nn.Module):
         #: what :func:`load` was given, and can be given again; None for a model that was made in memory
         self.source: str | None = None
         self._assembled: OrderedDict[Assembly, tuple[PreTrainedModel, list[_Part]]] = OrderedDict()
+        self._compiled: OrderedDict[tuple[Assembly, str], tuple[Hashable, Compiled]] = OrderedDict()
         self._paces: dict[Hashable, Pace] = {}
         self._profile: tuple[Hashable, Profile] | None = None  # with the stamp of the weights that it is of
         self.train(False)
@@ -460,7 +472,7 @@ class ModularModel(nn.Module):
         batch: Any = [texts] if isinstance(texts, str) else texts
         limits = {name: generate_options.pop(name) for name in LIMITS if name in generate_options}
         chosen = self.choose(ratio, strategy, assembly, **limits)
-        check_engine(engine)
+        _check_engine(engine)
         greedy = {"do_sample": False, "num_beams": 1}
         if generate_options.get("return_dict_in_generate"):
             raise ModtfError("this returns texts, without return_dict_in_generate; for more, .assemble() a model")
@@ -470,9 +482,9 @@ class ModularModel(nn.Module):
             written = self.write(batch, chosen, max_new_tokens=max_new_tokens, engine=engine, draft=draft).texts
         elif draft is not None:
             raise ModtfError(f"a draft is for greedy texts, without {', '.join(beyond)}; leave it out")
-        elif engine == LOOP:
+        elif engine == LOOP or engine in PRECISIONS:
             raise ModtfError(
-                f"the greedy loop takes max_new_tokens only, not {', '.join(beyond)}; leave the engine open"
+                f"the engine {engine!r} takes max_new_tokens only, not {', '.join(beyond)}; leave the engine open"
             )
         else:
             if max_new_tokens is None and "max_length" not in beyond:
@@ -495,20 +507,42 @@ class ModularModel(nn.Module):
     ) -> Written:
         """Greedy texts as one batch: at most ``max_new_tokens`` (:attr:`longest` by default) for each of ``texts``.
 
-        ``engine`` and ``watch`` as in :func:`modtf.decoding.decode`, ``draft`` as in :meth:`drafting`. Raises
+        ``engine`` and ``watch`` as in :func:`modtf.decoding.decode`, ``draft`` as in :meth:`drafting`; or the engine is
+        one of :data:`modtf.compiled.PRECISIONS`, for which an assembly is compiled when it is first used. Raises
         :class:`ModtfError` for empty or over-long texts.
         """
+        _check_engine(engine)
         ids, mask = self.encode(texts).values()
         model = self.assembled(self.choose(assembly=assembly))
         limit = self.longest if max_new_tokens is None else max_new_tokens
         small = self.drafting(assembly, draft)
         drafted = None if small is None else self._draft(assembly, small, ids, draft == AUTO)
-        started = seconds_now(model)
-        tokens, engine = decode(model, ids, mask, max_new_tokens=limit, engine=engine, watch=watch, draft=drafted)
+        if engine in PRECISIONS:
+            if drafted is not None and not drafted.auto:
+                raise ModtfError(f"drafts are for the loop; choose no engine, or {LOOP!r}, or leave out the draft")
+            drafted, translator = None, self._compiled_for(assembly, str(engine))
+            started = seconds_now(model)
+            new_tokens = translator.write(ids, mask, limit, watch)
+        else:
+            started = seconds_now(model)
+            tokens, engine = decode(model, ids, mask, max_new_tokens=limit, engine=engine, watch=watch, draft=drafted)
+            new_tokens = tokens[:, 1:]  # the first is the start token
         seconds = seconds_now(model) - started
-        new_tokens = tokens[:, 1:]  # the first is the start token
         written = self.tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
-        return Written(written, new_tokens, engine, seconds, drafted)
+        return Written(written, new_tokens, str(engine), seconds, drafted)
+
+    def _compiled_for(self, assembly: Assembly, engine: str) -> Compiled:
+        """The last few are remembered, until their weights or settings change."""
+        model = self.assembled(assembly)
+        stamp = weights_stamp(model.parameters()), model.generation_config.to_json_string()
+        kept = self._compiled.get((assembly, engine))
+        if kept is None or kept[0] != stamp:
+            kept = stamp, compiled(model, self.tokenizer, engine)
+            self._compiled[assembly, engine] = kept
+            if len(self._compiled) > _KEPT_COMPILED:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end((assembly, engine))
+        return kept[1]
 
     def drafting(self, assembly: Assembly, draft: float | Assembly | str | None) -> Assembly | None:
         """The assembly that drafts for another one: with the same encoder, whose output both decoders read.

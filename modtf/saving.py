@@ -222,7 +222,7 @@ def _write(
         new_banks, new_copy, new_index = temporary / "banks", temporary / "original", temporary / INDEX
         save_file(stored, new_banks, metadata={"format": "pt"})
         checksum = _checksum(new_banks)
-        banks_name = _usable_name(folder, _BANKS, _digest(stored), lambda path: _checksum(path) == checksum)
+        banks_name = _usable_name(folder, _BANKS, digest_of(stored), lambda path: _checksum(path) == checksum)
         if copied and original is not None and not (folder / copied).exists():
             plain = original if dtype is None else copy.deepcopy(original).to(dtype)
             plain.save_pretrained(new_copy)
@@ -496,7 +496,7 @@ def load_banks(folder: Path, index: dict[str, Any]) -> dict[str, Tensor]:
         raise ModtfError(f"the banks {path} are missing or cut off ({error}); {_AGAIN}") from error
     _check_content(folder, index, path.name)
     # modtf 0.1 wrote no checksums, but put a digest of the weights into the name.
-    if "sha256" not in index and _OURS.fullmatch(path.name) and path.name != _BANKS.format(_digest(banks)[:12]):
+    if "sha256" not in index and _OURS.fullmatch(path.name) and path.name != _BANKS.format(digest_of(banks)[:12]):
         raise _damaged(path)
     return banks
 
@@ -590,11 +590,12 @@ def _checksum(path: Path) -> str:
         return sha_fileobj(file).hex()
 
 
-def _digest(weights: dict[str, Tensor]) -> str:
+def digest_of(weights: dict[str, Tensor]) -> str:
+    """A hash of all names and values."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(name.encode())
-        digest.update(weights[name].view(torch.uint8).numpy().tobytes())
+        digest.update(weights[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

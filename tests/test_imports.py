@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "modtf"
 
 # A room is a module or a sub-package; it may import itself and the rooms that stand before it.
 ROOMS = (
-    "errors", "bundled", "mapping", "strategies", "quality", "architectures", "layers", "decoding", "saving", "modular",
+    "errors", "bundled", "mapping", "strategies", "quality", "architectures", "layers", "decoding", "saving", "compiled", "modular",
     "conformance", "replacing", "distillation", "tasks", "bootstrap", "evaluation", "options_file", "training", "profile",
     "recipes", "views", "commands", "cli",
 )  # fmt: skip

@@ -44,6 +44,12 @@ def check_engine(engine: str | None) -> None:
         raise ModtfError(f"engine {engine!r} is unknown; use {LOOP!r} or {GENERATE!r}")
 
 
+def check_length(max_new_tokens: Any) -> None:
+    """Raise :class:`ModtfError` unless ``max_new_tokens`` is a whole number from 1 on."""
+    if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
+        raise ModtfError(f"max_new_tokens is {max_new_tokens!r}; give a whole number, 1 or more")
+
+
 def decode(
     model: PreTrainedModel,
     input_ids: Tensor,
@@ -64,8 +70,7 @@ def decode(
     but it might write other tokens than ``generate``.
     """
     check_engine(engine)
-    if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
-        raise ModtfError(f"max_new_tokens is {max_new_tokens!r}; give a whole number, 1 or more")
+    check_length(max_new_tokens)
     if engine != GENERATE:
         reason = obstacle(model, max_new_tokens)
         if not reason and not bool(attention_mask.any(1).all()):

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from weakref import ReferenceType, WeakSet, ref
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from transformers import PreTrainedModel
 
@@ -69,14 +69,16 @@ class Controller:
         self.folder = Path(folder).resolve()
         self.state = State()
         self.changed = threading.Condition()  # re-entrant: on_change may make a request
-        self.warm: WeakSet[PreTrainedModel] = WeakSet()  # models that have had their first, slower run
+        # Models that have had their first, slower run, and by which engines.
+        self.warm: WeakKeyDictionary[PreTrainedModel, set[str]] = WeakKeyDictionary()
         self._on_change = on_change
         strategy = next(iter(STRATEGIES))
         self._wanted: dict[str, Any] = {"source": "", "ratio": 1.0, "strategy": strategy, "assembly": None}
+        self._wanted["engine"] = ""
         self._job: jobs.Work | None = None
         self._pending = self._closing = False
         self._worker: threading.Thread | None = None
-        self._remembered: OrderedDict[str, Side] = OrderedDict()
+        self._remembered: OrderedDict[tuple[str, str], Side] = OrderedDict()
         self._full_texts: dict[str, str] = {}  # of the bundled examples, by source
         self._sizes: dict[Assembly, Size] = {}
         self._weights = self._stamp()
@@ -90,13 +92,15 @@ class Controller:
         ratio: float | None = None,
         strategy: str | None = None,
         assembly: Assembly | None = None,
+        engine: str | None = None,
     ) -> int:
         """Request texts; arguments left out keep their last value. Returns the generation number without waiting.
 
-        ``assembly`` overrides ratio and strategy until one of these is given again. Work under way is stopped. If the
-        request is not possible, ``state.problem`` says why.
+        ``assembly`` overrides ratio and strategy until one of these is given again. The ``engine`` is one of
+        :meth:`modtf.modular.ModularModel.write`, or empty to leave it open. Work under way is stopped. If the request is
+        not possible, ``state.problem`` says why.
         """
-        given = {"source": source, "ratio": ratio, "strategy": strategy, "assembly": assembly}
+        given = {"source": source, "ratio": ratio, "strategy": strategy, "assembly": assembly, "engine": engine}
         with self.changed:
             if ratio is not None or strategy is not None:
                 self._wanted["assembly"] = None
@@ -107,7 +111,7 @@ class Controller:
             try:
                 chosen, by = self._chosen()
                 fields |= {"assembly": chosen, "strategy": by, "size": self.size(chosen)}
-                asked = Request(self.task.read(self._wanted["source"]), by, chosen)
+                asked = Request(self.task.read(self._wanted["source"]), by, chosen, self._wanted["engine"])
             except ModtfError as error:
                 self._pending = False
                 # An empty text is no error before the first one has been entered.
@@ -313,17 +317,17 @@ class Controller:
 
     def _compute(self, run: Run) -> Result:
         """Both texts; the full model's may come from an earlier request."""
-        source, assembly = run.request.source, run.request.assembly
-        full = self._remembered.get(source)
+        source, assembly, engine = run.request.source, run.request.assembly, run.request.engine
+        full = self._remembered.get((source, engine))
         if full is None:
             full = run.write(self.modular.mapping.original)
-            self._remember(source, full)
+            self._remember(run.request, full)
         # At 1x both are the same model: a second run would only measure noise.
         small = full if assembly == full.assembly else run.write(assembly, full.text)
-        return Result(run.request, full, small)
+        return Result(run.request, full, small, self._remembered.get((source, "")) if engine else None)
 
-    def _remember(self, source: str, full: Side) -> None:
-        self._remembered[source] = replace(full, remembered=True)
+    def _remember(self, request: Request, full: Side) -> None:
+        self._remembered[request.source, request.engine] = replace(full, remembered=True)
         if len(self._remembered) > _REMEMBERED_TEXTS:
             self._remembered.popitem(last=False)
 
@@ -338,5 +342,5 @@ class Controller:
         def timed(side: Side) -> Side:
             return replace(side, latency=Latency(times[side.assembly], side.latency.tokens), remembered=False)
 
-        self._remember(run.request.source, timed(result.full))
+        self._remember(run.request, timed(result.full))
         return replace(result, full=timed(result.full), small=timed(result.small))

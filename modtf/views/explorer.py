@@ -19,6 +19,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from modtf.bundled import BUNDLED_MODELS
+from modtf.compiled import CTRANSLATE2, CTRANSLATE2_INT8, FAMILIES, is_installed
 from modtf.errors import ModtfError
 from modtf.evaluation import measured_students, measured_table
 from modtf.mapping import Assembly
@@ -191,8 +192,25 @@ class Explorer:
         controls, stacks = widgets.HBox([self.ratio, self.strategy]), widgets.HBox(list(self.lengths.values()))
         for box in (controls, stacks):
             box.add_class("modtf-controls")
+        if modular.architecture.model_type in FAMILIES and is_installed():
+            controls.children += (self._engines(),)
         limited = [self._limiting()] if self._profiled else []
         return [controls, *limited, stacks, self.picture.widget, self.impossible, self.structure]
+
+    def _engines(self) -> widgets.Widget:
+        """Who writes the texts: sizes and engines can be compared."""
+        self.engine = widgets.Dropdown(
+            options=[
+                ("greedy loop", ""),
+                ("CTranslate2, float32", CTRANSLATE2),
+                ("CTranslate2, int8", CTRANSLATE2_INT8),
+            ],
+            description="engine",
+            layout={"width": "230px"},
+            style={"description_width": "initial"},
+        )
+        self.engine.observe(self._guarded(lambda: self._ask(engine=self.engine.value)), "value")
+        return self.engine
 
     def _limiting(self) -> widgets.Widget:
         """A limit in place of a ratio, under which quality first chooses."""
@@ -303,7 +321,7 @@ class Explorer:
 
     def _ask(self, **changes: Any) -> None:
         """Make a request, and set the controls to the resulting assembly."""
-        if self._profiled and changes:
+        if self._profiled and changes.keys() - {"engine"}:
             self._forget_limit()
         self.controller.request(self.source.value, **changes)
         state = self.controller.state

@@ -33,7 +33,7 @@ def race(drafting: bool) -> Work:
     """
 
     def work(run: Run) -> None:
-        full = _runner(run, run.modular.mapping.original)
+        full = _runner(run, run.modular.mapping.original, "" if drafting else None)
         small = _drafted(run) if drafting else _runner(run, run.request.assembly)
         last = max(full.times_ms[-1], small.times_ms[-1])
         replay = Race(full, small, max(1.0, 1000 * RACE_SECONDS / last))
@@ -47,7 +47,7 @@ def race(drafting: bool) -> Work:
     return work
 
 
-def _runner(run: Run, assembly: Assembly) -> Runner:
+def _runner(run: Run, assembly: Assembly, engine: str | None = None) -> Runner:
     tokens: list[int] = []
     stamps: list[float] = []
 
@@ -55,8 +55,8 @@ def _runner(run: Run, assembly: Assembly) -> Runner:
         tokens.append(int(chosen[0]))
         stamps.append(time.perf_counter())
 
-    run.write(assembly)  # so that each model is timed right after a run of its own
-    side = run.write(assembly, each=each)
+    run.write(assembly, engine=engine)  # so that each model is timed right after a run of its own
+    side = run.write(assembly, each=each, engine=engine)
     # The run's time ends at its last token; the earlier tokens count back from there.
     times_ms = tuple(side.latency.median_ms - 1000 * (stamps[-1] - stamp) for stamp in stamps)
     with run.machine():
@@ -108,7 +108,7 @@ def sweep(strategy: str) -> Work:
         so_far = Sweep(run.request.source, strategy, len(chosen))
         full = None
         for done, assembly in enumerate(chosen, start=1):
-            side = run.write(assembly, full)
+            side = run.write(assembly, full, engine="")  # not to compile them all
             full = full or side.text  # the first is the full model
             so_far = replace(so_far, sides=(*so_far.sides, side))
             run.answer(sweep=so_far, job=Job("sweep", done=done, total=len(chosen)))

@@ -8,13 +8,19 @@ from difflib import SequenceMatcher
 from html import escape
 from typing import Any
 
+from modtf.compiled import CTRANSLATE2, CTRANSLATE2_INT8
 from modtf.evaluation import Size
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
 from modtf.tasks.task import Judgement, Metric, Task
 from modtf.views.state import Job, Race, Request, Row, Runner, Side, State, Sweep
 
-_ENGINES = {"loop": "modtf's greedy loop", "generate": "transformers' generate"}
+_ENGINES = {
+    "loop": "modtf's greedy loop",
+    "generate": "transformers' generate",
+    CTRANSLATE2: "CTranslate2 in float32",
+    CTRANSLATE2_INT8: "CTranslate2 in int8",
+}
 _SYMBOLS = {"said": "✓", "repeated": "↻", "missed": "○", "wrong": "≠", "added": "+"}
 
 
@@ -108,6 +114,13 @@ def result_html(state: State, task: Task) -> str:
     else:
         how = "greedy, batch 1, after a warm-up: one run so far, timing again …"
     engines = " and ".join(dict.fromkeys(_ENGINES[side.engine] for side in (full, small)))
+    if result.by_loop:
+        loop = result.by_loop.latency
+        times = small.latency.tokens_per_second / loop.tokens_per_second
+        engines += (
+            f". By {_ENGINES[result.by_loop.engine]} the full model took {loop.median_ms:.1f} ms earlier, so the assembled one "
+            f"with this engine is {times:.1f} times as fast as that"
+        )
     # Chips show quality part by part; without them, the score goes beside the speed.
     value = f"<b class='modtf-fidelity'>{value_text(small.judgement, task)}</b>"
     fidelity = "" if small.judgement.marks else f"<span>{escape(task.measure)}: {value}</span>"
@@ -320,10 +333,11 @@ def python_lines(modular: ModularModel, request: Request) -> str:
     given = "# modular is the model that you gave to modtf.explore"
     if modular.source is not None:
         given = f"modular = modtf.load({modular.source!r})"
+    engine = f", engine={request.engine!r}" if request.engine else ""
     return (
         f"import modtf\n\n{given}\n"
         f"small = modular.assemble(assembly={str(request.assembly)!r})\n"
-        f"text = modular.generate({request.source!r}, assembly=small.assembly)"
+        f"text = modular.generate({request.source!r}, assembly=small.assembly{engine})"
     )
 
 

@@ -68,19 +68,22 @@ class Run:
         full: str | None = None,
         source: str | None = None,
         each: Callable[[torch.Tensor], None] = lambda tokens: None,
+        engine: str | None = None,
     ) -> Side:
         """Write one greedy text, timed without the model's first run, and judge it.
 
         ``full`` is the full model's text to compare with (default: the new text itself), ``source`` the input (default:
-        the request's). ``each`` is called with the tokens of each decoding step, of shape ``(1,)``.
+        the request's), as is the ``engine``. ``each`` is called with the tokens of each decoding step, of shape ``(1,)``.
         """
         source = self.request.source if source is None else source
+        engine = self.request.engine if engine is None else engine
         with self.machine():
             model = self.modular.assembled(assembly)
-            if model not in self.controller.warm:
-                self.modular.write([source], assembly, max_new_tokens=2)
-                self.controller.warm.add(model)
-        written = self.write_all([source], assembly, each)
+            warm = self.controller.warm.setdefault(model, set())
+            if engine not in warm:  # a compiled one is compiled first
+                self.modular.write([source], assembly, max_new_tokens=2, engine=engine or None)
+                warm.add(engine)
+        written = self.write_all([source], assembly, each, engine)
         (text,), tokens = written.texts, written.tokens[0].tolist()
         ends = model.generation_config.eos_token_id
         finished = bool(tokens) and tokens[-1] in (ends if isinstance(ends, list) else [ends])
@@ -99,6 +102,7 @@ class Run:
         sources: Sequence[str],
         assembly: Assembly,
         each: Callable[[torch.Tensor], None] = lambda tokens: None,
+        engine: str = "",
         draft: Assembly | None = None,
     ) -> Written:
         """Write greedy texts as one batch; ``each`` gets the tokens of each decoding step, of shape ``(batch,)``."""
@@ -108,7 +112,7 @@ class Run:
             return self.stale
 
         with self.machine():
-            written = self.modular.write(list(sources), assembly, watch=watch, draft=draft)
+            written = self.modular.write(list(sources), assembly, engine=engine or None, watch=watch, draft=draft)
             if self.stale:
                 raise Stale
             return written

@@ -35,11 +35,12 @@ class Side:
 
 @dataclass(frozen=True)
 class Request:
-    """A source text and the assembly to run on it. ``strategy`` is None where the assembly was built by hand."""
+    """A source text, and the assembly and engine to run on it. ``strategy`` is None where that was built by hand."""
 
     source: str
     strategy: str | None
     assembly: Assembly
+    engine: str = ""  # left open where it is empty
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Result:
     request: Request
     full: Side
     small: Side
+    by_loop: Side | None = None  # what the full model wrote earlier in the loop, where another engine is asked for
 
     @property
     def timed_in_turns(self) -> bool:

@@ -1,0 +1,224 @@
+"""CTranslate2 in the loop's place: each assembly is compiled when it is first used, and kept on disk.
+
+CTranslate2 computes in C++ what the loop calls from Python, in float32 or with weights of 8 bits. In float32 it writes
+the loop's texts, up to rounding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from modtf.decoding import Watch, check_length
+from modtf.errors import ModtfError
+from modtf.saving import digest_of, save_tokenizer
+
+CTRANSLATE2, CTRANSLATE2_INT8 = "ctranslate2", "ctranslate2-int8"
+#: The precision of each engine's weights.
+PRECISIONS = {CTRANSLATE2: "float32", CTRANSLATE2_INT8: "int8"}
+#: Model types that are known to be converted rightly.
+FAMILIES = ("t5", "mt5", "bart", "mbart", "marian", "m2m_100", "pegasus")
+#: Where compiled assemblies are kept, and how many megabytes of them; the ones not used for longest go first.
+FOLDER, MEGABYTES = "MODTF_CACHE", "MODTF_CACHE_MB"
+_MEGABYTES = 1000
+
+
+class Compiled:
+    """A compiled assembly, loaded."""
+
+    def __init__(self, folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        import ctranslate2  # type: ignore[import-untyped]
+
+        device = "cuda" if model.device.type == "cuda" else "cpu"
+        self.translator = ctranslate2.Translator(str(folder), device, intra_threads=torch.get_num_threads())
+        self.config, self.tokenizer = model.generation_config, tokenizer
+
+    def write(self, input_ids: Tensor, attention_mask: Tensor, length: int, watch: Watch | None = None) -> Tensor:
+        """Greedy tokens (batch, at most ``length``), as :func:`modtf.decoding.decode` but without the start token.
+
+        ``input_ids`` and ``attention_mask`` are (batch, source); only one text can be watched.
+        """
+        check_length(length)
+        if watch is not None and len(input_ids) > 1:
+            raise ModtfError("several texts cannot be watched with CTranslate2, which writes them unevenly; give one")
+        tokenizer, options = self.tokenizer, options_of(self.config, self.tokenizer)
+        sources = [
+            tokenizer.convert_ids_to_tokens(ids[mask.bool()].tolist())
+            for ids, mask in zip(input_ids, attention_mask, strict=True)
+        ]
+        prefix = options["target_prefix"]
+        results = self.translator.translate_batch(
+            sources,
+            **options | {"target_prefix": prefix and [prefix] * len(sources)},
+            beam_size=1,
+            max_decoding_length=length,
+            return_end_token=True,
+            callback=None if watch is None else lambda step: bool(watch(input_ids.new_tensor([step.token_id]))),
+        )
+        texts = [tokenizer.convert_tokens_to_ids(result.hypotheses[0])[:length] for result in results]
+        ends, forced = self.config.eos_token_id, self.config.forced_eos_token_id
+        for text in texts:
+            if forced is not None and len(text) == length:
+                text[-1] = forced  # where a text is cut off, as `generate` does it
+        pad = self.config.pad_token_id
+        pad = pad if pad is not None else ends
+        longest = max(map(len, texts))
+        return input_ids.new_tensor([text + [pad] * (longest - len(text)) for text in texts])
+
+
+def compiled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, engine: str) -> Compiled:
+    """``model`` for this engine, from the folder of compiled ones, or compiled now, which takes seconds.
+
+    Raises :class:`ModtfError` where CTranslate2 is missing, or where it cannot take the model.
+    """
+    check_installed()
+    family = model.config.model_type
+    if family not in FAMILIES:
+        raise ModtfError(f"CTranslate2 takes {', '.join(FAMILIES)}, not {family}; leave the engine open")
+    cache = _cache()
+    place = cache / _name_of(model, tokenizer, PRECISIONS[engine])
+    with FileLock(cache / ".lock"):
+        if place.is_dir():
+            with suppress(RuntimeError, ValueError):  # a damaged file is made anew
+                loaded = Compiled(place, model, tokenizer)
+                os.utime(place)  # used now
+                return loaded
+            shutil.rmtree(place)
+        with tempfile.TemporaryDirectory(prefix=".compiling-", dir=cache) as temporary, _no_bars():
+            complete = Path(temporary) / "complete"
+            convert(model, tokenizer, complete, PRECISIONS[engine])
+            complete.rename(place)
+        _make_room(place)
+    return Compiled(place, model, tokenizer)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """transformers would draw some for each save and load."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def check_installed() -> None:
+    """Raise :class:`ModtfError` if CTranslate2 is missing."""
+    if not is_installed():
+        raise ModtfError('this engine needs a package that is not installed: pip install "modtf[ctranslate2]"')
+
+
+def is_installed() -> bool:
+    return find_spec("ctranslate2") is not None
+
+
+def _cache() -> Path:
+    """Where compiled assemblies are kept: in a folder of this user's, or of this process's where there is none."""
+    named = os.environ.get(FOLDER)
+    folder = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modtf"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError
+    except OSError as error:
+        if named:
+            raise ModtfError(
+                f"{FOLDER} is {named}, where nothing can be written: {error}; choose another folder"
+            ) from error
+        return _own_folder()
+    return folder
+
+
+@lru_cache(None)
+def _own_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="modtf-"))
+
+
+def _name_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, precision: str) -> str:
+    """Of all that a compiled model depends on."""
+    about = [
+        digest_of(dict(model.state_dict())),
+        model.config.to_json_string(),
+        model.generation_config.to_json_string(),
+        repr(sorted(tokenizer.get_vocab().items())),
+        version("ctranslate2"),
+        precision,
+    ]
+    return f"ctranslate2-{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}"
+
+
+def _make_room(newest: Path) -> None:
+    """Remove what has not been used for longest, until the rest keeps within the limit."""
+    limit = os.environ.get(MEGABYTES) or str(_MEGABYTES)
+    if not limit.isdecimal():
+        raise ModtfError(f"{MEGABYTES} is {limit!r}; give a whole number of megabytes")
+    kept = 0
+    for folder in sorted(newest.parent.glob("ctranslate2-*"), key=lambda one: one.stat().st_mtime, reverse=True):
+        kept += sum(file.stat().st_size for file in folder.iterdir())
+        if kept > int(limit) * 10**6 and folder != newest:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def convert(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, precision: str) -> None:
+    """Write a model for CTranslate2 into a new folder; raises :class:`ModtfError` where its converter cannot take it."""
+    from ctranslate2.converters import TransformersConverter  # type: ignore[import-untyped]
+
+    config: Any = model.config
+    start = model.generation_config.decoder_start_token_id
+    place = {"marian": config.vocab_size - 1, "m2m_100": 1}.get(config.model_type)  # as the published ones have it
+    if place is not None and config.pad_token_id != place:
+        raise ModtfError(
+            f"CTranslate2 takes a {config.model_type} whose padding is token {place}, and here it is "
+            f"{config.pad_token_id}; choose --to onnx or transformers"
+        )
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        model.save_pretrained(temporary)
+        save_tokenizer(tokenizer, Path(temporary))
+        settings = Path(temporary) / "config.json"
+        # The converter asks where the norms stand: transformers knows that by the family, and does not write it down.
+        # It takes an mBART for the first one, which begins with the code of a language, unless a class is named.
+        more = {
+            "normalize_before": config.model_type in ("mbart", "pegasus"),
+            "normalize_embedding": config.model_type in ("bart", "mbart"),
+            "tokenizer_class": type(tokenizer).__name__,
+        }
+        settings.write_text(json.dumps(json.loads(settings.read_text()) | more))
+        TransformersConverter(temporary).convert(str(folder), quantization=precision)
+    # The converter writes null for what the tokenizer has not. The engine takes no null, but must have these two.
+    settings = folder / "config.json"
+    kept = {name: value for name, value in json.loads(settings.read_text()).items() if value is not None}
+    tokens = dict.fromkeys(("bos_token", "unk_token"), tokenizer.eos_token)
+    if config.model_type != "marian":  # which begins with zeros
+        kept["decoder_start_token"] = tokenizer.convert_ids_to_tokens(start)
+    settings.write_text(json.dumps(tokens | kept, indent=2))
+
+
+def options_of(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """The settings of ``generate`` by the names that CTranslate2 has for them."""
+    forced = config.forced_bos_token_id
+    never = [word for word in config.bad_words_ids or () if word != [config.pad_token_id]]  # a Marian's is not kept
+    return {
+        "target_prefix": None if forced is None else tokenizer.convert_ids_to_tokens([forced]),
+        "suppress_sequences": [tokenizer.convert_ids_to_tokens(word) for word in never] or None,
+        "no_repeat_ngram_size": config.no_repeat_ngram_size or 0,
+        "repetition_penalty": config.repetition_penalty or 1,
+        "min_decoding_length": config.min_new_tokens or 1,
+    }
