@@ -969,7 +969,7 @@ def test_only_core_widgets_are_used(explorer: Explorer) -> None:
         seen.add(type(widget))
         waiting += getattr(widget, "children", ())
     assert {kind.__module__.partition(".")[0] for kind in seen} == {"ipywidgets"}
-    known = "HTML VBox HBox GridBox Text Combobox Dropdown Button ToggleButtons SelectionSlider IntProgress"
+    known = "HTML VBox HBox GridBox Text Combobox Dropdown Checkbox Button ToggleButtons SelectionSlider IntProgress"
     assert {kind.__name__ for kind in seen} <= set(known.split())
 
 

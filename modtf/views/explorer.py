@@ -235,7 +235,6 @@ class Explorer:
             description="draft with the small, answer with the large",
             indent=False,
             layout={"width": "auto"},
-            tooltip="the small decoder writes ahead, the large one reads that at once and keeps what it would write",
         )
         return [_bar(self.race_button, self.drafting, self.race_status), self.race]
 
