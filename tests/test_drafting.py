@@ -29,8 +29,8 @@ def assert_same(large: Any, draft: Any, encoded: dict[str, torch.Tensor], length
 def test_any_assembly_drafts_for_any_other(
     modular: modtf.ModularModel, lengths: list[int], seed: int, data: Any
 ) -> None:
-    ratios = st.sampled_from(modular.mapping.ratios())
-    large, draft = (modular.assembled(modular.choose(data.draw(ratios))) for _ in range(2))
+    ratios, strategies = st.sampled_from(modular.mapping.ratios()), st.sampled_from(modular.strategies)
+    large, draft = (modular.assembled(modular.choose(data.draw(ratios), data.draw(strategies))) for _ in range(2))
     ends = large.generation_config.eos_token_id
     try:
         # Some tokens that random models write, so that texts end, at different positions.
@@ -114,8 +114,8 @@ def test_bundled_kits_draft_for_themselves(name: str) -> None:
         "translator": ["Wo ist der nächste Bahnhof?", "Ich habe den ganzen Tag auf dich gewartet."],
     }[name]
     small = kit.assembled(kit.choose(kit.mapping.ratios()[-1]))
-    for ratio in (1, 2):
-        large = kit.assembled(kit.choose(ratio))
+    for ratio, strategy in ((1, "size_first"), (2, "speed_first"), (2, "quality_first")):
+        large = kit.assembled(kit.choose(ratio, strategy))
         for some in (texts, texts[:1], texts[1:]):
             drafted = assert_same(large, small, kit.encode(some), kit.longest)
             assert drafted.tokens_a_pass > 1.5

@@ -5,6 +5,10 @@ long as reading one, and says at each position what it would have written. The d
 and there the large one's own token takes their place. So each text is what the large decoder writes alone, whatever the
 draft: a bad one costs time only (Leviathan et al., ICML 2023; LayerSkip, Elhoushi et al., ACL 2024, drafts with the first
 layers of the same model).
+
+This holds up to rounding: sums over several tokens are added in another order than over one, so where the two likeliest
+words are as good as tied (their logits equal to six digits), the loop and a draft may choose differently, as two batch
+sizes may. In half precision such ties are common, and nothing is drafted.
 """
 
 from __future__ import annotations
