@@ -103,9 +103,9 @@ class Decoder:
         self._source_values = [by_head(layer.cross_value(flat)) for layer in layout.layers]
         padding = hidden.new_zeros(batch, 1, source).masked_fill_(attention_mask[:, None] == 0, -torch.inf)
         self._padding = padding.repeat_interleave(heads, 0)  # (rows, 1, source)
-        position_bias = layout.position_bias  # (heads or 1, 1, length) → (rows or 1, 1, length)
-        self._position_bias = position_bias.repeat(batch if len(position_bias) > 1 else 1, 1, 1)
-        self._unseen = position_bias.new_full((len(self._position_bias), 1, MOST_AT_ONCE - 1), -torch.inf)
+        position_bias = layout.position_bias.repeat(batch if len(layout.position_bias) > 1 else 1, 1, 1)
+        unseen = position_bias.new_full((len(position_bias), 1, MOST_AT_ONCE - 1), -torch.inf)
+        self._position_bias = torch.cat([position_bias, unseen], 2)  # (rows or 1, 1, length + those)
         # One product writes a token's query, key and value of all heads straight into the cache. Later tokens need the
         # keys and values; the query is stored only because the same product computes it.
         size = layout.layers[0].qkv.weight.shape[1] // heads // 3
@@ -113,11 +113,10 @@ class Decoder:
 
     def bias(self, t: int, n: int = 1) -> Tensor:
         """(rows or 1, n, t + n): added to the scores of the tokens at positions ``t`` and after; none sees later ones."""
-        bias = self._position_bias[:, :, self._length - t - n :]  # of the last one
+        start, seen = self._length - t - n, t + n  # of the last one; the one before begins, and ends, a place later
         if n == 1:
-            return bias
-        before = [torch.cat([bias[:, :, k:], self._unseen[:, :, :k]], 2) for k in range(n - 1, 0, -1)]
-        return torch.cat([*before, bias], 1)
+            return self._position_bias[:, :, start : self._length]
+        return self._position_bias[:, 0, start : self._length + n - 1].unfold(-1, seen, 1).flip(-2)
 
     def __call__(self, tokens: Tensor, slot: int, positions: int | Tensor, bias: Tensor) -> Tensor:
         """Tokens (n · batch,) → logits (n · batch, vocabulary) of those that follow them.
