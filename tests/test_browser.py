@@ -15,8 +15,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
@@ -46,6 +46,7 @@ sync_api = pytest.importorskip(
     "playwright.sync_api", reason="Playwright is not installed; the page was not tested: pip install playwright"
 )
 pytest.importorskip("voila", reason="Voila is not installed; the page was not tested: pip install 'modtf[demo]'")
+psutil = pytest.importorskip("psutil")  # ipykernel needs it
 
 
 def await_port(port: int) -> None:
@@ -308,7 +309,75 @@ def test_requests_without_the_token_are_refused(address: str) -> None:
     assert refused(f"{root}/?token=guess")
     assert refused(f"{root}/api/kernels/00000000-0000-0000-0000-000000000000")
     assert refused(f"{root}/voila/files/page.ipynb")
+    assert refused(f"{root}/voila/query/00000000-0000-0000-0000-000000000000"), "preheating would add this one, open"
     assert refused(address, Host="evil.example"), "a foreign host name that resolves to this machine is refused"
+
+
+def kernels() -> set[str]:
+    """The ids of the kernels of the newest server; another one of these tests may run beside it."""
+    servers = [process for process in psutil.Process().children() if process.cmdline()[-len(DEMO) + 1 :] == DEMO[1:]]
+    ids = set()
+    for process in max(servers, key=psutil.Process.create_time).children(recursive=True):
+        with suppress(psutil.Error):
+            ids |= set(re.findall(r"kernel-([0-9a-f-]{36})\.json", " ".join(process.cmdline())))
+    return ids
+
+
+def soon(happened: Callable[[], object]) -> bool:
+    """Whether something happens before a busy machine would be to blame."""
+    latest = time.monotonic() + SECONDS
+    while not happened() and time.monotonic() < latest:
+        time.sleep(0.1)
+    return bool(happened())
+
+
+def test_visitors_come_one_after_the_other(browser: Any, folder: Path) -> None:
+    """Each sees words and then texts until the widgets are there, and has a kernel of his own; the second a warm one."""
+
+    def visit() -> tuple[Page, str]:
+        tab = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
+        tab.set_default_timeout(SECONDS * 1000)
+        tab.add_init_script(
+            """window.seen = {words: [], texts: []};
+            const note = (list, text) => text && !list.includes(text) && list.push(text);
+            setInterval(() => {
+                note(seen.words, document.querySelector("#modtf-loading [role=status]")?.innerText);
+                note(seen.texts, document.querySelector("#modtf-first .modtf-small .modtf-text")?.innerText);
+            }, 5);"""
+        )
+        tab.goto(address, wait_until="commit")
+        tab.locator("#modtf-loading").wait_for()
+        tab.screenshot(path=PICTURES / f"opening-{len(seen)}.png")
+        page = Page(tab, "voila")
+        page.settled()
+        tab.locator("#modtf-loading").wait_for(state="detached")
+        seen.append(tab.evaluate("window.seen"))
+        assert seen[-1]["texts"] == [page.read()["small"]], "the first look says what the widgets say"
+        assert page.blocks("encoder").count() == 3
+        tab.screenshot(path=PICTURES / f"opened-{len(seen)}.png")
+        return page, json.loads(tab.locator("#jupyter-config-data").text_content())["kernelId"]
+
+    PICTURES.mkdir(exist_ok=True)
+    seen: list[dict[str, list[str]]] = []
+    with started(DEMO, folder, ADDRESS, "Stopped.") as address:
+        first, kernel = visit()
+        assert "Loading the model …" in seen[0]["words"], "it still loaded"
+        first.slide("ratio", 20)
+        first.shows("6.00×")
+        assert soon(lambda: kernels() - {kernel}), "another kernel starts for the next visitor"
+        waiting = kernels()
+        second, other = visit()
+        assert other in waiting - {kernel}
+        assert "2.00×" in second.read()["title"] and "6.00×" in first.read()["title"]
+        # A page that stands elsewhere has the cookies, too, but cannot read them into a header.
+        shutdown = f"{address.partition('?')[0]}voila/api/shutdown/{other}"
+        assert second.page.context.request.post(shutdown).status == 403
+        second.slide("ratio", -20)
+        second.shows("1.00×")
+        for page, closed in ((first, kernel), (second, other)):
+            page.page.goto("about:blank")
+            page.page.context.close()
+            assert soon(lambda closed=closed: closed not in kernels()), "a closed page's kernel ends"
 
 
 # -- the translator ----------------------------------------------------------------------------------------------------

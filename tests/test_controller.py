@@ -1031,6 +1031,22 @@ def test_without_voila_the_error_says_what_to_install(monkeypatch: pytest.Monkey
         serve(open_browser=False)
 
 
+def test_the_server_leaves_heavy_libraries_to_its_kernels() -> None:
+    pytest.importorskip("voila", reason="Voila is not installed; the page's server was not tested")
+    names = ("torch", "transformers", "datasets", "plotly", "pandas", "ipywidgets", "rfc3987_syntax")
+    code = f"""
+import sys
+from modtf.views.serve import serve
+sys.modules["rfc3987_syntax"] = None  # as serve() does
+import modtf.views.voila_app as voila_app
+del sys.modules["rfc3987_syntax"]
+voila_app.PageApp.start = lambda app: print(*[name for name in {names} if name in sys.modules], sep=",")
+serve(open_browser=False)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
+    assert (run.returncode, run.stdout) == (0, "\nStopped.\n"), run.stdout + run.stderr
+
+
 def test_taken_and_invalid_ports() -> None:
     with socket.socket() as taken:
         taken.bind((HOST, 0))

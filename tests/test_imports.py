@@ -85,6 +85,7 @@ LIGHT = {
     "import modtf": (
         "torch", "transformers", "datasets", "ipywidgets", "plotly", "rouge_score", "sacrebleu", "tensorboard",
     ),
+    "from modtf.cli import _parser; _parser().format_help()": ("torch", "transformers", "numpy"),
     "import modtf; modtf.Mapping, modtf.speed_first": ("torch", "transformers"),
     "import modtf.training.batches, modtf.training.optimizer": ("transformers.trainer", "datasets"),
     "import modtf.views.explorer": ("transformers.trainer", "datasets", "rouge_score", "sacrebleu", "tensorboard"),

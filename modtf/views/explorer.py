@@ -61,12 +61,11 @@ def explore(modular: ModularModel | None = None, *, folder: str | Path = ".") ->
         raise ModtfError(
             f"cannot explore a {type(modular).__name__}; give it modularized layers first: modtf.modularize(model, ...)"
         )
-    return _bundled_models(folder) if modular is None else Explorer(modular, folder).widget
+    return bundled_models(folder, {}) if modular is None else Explorer(modular, folder).widget
 
 
-def _bundled_models(folder: str | Path) -> widgets.Widget:
-    """An explorer for each bundled model, made when it is first chosen; one is shown at a time."""
-    explorers: dict[str, Explorer] = {}
+def bundled_models(folder: str | Path, explorers: dict[str, Explorer]) -> widgets.Widget:
+    """An explorer for each bundled model, made and put into ``explorers`` when it is first chosen; one is shown."""
     labels = {task.model: task.label for task in TASKS.values() if task.model}
     switch = widgets.ToggleButtons(options=[(labels.get(name, name), name) for name in BUNDLED_MODELS])
     page = widgets.VBox()

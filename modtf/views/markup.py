@@ -13,7 +13,7 @@ from modtf.evaluation import Size
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
 from modtf.tasks.task import Judgement, Metric, Task
-from modtf.views.state import Job, Race, Request, Row, Runner, Side, State, Sweep
+from modtf.views.state import Job, Race, Request, Result, Row, Runner, Side, State, Sweep
 
 _ENGINES = {
     "loop": "modtf's greedy loop",
@@ -81,6 +81,14 @@ def card_html(title: str, side: Side, other: Side, kind: str, note: str = "") ->
     )
 
 
+def texts_html(result: Result, note: str) -> str:
+    """Both texts side by side; ``note`` goes over the assembled model's."""
+    full, small = result.full, result.small
+    full_card = card_html("full model", full, small, "full", full.assembly.shape)
+    small_card = card_html(f"assembled at {small.assembly.ratio:.2f}×", small, full, "small", note)
+    return f'<div class="modtf-texts">{full_card}{small_card}</div>'
+
+
 def result_html(state: State, task: Task) -> str:
     """Both texts and what they cost, dimmed while they belong to an earlier request."""
     result = state.result
@@ -96,9 +104,7 @@ def result_html(state: State, task: Task) -> str:
     dim = "modtf-waiting" if same_source else "modtf-stale"
     if state.current:
         dim = ""
-    note = "writing …" if state.busy else small.assembly.shape
-    full_card = card_html("full model", full, small, "full", full.assembly.shape)
-    small_card = card_html(f"assembled at {small.assembly.ratio:.2f}×", small, full, "small", note)
+    texts = texts_html(result, "writing …" if state.busy else small.assembly.shape)
     facts = dict(_FACTS)
     if full.judgement.agreement is not None:
         facts[task.agreement] = lambda side: f"{side.judgement.agreement:.0f}{task.unit}"
@@ -127,7 +133,7 @@ def result_html(state: State, task: Task) -> str:
     busy, generation = str(state.busy).lower(), state.generation
     return (
         f'<div class="modtf-result {dim}" aria-live="polite" aria-busy="{busy}" data-generation="{generation}">'
-        f'<div class="modtf-texts">{full_card}{small_card}</div>{references_html(full.judgement.references)}'
+        f"{texts}{references_html(full.judgement.references)}"
         '<div class="modtf-facts modtf-new"><div><table class="modtf-table">'
         '<thead><tr><th></th><th scope="col">full</th><th scope="col">assembled</th></tr></thead>'
         f'<tbody>{rows}</tbody></table><p class="modtf-note">{how}; written by {engines}</p></div>'

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import webbrowser
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,17 @@ from modtf.errors import ModtfError
 PAGE = Path(__file__).with_name("page.ipynb")
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8866
+
+#: Voila's imports end in one that builds a grammar of international addresses (IRIs), for checks that nothing here makes,
+#: and takes longer than all others together.
+_SLOW_GRAMMAR = "rfc3987_syntax"
+
+#: What the page needs of JupyterLab's extensions; others that are installed would only be waited for.
+_EXTENSIONS = [
+    "@jupyter-widgets/jupyterlab-manager",
+    "@voila-dashboards/widgets-manager7",
+    "@voila-dashboards/widgets-manager8",
+]
 
 #: Tells the page's kernel where to save checkpoints.
 SAVE_FOLDER = "MODTF_SAVE_FOLDER"
@@ -46,9 +58,12 @@ def serve(port: int = 0, open_browser: bool = True) -> None:
     if not 0 <= port <= 65535:
         raise ModtfError(f"{port} is not a valid port; give one from 1024 to 65535, or 0 for the default")
     try:
-        voila: Any = import_module("voila.app")
+        with _without(_SLOW_GRAMMAR):
+            import_module("voila.app")
     except ImportError as error:
         raise ModtfError(f"the page needs Voila, which is missing here ({error}): pip install 'modtf[demo]'") from error
+    from modtf.views.voila_app import PageApp
+
     chosen = free_port(port or DEFAULT_PORT)
     if port and chosen != port:
         print(f"Port {port} is taken; using {chosen}.", file=sys.stderr)
@@ -56,7 +71,7 @@ def serve(port: int = 0, open_browser: bool = True) -> None:
     url = f"http://{HOST}:{chosen}/?token={token}"
 
     os.environ[SAVE_FOLDER] = os.getcwd()  # save checkpoints where the command was run, not beside the page
-    app = voila.Voila()
+    app = PageApp()
     app.initialize([str(PAGE), "--no-browser"])
     app.ip, app.port, app.port_retries, app.token = HOST, chosen, 0, token
     app.log_level = "ERROR"
@@ -85,23 +100,34 @@ def free_port(wanted: int) -> int:
 def _lock_down(app: Any) -> None:
     """Fix the settings that no configuration file of the user's may loosen."""
     app.voila_configuration.file_allowlist = []  # serve the page and no other file
+    app.voila_configuration.extension_allowlist = _EXTENSIONS
     app.voila_configuration.show_tracebacks = True  # the page is local, so errors may be shown in full
     app.config.KernelSpecManager.kernel_dirs = []  # run this Python, whatever other kernels are installed
     app.config.MappingKernelManager.cull_idle_timeout = 3600  # seconds; a killed browser leaves its kernel behind
     if os.name != "nt":
         app.config.KernelManager.transport = "ipc"  # no open port between server and kernel
-    # Voila leaves protection against forged requests (XSRF) off. Its page supports it once it has the cookie.
-    app.voila_configuration.prelaunch_hook = _set_xsrf_cookie
+    # One kernel more than there are pages has the explorer ready for the next visitor. No two pages share a kernel.
+    app.voila_configuration.preheat_kernel, app.voila_configuration.default_pool_size = True, 1
+    app.voila_configuration.prelaunch_hook, app.voila_configuration.progressive_rendering = None, False  # exclude it
     app.tornado_settings = {
-        "xsrf_cookies": True,
+        "xsrf_cookies": True,  # Voila leaves protection against forged requests off
         "ws_ping_interval": 0,  # no pings: on one machine, a lost connection is noticed anyway
         "allow_remote_access": False,  # answer to local host names only, against DNS rebinding
         "headers": {"Content-Security-Policy": _CONTENT_POLICY, "Referrer-Policy": "no-referrer"},
     }
 
 
-def _set_xsrf_cookie(handler: Any, notebook: Any, cwd: str) -> None:
-    _ = handler.xsrf_token  # reading it sets the cookie
+@contextlib.contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Let imports do without a module that they can do without."""
+    blocked = module not in sys.modules
+    if blocked:
+        sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if blocked:
+            del sys.modules[module]
 
 
 def _announce(port: int, url: str, open_browser: bool) -> None:
