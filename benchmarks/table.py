@@ -116,8 +116,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.ctranslate2 and find_spec("ctranslate2") is None:
         parser.error(
-            "--ctranslate2 needs a package that modtf itself does not; install it: "
-            f"{sys.executable} -m pip install ctranslate2"
+            f'--ctranslate2 needs a package that is not installed: {sys.executable} -m pip install "modtf[ctranslate2]"'
         )
     torch.set_num_threads(options.threads)
 
@@ -351,20 +350,12 @@ def compile_assembly(modular: ModularModel, assembly: Assembly, threads: int) ->
     Weights become int8 as they are loaded, so one conversion serves both.
     """
     import ctranslate2
-    from ctranslate2.converters import TransformersConverter
+
+    from modtf.exports.ctranslate2 import write
 
     with tempfile.TemporaryDirectory() as folder:
-        exported, converted = Path(folder) / "exported", str(Path(folder) / "converted")
-        modular.export(exported, assembly)
-        # For a BART, the converter asks where the norms stand; transformers knows one place and does not write it down.
-        config = exported / "config.json"
-        config.write_text(json.dumps(json.loads(config.read_text()) | {"normalize_before": False}))
-        TransformersConverter(str(exported)).convert(converted)
-        # The converter writes null for what model and tokenizer leave open. The runtime does not accept null, and needs
-        # an unk_token.
-        config = Path(converted) / "config.json"
-        settings = {name: value for name, value in json.loads(config.read_text()).items() if value is not None}
-        config.write_text(json.dumps({"unk_token": modular.tokenizer.pad_token} | settings))
+        converted = str(Path(folder) / "converted")
+        write(modular.assemble(assembly=assembly), modular.tokenizer, Path(converted), "float32")
         return {
             precision: ctranslate2.Translator(
                 converted, device="cpu", compute_type=precision, inter_threads=1, intra_threads=threads

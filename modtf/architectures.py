@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from modtf.errors import ModtfError
@@ -241,3 +242,20 @@ def move_heads(generation_config: Any, architecture: Architecture, path: LayerPa
         setattr(generation_config, key, kept)
     else:
         delattr(generation_config, key)
+
+
+@torch.inference_mode()
+def scale_of_logits(model: Any) -> float:
+    """By how much a T5 scales what its head reads; releases of transformers decide that in different ways, so it is seen."""
+    seen: dict[str, torch.Tensor] = {}
+    hooks = [
+        model.get_decoder().register_forward_hook(lambda _, given, made: seen.update(written=made[0])),
+        model.get_output_embeddings().register_forward_pre_hook(lambda _, given: seen.update(read=given[0])),
+    ]
+    ids = torch.ones((1, 2), dtype=torch.long, device=model.device)
+    try:
+        model(input_ids=ids, decoder_input_ids=ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return (seen["read"].norm() / seen["written"].norm()).item()

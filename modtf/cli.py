@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from modtf.commands import measuring, training, versus
+from modtf.commands import exporting, measuring, training, versus
 from modtf.commands.data import add_assembly, add_config, add_data, add_model, chosen, load_model
 from modtf.errors import ModtfError
 from modtf.options_file import Parser, with_options_of_files
@@ -95,11 +95,10 @@ def _parser() -> Parser:
     profile.add_argument("--times", action="store_true", help="keep the qualities of the kit's profile; time it here")
     profile.set_defaults(run=measuring.profile)
 
-    export = commands.add_parser("export", help="save an assembled model for plain transformers")
-    export.add_argument("output", type=Path, help="a new folder")
-    add_model(export)
-    add_assembly(export)
-    export.set_defaults(run=_export, parser=export)
+    export = commands.add_parser(
+        "export", help="save an assembled model for transformers, CTranslate2, ONNX Runtime or llama.cpp"
+    )
+    exporting.add_options(export)
 
     plan = commands.add_parser("plan", help="what `modtf train kit` would cost, with the same options", add_help=False)
     plan.set_defaults(train=training.plan)
@@ -173,14 +172,6 @@ def _generate(options: argparse.Namespace) -> None:
             for metric in task.metrics[:2]
         ]
         print(f"{where}: {', '.join(scores)}, {row['speed_up']}x as fast")
-
-
-def _export(options: argparse.Namespace) -> None:
-    modular = load_model(options)
-    assembly = chosen(modular, options)
-    modular.export(options.output, assembly)
-    print(f"{assembly} (ratio {assembly.ratio:.2f}) is in {options.output}. Load it with plain transformers:")
-    print(f'  AutoModelForSeq2SeqLM.from_pretrained("{options.output}")')
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from modtf.architectures import scale_of_logits
 from modtf.decoding import Watch, check_length
 from modtf.errors import ModtfError
 from modtf.saving import digest_of, save_tokenizer
@@ -43,7 +44,7 @@ class Compiled:
     """A compiled assembly, loaded."""
 
     def __init__(self, folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        import ctranslate2  # type: ignore[import-untyped]
+        import ctranslate2
 
         device = "cuda" if model.device.type == "cuda" else "cpu"
         self.translator = ctranslate2.Translator(str(folder), device, intra_threads=torch.get_num_threads())
@@ -179,7 +180,7 @@ def _make_room(newest: Path) -> None:
 
 def convert(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, precision: str) -> None:
     """Write a model for CTranslate2 into a new folder; raises :class:`ModtfError` where its converter cannot take it."""
-    from ctranslate2.converters import TransformersConverter  # type: ignore[import-untyped]
+    from ctranslate2.converters import TransformersConverter
 
     config: Any = model.config
     start = model.generation_config.decoder_start_token_id
@@ -201,7 +202,18 @@ def convert(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: 
             "tokenizer_class": type(tokenizer).__name__,
         }
         settings.write_text(json.dumps(json.loads(settings.read_text()) | more))
-        TransformersConverter(temporary).convert(str(folder), quantization=precision)
+        converter = TransformersConverter(temporary)
+        if config.model_type in ("t5", "mt5"):
+            load, scaled = converter.load_model, scale_of_logits(model) < 1
+
+            def load_model(*given: Any, **named: Any) -> Any:
+                """The converter takes tied embeddings for a sign of scaled logits, as they were before transformers 5."""
+                loaded = load(*given, **named)
+                loaded.config.tie_word_embeddings = scaled
+                return loaded
+
+            converter.load_model = load_model
+        converter.convert(str(folder), quantization=precision)
     # The converter writes null for what the tokenizer has not. The engine takes no null, but must have these two.
     settings = folder / "config.json"
     kept = {name: value for name, value in json.loads(settings.read_text()).items() if value is not None}
@@ -220,5 +232,5 @@ def options_of(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> 
         "suppress_sequences": [tokenizer.convert_ids_to_tokens(word) for word in never] or None,
         "no_repeat_ngram_size": config.no_repeat_ngram_size or 0,
         "repetition_penalty": config.repetition_penalty or 1,
-        "min_decoding_length": config.min_new_tokens or 1,
+        "min_decoding_length": max(config.min_new_tokens or 0, (config.min_length or 0) - 1),  # the start token counts
     }

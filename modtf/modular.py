@@ -708,6 +708,7 @@ class ModularModel(nn.Module):
     def export(self, folder: str | Path, assembly: Assembly | str) -> None:
         """Save an assembly with its tokenizer in a new folder, for plain transformers to load.
 
+        :func:`modtf.exports.export` does so for other engines, too, with a check and a model card.
         Raises :class:`ModtfError` where the folder holds something already, or where it cannot be written; it then
         holds what it held.
         """

@@ -212,27 +212,27 @@ def time_layers(modular: ModularModel, examples: Sequence[Example], repeats: int
         (assembly, number): partial(
             decode, modular.assembled(assembly), *inputs.values(), max_new_tokens=TOKENS, exactly=True
         )
-        for assembly in _corners(modular.mapping)
+        for assembly in corners(modular.mapping)
         for number, inputs in enumerate(encoded)
     }
     times = {key: statistics.median(of_key) for key, of_key in in_turns(runs, repeats).items()}
-    return _per_layer({a: statistics.mean(times[a, n] for n in range(len(encoded))) for a in _corners(modular.mapping)})
+    return per_layer({a: statistics.mean(times[a, n] for n in range(len(encoded))) for a in corners(modular.mapping)})
 
 
 def count_parameters(modular: ModularModel) -> dict[str, int]:
     """Parameters of a model: a constant and a share for each layer."""
-    counted = {a: float(size_of_assembly(modular, a).parameters) for a in _corners(modular.mapping)}
-    return {name: round(value) for name, value in _per_layer(counted).items()}
+    counted = {a: float(size_of_assembly(modular, a).parameters) for a in corners(modular.mapping)}
+    return {name: round(value) for name, value in per_layer(counted).items()}
 
 
-def _corners(mapping: Mapping) -> list[Assembly]:
+def corners(mapping: Mapping) -> list[Assembly]:
     """The assemblies whose stacks have all layers, or the fewest."""
     lengths = ((stack.lengths[0], stack.lengths[-1]) for stack in mapping.stacks)
     shapes = dict.fromkeys(product(*lengths))
     return [even_assembly(mapping, *shape) for shape in shapes]
 
 
-def _per_layer(values: dict[Assembly, float]) -> dict[str, float]:
+def per_layer(values: dict[Assembly, float]) -> dict[str, float]:
     """The constant and the share of each layer that explain the values best."""
     x = torch.tensor([[1.0, len(a.encoder), len(a.decoder)] for a in values], dtype=torch.float64)
     y = torch.tensor(list(values.values()), dtype=torch.float64)

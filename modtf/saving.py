@@ -26,6 +26,7 @@ from filelock import FileLock
 from httpx import HTTPError
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from huggingface_hub.utils.sha import sha_fileobj
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -188,20 +189,33 @@ def save_banks(folder: Path, about: dict[str, Any], banks: dict[str, Tensor], or
         _write(folder, index, banks)
 
 
-def export(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Save an ordinary model and its tokenizer in a new folder, which appears when it is complete."""
+def check_new_folder(folder: Path) -> Path:
+    """The whole path; raises :class:`ModtfError` if there is something."""
     folder = folder.resolve()
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise ModtfError(f"{folder} exists and is not empty; choose a new folder")
+    return folder
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """The place in which to make a new folder; that appears under its name when the block is done, or not at all."""
+    folder = check_new_folder(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".exporting-", dir=folder.parent) as temporary:
             complete = Path(temporary) / folder.name
-            model.save_pretrained(complete)
-            save_tokenizer(tokenizer, complete)
+            yield complete
             os.replace(complete, folder)
     except (OSError, SafetensorError) as error:
         raise ModtfError(f"could not save to {folder}: {error}") from error
+
+
+def export(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Save an ordinary model and its tokenizer in a new folder, which appears when it is complete."""
+    with new_folder(folder) as complete:
+        model.save_pretrained(complete)
+        save_tokenizer(tokenizer, complete)
 
 
 def _write(
@@ -642,7 +656,7 @@ def upload(
     hub = HfApi(token=token)
     index = read_index(folder)
     source = index["original"].get("pointer", "a copy in this repository")
-    try:
+    with on_the_hub(repo_id):
         repository = hub.create_repo(repo_id, private=private, exist_ok=True)
         if not hub.file_exists(repository.repo_id, _CARD):
             name = repository.repo_id.split("/")[-1]
@@ -654,6 +668,19 @@ def upload(
             commit_message=commit_message,
             delete_patterns=["banks-*.safetensors", "original-*"],
         )
+    return str(repository)
+
+
+def check_repository(repo_id: str) -> None:
+    """Raise :class:`ModtfError` unless a repository of the hub can have this id."""
+    with on_the_hub(repo_id):
+        validate_repo_id(repo_id)
+
+
+@contextmanager
+def on_the_hub(repo_id: str) -> Iterator[None]:
+    """What goes wrong in an upload is a :class:`ModtfError`."""
+    try:
+        yield
     except (OSError, ValueError, HTTPError) as error:
         raise ModtfError(f"could not upload to {repo_id!r}: {error}") from error
-    return str(repository)

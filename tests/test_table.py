@@ -317,11 +317,11 @@ def test_a_missing_ctranslate2_is_said_at_once(
     monkeypatch.setattr(sys, "argv", ["table.py", "--ctranslate2"])
     with pytest.raises(SystemExit):
         script.main()
-    assert "-m pip install ctranslate2" in capsys.readouterr().err
+    assert '-m pip install "modtf[ctranslate2]"' in capsys.readouterr().err
 
 
 def test_ctranslate2_runs_the_same_model(script: ModuleType, task: Task, sources: list[str]) -> None:
-    pytest.importorskip("ctranslate2", reason="only the table's script needs it: pip install ctranslate2")
+    pytest.importorskip("ctranslate2", reason='it is in an extra: pip install "modtf[ctranslate2]"')
     modular = modtf.load(task.model)
     assembly, original = modular.choose(3), modular.mapping.original
     translators = script.compile_assembly(modular, assembly, threads=1)

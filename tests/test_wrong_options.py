@@ -132,6 +132,23 @@ PROFILE = {
     "--times": "has no profile.json; make one with `modtf profile`",
 }
 
+EXPORT = {
+    "--data ''": "--data is missing; give a file",
+    "--to paper": "there is no export to 'paper'; choose from transformers, ctranslate2, onnx, gguf",
+    "--precision int4": "--to transformers has no precision 'int4'; choose from float32, bfloat16, float16",
+    "--precision int8": "--to transformers has no precision 'int8'; choose from float32, bfloat16, float16",
+    "--half --precision float16": "not allowed with argument --half",
+    "--ratios 1 9": "ratios from 1 to 2",
+    "--ratios 1 2 --ratio 2": "both --ratios and --ratio were given; give one of them",
+    "--check -1": "--check is -1; give 0 or more",
+    "--max-latency-ms 0.0001": "no assembly takes 0.0001 ms or less for a text; the fastest of",
+    "--max-latency-ms 5 --to gguf": "--max-latency-ms cannot be measured with --to gguf; choose another format",
+    "--max-latency-ms nan": "max_latency_ms is nan; give a number above 0",
+    f"--max-latency-ms -1 {POCKET}": "max_latency_ms is -1.0; give a number above 0",
+    "--max-latency-ms 5 --ratio 2": "both --max-latency-ms and --ratio were given; give one of them",
+    "--push-to-hub ???": "could not upload to '???'",
+}
+
 #: Options of a training that transformers lacks, or that modtf checks.
 TRAINING = {
     "--task poems": "the task 'poems' is unknown; choose from text, e2e, translation",
@@ -288,7 +305,11 @@ TABLE: dict[str, dict[str, str]] = {
     "generate": KIT | ASSEMBLY,
     "evaluate": KIT | DATA | EVALUATE,
     "profile": KIT | DATA | PROFILE,
-    "export": KIT | ASSEMBLY,
+    "export": {
+        row: words
+        for row, words in (KIT | ASSEMBLY | DATA | EXPORT).items()
+        if not row.startswith("--config") and row != "--max-latency-ms 5"  # here that is measured
+    },
     "plan": MODEL | DATA | TRAINING | TRAIN_KIT | KIT_ALONE,
     "train original": MODEL | DATA | TRAINING | NEW_FOLDER,
     "train kit": MODEL | DATA | TRAINING | NEW_FOLDER | TRAIN_KIT | KIT_ALONE,

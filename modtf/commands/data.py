@@ -64,7 +64,7 @@ def add_assembly(parser: argparse.ArgumentParser) -> None:
 
 
 #: Options for data of one's own, and their defaults. The bundled tasks read their data in their own way.
-_OWN: dict[str, tuple[Any, str]] = {
+OWN: dict[str, tuple[Any, str]] = {
     "source_column": ("source", "column of what the model reads"),
     "target_column": ("target", "column of what it should write"),
     "data_config": (None, "configuration of a hub data set"),
@@ -74,12 +74,12 @@ _OWN: dict[str, tuple[Any, str]] = {
 
 
 #: What a training leaves in ``options.yaml`` that other commands of its kit read again.
-_RECORDED = ("data", *_OWN)
+_RECORDED = ("data", *OWN)
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help=_DATA_HELP)
-    for name, (default, words) in _OWN.items():
+    for name, (default, words) in OWN.items():
         kind = int if isinstance(default, int) else str
         shown = "" if default is None else f" (default {default})"
         parser.add_argument(
@@ -129,7 +129,7 @@ def read_examples(
     from modtf.tasks.examples import Example
     from modtf.tasks.reading import Columns, cut_to, read_split
 
-    given = {name: value for name in _OWN if (value := getattr(options, name)) is not None}
+    given = {name: value for name in OWN if (value := getattr(options, name)) is not None}
     if task is not TEXT:
         for name in ("source_prefix", "source_language", "target_language"):
             if getattr(options, name, None):
@@ -143,7 +143,7 @@ def read_examples(
     assert model is not None and tokenizer is not None
     if not options.data:
         raise ModtfError("--data is missing; give a file, a folder or a data set of the hub")
-    asked = {name: default for name, (default, _) in _OWN.items()} | given
+    asked = {name: default for name, (default, _) in OWN.items()} | given
     lengths = longest(options, model, tokenizer)
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # what it logs, it raises, too
     read = read_split(
@@ -220,7 +220,7 @@ def longest(options: argparse.Namespace, model: PreTrainedModel, tokenizer: PreT
     asked = []
     for name, possible in zip(("source", "target"), longest_texts(model), strict=True):
         key = f"max_{name}_length"
-        length = _OWN[key][0] if getattr(options, key) is None else getattr(options, key)
+        length = OWN[key][0] if getattr(options, key) is None else getattr(options, key)
         if length < 4:
             raise ModtfError(f"--max-{name}-length is {length}; give 4 or more")
         asked.append(min(length, possible or length))

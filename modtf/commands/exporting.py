@@ -1,0 +1,130 @@
+"""An assembly for those who serve it: `modtf export`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modtf.commands.data import (
+    LIMITS,
+    OWN,
+    add_assembly,
+    add_data,
+    add_model,
+    as_in_training,
+    check_configuration,
+    chosen,
+    load_model,
+    read_examples,
+    say,
+)
+from modtf.errors import ModtfError
+
+if TYPE_CHECKING:
+    from modtf.mapping import Assembly
+    from modtf.modular import ModularModel
+    from modtf.tasks import Example
+
+# `modtf --help` answers at once: whatever needs torch is imported by the function that needs it.
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("output", type=Path, help="a new folder")
+    parser.add_argument(
+        "--to", default="transformers", help="transformers, ctranslate2, onnx or gguf (default %(default)s)"
+    )
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument("--precision", default="float32", help="such as float16 or int8 (default %(default)s)")
+    precision.add_argument(
+        "--half", action="store_const", dest="precision", const="bfloat16", help="short for --precision bfloat16"
+    )
+    add_model(parser)
+    add_assembly(parser)
+    parser.add_argument("--ratios", type=float, nargs="+", help="several sizes, each in a folder of its own")
+    parser.add_argument(
+        "--check", type=int, default=20, metavar="N",
+        help="inputs with which the export is compared with the assembly (default %(default)s; 0 for none)",
+    )  # fmt: skip
+    add_data(parser)
+    parser.add_argument(
+        "--push-to-hub", metavar="REPOSITORY", help="upload it to this one of the hub, such as user/name"
+    )
+    parser.add_argument("--private", action="store_true", help="make that repository a private one")
+    parser.set_defaults(run=export, parser=parser)
+
+
+def export(options: argparse.Namespace) -> None:
+    from modtf.exports import export as export_one
+    from modtf.exports import export_sizes, format_named, push_to_hub
+    from modtf.exports.limit import INPUTS, time_of, within
+    from modtf.profile import machine
+    from modtf.saving import check_new_folder, check_repository
+
+    given = [name for name in ("ratio", "assembly", *LIMITS) if getattr(options, name) is not None]
+    if options.ratios and given:
+        raise ModtfError(f"both --ratios and --{given[0].replace('_', '-')} were given; give one of them")
+    if options.check < 0:
+        raise ModtfError(f"--check is {options.check}; give 0 or more")
+    made = format_named(options.to, options.precision)
+    check_new_folder(options.output)
+    if options.push_to_hub is not None:
+        check_repository(options.push_to_hub)
+    limit = None
+    if "max_latency_ms" in given:
+        if len(given) > 1:
+            raise ModtfError(f"both --max-latency-ms and --{given[0].replace('_', '-')} were given; give one of them")
+        limit, options.max_latency_ms = options.max_latency_ms, None
+        if not limit > 0:
+            raise ModtfError(f"max_latency_ms is {limit}; give a number above 0")
+        if hasattr(made, "ENGINE"):
+            raise ModtfError(f"--max-latency-ms cannot be measured with --to {options.to}; choose another format")
+    modular = load_model(options)
+    format_named(options.to, options.precision, modular.architecture.model_type)
+    sizes: dict[str, Assembly] = {
+        f"{ratio:g}x": modular.choose(ratio, options.strategy) for ratio in options.ratios or ()
+    }
+    assembly = None if limit or sizes else chosen(modular, options)
+    examples = _examples(options, modular) if options.check or limit else []
+    if limit:
+        if not examples:
+            raise ModtfError("--max-latency-ms needs inputs to measure; give --data")
+        sources = [example.source for example in examples]
+        assembly, took = within(modular, limit, lambda one: time_of(modular, one, made, options.precision, sources))
+        say(
+            f"{assembly} takes {took:.1f} ms for a text, the median of {len(sources[:INPUTS])} inputs ({machine(modular)})"
+        )
+    how = {"to": options.to, "precision": options.precision, "examples": examples, "check": options.check}
+    if sizes:
+        written = export_sizes(modular, sizes, options.output, **how)
+    else:
+        assert assembly is not None
+        written = [export_one(modular, assembly, options.output, **how)]
+    for size in written:
+        place = options.output / size.name if sizes else options.output
+        print(
+            f"{size.assembly} (ratio {size.assembly.ratio:.2f}) is in {place}: {size.to}, {size.precision}, {size.megabytes:.1f} MB"
+        )
+        print(f"  {size.check or 'not checked'}")
+    print(f"How to load it is in {options.output / (written[0].name if sizes else '') / 'README.md'}")
+    if options.push_to_hub is not None:
+        print(push_to_hub(options.output, options.push_to_hub, private=options.private or None))
+
+
+def _examples(options: argparse.Namespace, modular: ModularModel) -> list[Example]:
+    """Inputs to compare with: given ones, those bundled for the task, or those of the kit's training."""
+    from modtf.tasks import task_named
+
+    task = task_named(modular.task)
+    if options.data is None and task.model:
+        return task.bundled_examples("evaluation")
+    named = any(getattr(options, name) is not None for name in ("data", *OWN))
+    try:
+        as_in_training(options)
+        check_configuration(options)
+        return read_examples(options, task, task.test_split, modular.model, modular.tokenizer, modular.prefix)
+    except ModtfError as error:
+        if named:
+            raise
+        say(f"no inputs to check it with ({error})")
+        return []

@@ -1,0 +1,76 @@
+"""Is an export what it was made of? Its texts, read back by its own engine, beside those of the assembly."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from modtf.mapping import Assembly
+from modtf.modular import ModularModel
+from modtf.tasks import Example, task_named
+
+#: Greedy texts for sources, by an export's own engine.
+Reader = Callable[[list[str]], list[str]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What came of a check; ``own`` is the assembly in full precision, written by modtf itself."""
+
+    inputs: int
+    #: of the export's texts, how many are the assembly's
+    equal: int
+    #: by the task's metrics, against the inputs' references
+    scores: dict[str, float]
+    own_scores: dict[str, float]
+    #: of one text, medians, taken in turns
+    milliseconds: float
+    own_milliseconds: float
+    #: who wrote the assembly's texts: see :func:`modtf.decoding.decode`
+    own_engine: str
+
+    def __str__(self) -> str:
+        scores = "".join(f"; {key} {value:.2f} ({self.own_scores[key]:.2f})" for key, value in self.scores.items())
+        return (
+            f"{self.equal} of {self.inputs} texts are those of the assembly in full precision (its scores and time in "
+            f"brackets){scores}; {self.milliseconds:.1f} ms a text ({self.own_milliseconds:.1f} by {self.own_engine})"
+        )
+
+
+def with_prefix(modular: ModularModel, source: str) -> str:
+    """A source as an engine that knows nothing of the kit must get it."""
+    return source if source.startswith(modular.prefix) else modular.prefix + source
+
+
+def check(modular: ModularModel, assembly: Assembly, read: Reader, examples: Sequence[Example]) -> Check:
+    """Write a text for each example with an export and with its assembly, one by one and in turns."""
+    times: tuple[list[float], list[float]] = ([], [])
+    texts: tuple[list[str], list[str]] = ([], [])
+    engine = ""
+
+    def own(source: str) -> str:
+        nonlocal engine
+        written = modular.write([source], assembly)
+        engine = written.engine
+        return written.texts[0]
+
+    writers = (lambda source: read([with_prefix(modular, source)])[0]), own
+    for number, example in enumerate([examples[0], *examples]):
+        for write, of_writer, took in zip(writers, texts, times, strict=True):
+            started = time.perf_counter()
+            text = write(example.source)
+            if number:  # the first one only warms up
+                took.append(1000 * (time.perf_counter() - started))
+                of_writer.append(text)
+    score = task_named(modular.task).score
+    return Check(
+        inputs=len(examples),
+        equal=sum(theirs == ours for theirs, ours in zip(*texts, strict=True)),
+        scores=score(examples, texts[0]),
+        own_scores=score(examples, texts[1]),
+        milliseconds=statistics.median(times[0]),
+        own_milliseconds=statistics.median(times[1]),
+        own_engine=engine,
+    )
