@@ -50,7 +50,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", help="task of the model (default: the one saved with it)")
 
 
-def add_assembly(parser: argparse.ArgumentParser) -> None:
+def add_assembly(parser: argparse.ArgumentParser, **words: str) -> None:
+    """``words`` explain limits that are another thing to this command."""
     parser.add_argument(
         "--ratio", type=float, help="original layers / assembled layers, from 1 to the kit's maximum (default 1)"
     )
@@ -59,8 +60,8 @@ def add_assembly(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--assembly", help="instead of a ratio: an assembly such as 'encoder 6·6 | decoder 4·4·4'")
     limits = parser.add_argument_group(f"instead of a ratio, with --strategy {QUALITY_FIRST}")
-    for name, words in LIMITS.items():
-        limits.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="N", help=words)
+    for name, meant in (LIMITS | words).items():
+        limits.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="N", help=meant)
 
 
 #: Options for data of one's own, and their defaults. The bundled tasks read their data in their own way.

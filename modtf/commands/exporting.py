@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--half", action="store_const", dest="precision", const="bfloat16", help="short for --precision bfloat16"
     )
     add_model(parser)
-    add_assembly(parser)
+    add_assembly(parser, max_latency_ms="time of one text, measured here with the engine of the export; any strategy")
     parser.add_argument("--ratios", type=float, nargs="+", help="several sizes, each in a folder of its own")
     parser.add_argument(
         "--check", type=int, default=20, metavar="N",
