@@ -86,8 +86,15 @@ def written(folder: Path, to: str, modular: modtf.ModularModel, texts: list[str]
     return format_named(to).reader(folder, modular.longest)(texts)
 
 
-@pytest.mark.parametrize("to", FORMATS[:3])
-@pytest.mark.parametrize("kit", FAMILIES, indirect=True)
+def slow_or_not(family: str, to: str) -> Any:
+    """Tracing takes a quarter of a minute, so that two families stand for the others in a quick run."""
+    slow = to == "onnx" and family not in ("t5", "bart")
+    return pytest.param(family, to, marks=[pytest.mark.slow] if slow else [], id=f"{family}-{to}")
+
+
+@pytest.mark.parametrize(
+    ("kit", "to"), [slow_or_not(family, to) for family in FAMILIES for to in FORMATS[:3]], indirect=["kit"]
+)
 def test_texts_are_those_of_the_assembly(kit: modtf.ModularModel, to: str, tmp_path: Path) -> None:
     need(to)
     family = kit.architecture.model_type
