@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def export(options: argparse.Namespace) -> None:
     from modtf.exports import export as export_one
     from modtf.exports import export_sizes, format_named, push_to_hub
-    from modtf.exports.limit import INPUTS, time_of, within
+    from modtf.exports.limit import INPUTS, REPEATS, time_of, within
     from modtf.profile import machine
     from modtf.saving import check_new_folder, check_repository
 
@@ -92,7 +92,8 @@ def export(options: argparse.Namespace) -> None:
         sources = [example.source for example in examples]
         assembly, took = within(modular, limit, lambda one: time_of(modular, one, made, options.precision, sources))
         say(
-            f"{assembly} takes {took:.1f} ms for a text, the median of {len(sources[:INPUTS])} inputs ({machine(modular)})"
+            f"{assembly} takes {took:.1f} ms for a text: of {len(sources[:INPUTS])} inputs, each the quickest of "
+            f"{REPEATS} runs, the median ({machine(modular)})"
         )
     how = {"to": options.to, "precision": options.precision, "examples": examples, "check": options.check}
     if sizes:
