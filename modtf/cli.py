@@ -62,6 +62,10 @@ def _parser() -> Parser:
     )
     add_model(generate)
     add_assembly(generate)
+    generate.add_argument(
+        "--engine", default="", metavar="ENGINE",
+        help="loop, generate, ctranslate2 or ctranslate2-int8, for both models (default: the loop where possible)",
+    )  # fmt: skip
     generate.set_defaults(run=_generate, parser=generate)
 
     evaluate = commands.add_parser("evaluate", help="measure the quality of assemblies on data of the model's task")
@@ -136,7 +140,7 @@ def _generate(options: argparse.Namespace) -> None:
     controller = Controller(modular, table)
     try:
         assembly = chosen(modular, options)
-        controller.request(source=options.text, assembly=assembly)
+        controller.request(source=options.text, assembly=assembly, engine=options.engine)
         state = controller.wait(timeout=600, timed_in_turns=True)
     finally:
         controller.close()
@@ -163,7 +167,7 @@ def _generate(options: argparse.Namespace) -> None:
         f"(medians of {runs} runs, taken in turns)"
     )
     row, exact = controller.measured(assembly, result.request.strategy)
-    if row:
+    if row and table:
         where = "measured on the test set" if exact else f"the nearest measured assembly ({row['layers']})"
         scores = [
             f"{row[metric.key]} % {metric.name}"
@@ -171,7 +175,7 @@ def _generate(options: argparse.Namespace) -> None:
             else f"{metric.name} {row[metric.key]} ({row[metric.field]} % of the full model's)"
             for metric in task.metrics[:2]
         ]
-        print(f"{where}: {', '.join(scores)}, {row['speed_up']}x as fast")
+        print(f"{where}: {', '.join(scores)}, {row['speed_up']}x as fast (engine: {table['engine']})")
 
 
 if __name__ == "__main__":

@@ -302,7 +302,7 @@ TABLE: dict[str, dict[str, str]] = {
         "--port -1": "-1 is not a valid port; give one from 1024 to 65535, or 0 for the default",
         "--port 99999999": "99999999 is not a valid port; give one from 1024 to 65535",
     },
-    "generate": KIT | ASSEMBLY,
+    "generate": KIT | ASSEMBLY | {"--engine onnx": "engine 'onnx' is unknown; use one of loop, generate, ctranslate2"},
     "evaluate": KIT | DATA | EVALUATE,
     "profile": KIT | DATA | PROFILE,
     "export": {
