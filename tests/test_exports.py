@@ -266,6 +266,13 @@ def test_refusals(pocket: modtf.ModularModel, options: dict[str, str], words: st
     assert not list(tmp_path.iterdir())
 
 
+def test_a_source_that_is_too_long(pocket: modtf.ModularModel, tmp_path: Path) -> None:
+    long = [Example("name[" + "Zizzi " * 300 + "]", ("",))]
+    with pytest.raises(ModtfError, match="at most 256 are possible: shorten it or split it"):
+        export(pocket, POCKET, tmp_path / "out", examples=long)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("to", FORMATS[1:])
 def test_a_missing_package_is_named(pocket: modtf.ModularModel, to: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(modtf.exports, "find_spec", lambda name: None)

@@ -392,7 +392,7 @@ def test_times_alone(kit: Path) -> None:
 
 
 def test_limits_in_the_shell(kit: Path, tmp_path: Path, capsys: Any) -> None:
-    # Unchecked: the tokenizer knows more tokens than this model.
+    # Unchecked: the bundled sentences are too long for this model.
     arguments = ["export", "--model", str(kit), "--strategy", "quality_first", "--check", "0"]
     assert cli.main([*arguments, "--min-quality", "50", str(tmp_path / "small")]) == 0
     assert "ratio 2.00" in capsys.readouterr().out

@@ -45,7 +45,10 @@ def with_prefix(modular: ModularModel, source: str) -> str:
 
 
 def check(modular: ModularModel, assembly: Assembly, read: Reader, examples: Sequence[Example]) -> Check:
-    """Write a text for each example with an export and with its assembly, one by one and in turns."""
+    """Write a text for each example with an export and with its assembly, one by one and in turns.
+
+    Raises :class:`ModtfError` for a source that is too long.
+    """
     times: tuple[list[float], list[float]] = ([], [])
     texts: tuple[list[str], list[str]] = ([], [])
     engine = ""
@@ -56,6 +59,7 @@ def check(modular: ModularModel, assembly: Assembly, read: Reader, examples: Seq
         engine = written.engine
         return written.texts[0]
 
+    modular.encode([example.source for example in examples])  # says what is too long; an engine would not
     writers = (lambda source: read([with_prefix(modular, source)])[0]), own
     for number, example in enumerate([examples[0], *examples]):
         for write, of_writer, took in zip(writers, texts, times, strict=True):
