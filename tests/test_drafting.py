@@ -12,7 +12,9 @@ from test_decoding import sources
 
 import modtf
 from modtf.decoding import GENERATE, LOOP, Draft, Pace, decode
-from modtf.decoding.drafting import MOST
+from modtf.decoding.drafting import MOST, _Reader
+from modtf.decoding.layouts import LAYOUTS
+from modtf.decoding.loop import encode
 
 
 def assert_same(large: Any, draft: Any, encoded: dict[str, torch.Tensor], length: int, exactly: bool = False) -> Any:
@@ -54,7 +56,7 @@ def test_a_draft_by_the_same_decoder_is_right(modular: modtf.ModularModel) -> No
 def test_the_pace_decides_how_many() -> None:
     pace = Pace()
     assert 1 < pace.ahead() < MOST
-    for what, seconds in (("guess", 0.1), ("pass", 1.2)):
+    for what, seconds in 2 * (("guess", 0.1), ("pass", 1.2)):
         pace.took(what, seconds)
     first = pace.ahead()
     pace.found(0, 30)
@@ -69,24 +71,27 @@ def test_the_pace_decides_how_many() -> None:
 
 def test_the_pace_decides_whether() -> None:
     pace = Pace()
-    assert pace.drafts(), "to know how fast that is"
-    pace.took("drafted", 2.0)
-    assert not pace.drafts(), "and this"
-    pace.took("alone", 1.5)
-    assert [pace.drafts() for _ in range(3, 17)] == [False] * 13 + [True], "of sixteen one is tried the slower way"
+    for seconds in (9.0, 2.0):
+        assert pace.drafts(), "to know how fast that is, but for the first time"
+        pace.took("drafted", seconds)
+    for seconds in (9.0, 1.5):
+        assert not pace.drafts(), "and this"
+        pace.took("alone", seconds)
+    assert pace.seconds == {"drafted": 2.0, "alone": 1.5}
+    assert [pace.drafts() for _ in range(5, 17)] == [False] * 11 + [True], "of sixteen one is tried the slower way"
     for _ in range(5):
         pace.took("drafted", 1.0)
     assert [pace.drafts() for _ in range(17, 33)] == [True] * 15 + [False]
     pace.took("alone", 30.0)
-    assert all(pace.drafts() for _ in range(32)), "but not if that is far slower"
+    assert [pace.drafts() for _ in range(33, 257)] == [True] * 223 + [False], "rarely if that is far slower"
 
 
-def test_auto_leaves_out_what_does_not_pay(make_modular: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_leaves_out_what_does_not_pay() -> None:
     kit = modtf.load("pocket")
     texts = ["name[The Vaults], food[French]", "name[Zizzi], eatType[pub]"]
     full = kit.choose(1)
     assert kit.generate(texts, draft="auto") == kit.generate(texts)
-    first, second = (kit.write(texts[:1], full, draft="auto") for _ in range(2))
+    first, _, _, second = (kit.write(texts[:1], full, draft="auto") for _ in range(4))
     assert first.draft is not None and first.draft.passes and first.draft.tokens_a_pass > 1
     assert second.draft is not None and not second.draft.passes and second.draft.tokens_a_pass == 1
     assert second.draft.pace is first.draft.pace and second.draft.pace.seconds.keys() >= {"drafted", "alone"}
@@ -95,6 +100,25 @@ def test_auto_leaves_out_what_does_not_pay(make_modular: Any, monkeypatch: pytes
     assert kit.generate(texts[0], draft="auto", engine=GENERATE) == kit.generate(texts[0])
     kit.model.generation_config.no_repeat_ngram_size = 9
     assert kit.write(texts[:1], full, draft="auto").engine == GENERATE
+
+
+def test_tokens_behind_the_last_position_are_not_seen(make_model: Any, family: str) -> None:
+    """The longer texts of a batch are offered guesses that they have no room for."""
+    length, model = 6, make_model(family).double().eval()
+    encoded, tokens = (
+        sources([5, 4], 3, 97),
+        torch.randint(3, 97, (length, 2), generator=torch.Generator().manual_seed(0)),
+    )
+    with torch.inference_mode():
+        layout = LAYOUTS[model.config.model_type](model, length)
+        hidden = encode(layout, encoded["input_ids"], encoded["attention_mask"])
+        singly, at_once = (_Reader(layout, hidden, encoded["attention_mask"], length, False) for _ in range(2))
+        expected = [singly(tokens[t : t + 1], [t, t])[0] for t in range(length)]  # each (2, vocabulary)
+        at_once(tokens[:4], [0, 0])
+        rows = torch.stack([tokens[1:5, 0], torch.cat([tokens[4:, 1], tokens[:2, 1]])], 1)
+        found = at_once(rows, [1, 4])[0].view(4, 2, -1)  # the second text ends after two of them
+    torch.testing.assert_close(found[:, 0], torch.stack(expected[1:5])[:, 0])
+    torch.testing.assert_close(found[:2, 1], torch.stack(expected[4:])[:, 1])
 
 
 def test_forced_tokens_are_written(make_modular: Any) -> None:

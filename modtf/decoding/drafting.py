@@ -23,14 +23,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from modtf.decoding.layouts import LAYOUTS, Layout
-from modtf.decoding.loop import MOST_AT_ONCE, Choice, Decoder, Watch, encode, start_of
+from modtf.decoding.loop import Choice, Decoder, Watch, encode, start_of
 
 #: The most tokens that are drafted at once.
 MOST = 11
 #: How much the newest measurement counts.
 _WEIGHT = 0.2
-#: Of how many texts one is written the slower way, which may have changed, if it was at most so many times as slow.
-_TRIED_EVERY, _WORTH_TRYING = 16, 1.5
+#: Of how many texts one is written the slower way, which may have changed: if it was nearly as fast, and if not.
+_TRIED_EVERY, _TRIED_RARELY, _NEARLY = 16, 256, 1.5
 
 
 @dataclass
@@ -44,14 +44,17 @@ class Pace:
     #: "drafted" or written "alone"
     seconds: dict[str, float] = field(default_factory=dict)
     texts: int = 0
+    #: what was done before: the first time, weights are laid out
+    warm: set[str] = field(default_factory=set)
 
     def drafts(self) -> bool:
         """Whether to draft the next text: if that was faster, but now and then the other way."""
         self.texts += 1
-        if len(tried := self.seconds.keys() & {"drafted", "alone"}) < 2:
-            return "drafted" not in tried
+        for what in ("drafted", "alone"):
+            if what not in self.seconds:
+                return what == "drafted"
         ratio = self.seconds["alone"] / self.seconds["drafted"]
-        again = self.texts % _TRIED_EVERY == 0 and max(ratio, 1 / ratio) < _WORTH_TRYING
+        again = self.texts % (_TRIED_EVERY if max(ratio, 1 / ratio) < _NEARLY else _TRIED_RARELY) == 0
         return (ratio > 1) is not again
 
     def ahead(self) -> int:
@@ -70,6 +73,9 @@ class Pace:
         self.right, self.checked = kept * self.right + right, kept * self.checked + checked
 
     def took(self, what: str, seconds: float) -> None:
+        if what not in self.warm:
+            self.warm.add(what)
+            return
         before = self.seconds.get(what, seconds)
         self.seconds[what] = before + _WEIGHT * (seconds - before)
 
@@ -127,9 +133,10 @@ class _Reader:
         kept = self._positions.masked_fill(self._positions >= first[:, None], self._length)
         slots = (kept < self._length).any(0).nonzero()
         slot = int(slots[-1]) + 1 if len(slots) else 0
-        ahead = torch.arange(n, device=self._device)[:, None]
-        positions = (first + ahead).clamp(max=self._length - 1)  # later ones are of texts that have ended
-        self._positions = torch.cat([kept[:, :slot], positions.t()], 1)
+        # Guesses are as many as the shortest text can take. In a longer one, those behind the last position are seen by none.
+        beyond = (first + torch.arange(n, device=self._device)[:, None]).clamp(max=self._length)
+        positions = beyond.clamp(max=self._length - 1)
+        self._positions = torch.cat([kept[:, :slot], beyond.t()], 1)
         distance = self._positions[:, None] - positions.t()[:, :, None]  # (batch, n, slots)
         bias = self._biases[:, (distance + self._length - 1).clamp(max=self._length)]  # (heads or 1, batch, n, slots)
         bias = bias.expand(self.decoder.layout.heads, -1, -1, -1).transpose(0, 1).flatten(0, 1)
@@ -159,10 +166,8 @@ def write_drafted(
 
     while unfinished:
         ahead = draft.pace.ahead()
-        if max(len(texts[row]) - read_by_small[row] for row in unfinished) > MOST_AT_ONCE:
-            ahead = 0  # the small one is too far behind
         # The small decoder has not read the last token, nor the one before where that was its last guess.
-        count = max(len(texts[row]) - read_by_small[row] for row in unfinished) if ahead else 0
+        count = max(len(texts[row]) - read_by_small[row] for row in unfinished)
         begins = [len(text) - count for text in texts]
         tokens = input_ids.new_tensor([text[begin:] for text, begin in zip(texts, begins, strict=True)]).t()
         guesses: list[list[int]] = []  # of all texts

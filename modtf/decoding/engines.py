@@ -80,15 +80,16 @@ def decode(
             if reason and draft.auto:
                 draft, reason = None, ""
         if not reason:
+            drafts = draft is not None and (not draft.auto or draft.pace.drafts())
             began = time.perf_counter()
             with torch.inference_mode():
-                if draft is None or (draft.auto and not draft.pace.drafts()):
-                    tokens = write(model, input_ids, attention_mask, max_new_tokens, exactly, watch)
-                else:
+                if draft is not None and drafts:
                     tokens = write_drafted(model, draft, input_ids, attention_mask, max_new_tokens, exactly, watch)
+                else:
+                    tokens = write(model, input_ids, attention_mask, max_new_tokens, exactly, watch)
             if draft is not None:
                 seconds = (time.perf_counter() - began) / (tokens.shape[1] - 1)
-                draft.pace.took("drafted" if draft.passes else "alone", seconds)
+                draft.pace.took("drafted" if drafts else "alone", seconds)
             return tokens, LOOP
         if draft is not None and not draft.auto:
             raise ModtfError(f"nothing can be drafted: {reason}; leave out the draft")
