@@ -26,7 +26,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import logging
 
 from modtf.architectures import scale_of_logits
-from modtf.decoding import Watch, check_length
+from modtf.decoding import Watch, check_length, not_followed
 from modtf.errors import ModtfError
 from modtf.saving import digest_of, save_tokenizer
 
@@ -38,6 +38,8 @@ FAMILIES = ("t5", "mt5", "bart", "mbart", "marian", "m2m_100", "pegasus")
 #: Where compiled assemblies are kept, and how many megabytes of them; the ones not used for longest go first.
 FOLDER, MEGABYTES = "MODTF_CACHE", "MODTF_CACHE_MB"
 _MEGABYTES = 1000
+#: Settings that CTranslate2 follows and the loop does not.
+_FOLLOWED = {"bad_words_ids", "min_length", "min_new_tokens", "no_repeat_ngram_size", "repetition_penalty"}
 
 
 class Compiled:
@@ -46,8 +48,12 @@ class Compiled:
     def __init__(self, folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         import ctranslate2
 
-        device = "cuda" if model.device.type == "cuda" else "cpu"
-        self.translator = ctranslate2.Translator(str(folder), device, intra_threads=torch.get_num_threads())
+        self.translator = ctranslate2.Translator(
+            str(folder),
+            device="cuda" if model.device.type == "cuda" else "cpu",
+            device_index=model.device.index or 0,
+            intra_threads=torch.get_num_threads(),
+        )
         self.config, self.tokenizer = model.generation_config, tokenizer
 
     def write(self, input_ids: Tensor, attention_mask: Tensor, length: int, watch: Watch | None = None) -> Tensor:
@@ -59,6 +65,8 @@ class Compiled:
         if watch is not None and len(input_ids) > 1:
             raise ModtfError("several texts cannot be watched with CTranslate2, which writes them unevenly; give one")
         tokenizer, options = self.tokenizer, options_of(self.config, self.tokenizer)
+        ends = self.config.eos_token_id
+        ends = [ends] if isinstance(ends, int) else list(ends or ())
         sources = [
             tokenizer.convert_ids_to_tokens(ids[mask.bool()].tolist())
             for ids, mask in zip(input_ids, attention_mask, strict=True)
@@ -69,22 +77,23 @@ class Compiled:
             **options | {"target_prefix": prefix and [prefix] * len(sources)},
             beam_size=1,
             max_decoding_length=length,
+            end_token=ends or None,
             return_end_token=True,
             callback=None if watch is None else lambda step: bool(watch(input_ids.new_tensor([step.token_id]))),
         )
         texts = [tokenizer.convert_tokens_to_ids(result.hypotheses[0])[:length] for result in results]
-        ends, forced = self.config.eos_token_id, self.config.forced_eos_token_id
+        forced, pad = self.config.forced_eos_token_id, self.config.pad_token_id
         for text in texts:
             if forced is not None and len(text) == length:
                 text[-1] = forced  # where a text is cut off, as `generate` does it
-        pad = self.config.pad_token_id
-        pad = pad if pad is not None else ends
+        if pad is None:
+            pad = ends[0] if ends else 0
         longest = max(map(len, texts))
         return input_ids.new_tensor([text + [pad] * (longest - len(text)) for text in texts])
 
 
 def compiled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, engine: str) -> Compiled:
-    """``model`` for this engine, from the folder of compiled ones, or compiled now, which takes seconds.
+    """``model`` for this engine, from the folder of compiled ones, or compiled now.
 
     Raises :class:`ModtfError` where CTranslate2 is missing, or where it cannot take the model.
     """
@@ -92,21 +101,29 @@ def compiled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, engine:
     family = model.config.model_type
     if family not in FAMILIES:
         raise ModtfError(f"CTranslate2 takes {', '.join(FAMILIES)}, not {family}; leave the engine open")
-    cache = _cache()
+    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+        raise ModtfError("a module has a hook, which CTranslate2 would not call; leave the engine open")
+    cache, limit = _cache(), _limit()
     place = cache / _name_of(model, tokenizer, PRECISIONS[engine])
     with FileLock(cache / ".lock"):
         if place.is_dir():
-            with suppress(RuntimeError, ValueError):  # a damaged file is made anew
+            with suppress(RuntimeError, ValueError):  # damaged: it is made anew
                 loaded = Compiled(place, model, tokenizer)
                 os.utime(place)  # used now
                 return loaded
             shutil.rmtree(place)
-        with tempfile.TemporaryDirectory(prefix=".compiling-", dir=cache) as temporary, _no_bars():
-            complete = Path(temporary) / "complete"
-            convert(model, tokenizer, complete, PRECISIONS[engine])
-            complete.rename(place)
-        _make_room(place)
-    return Compiled(place, model, tokenizer)
+        try:
+            with tempfile.TemporaryDirectory(prefix=".compiling-", dir=cache) as temporary, _no_bars():
+                complete = Path(temporary) / "complete"
+                convert(model, tokenizer, complete, PRECISIONS[engine])
+                complete.rename(place)
+            _make_room(place, limit)
+            return Compiled(place, model, tokenizer)
+        except ModtfError:
+            raise
+        except Exception as error:  # a converter of others may raise anything
+            reason = str(error).strip().partition("\n")[0]
+            raise ModtfError(f"CTranslate2 cannot take this model: {reason}; leave the engine open") from error
 
 
 @contextmanager
@@ -134,23 +151,30 @@ def is_installed() -> bool:
 def _cache() -> Path:
     """Where compiled assemblies are kept: in a folder of this user's, or of this process's where there is none."""
     named = os.environ.get(FOLDER)
-    folder = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modtf"
     try:
+        folder = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modtf"
         folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError
-    except OSError as error:
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, RuntimeError) as error:  # there may be no home at all
         if named:
             raise ModtfError(
-                f"{FOLDER} is {named}, where nothing can be written: {error}; choose another folder"
+                f"{FOLDER} is {named}, where nothing can be written ({error}); choose another folder"
             ) from error
-        return _own_folder()
+        return Path(_own_folder().name)
     return folder
 
 
 @lru_cache(None)
-def _own_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="modtf-"))
+def _own_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="modtf-", ignore_cleanup_errors=True)
+
+
+def _limit() -> int:
+    """How many bytes may be kept."""
+    limit = os.environ.get(MEGABYTES) or str(_MEGABYTES)
+    if not limit.isdecimal():
+        raise ModtfError(f"{MEGABYTES} is {limit!r}; give a whole number of megabytes")
+    return int(limit) * 10**6
 
 
 def _name_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, precision: str) -> str:
@@ -159,22 +183,21 @@ def _name_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, precisi
         digest_of(dict(model.state_dict())),
         model.config.to_json_string(),
         model.generation_config.to_json_string(),
-        repr(sorted(tokenizer.get_vocab().items())),
-        version("ctranslate2"),
+        type(tokenizer).__name__,
+        sorted(tokenizer.get_vocab().items()),
+        sorted(tokenizer.special_tokens_map.items()),
+        [version(package) for package in ("modtf", "transformers", "ctranslate2")],
         precision,
     ]
     return f"ctranslate2-{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}"
 
 
-def _make_room(newest: Path) -> None:
+def _make_room(newest: Path, limit: int) -> None:
     """Remove what has not been used for longest, until the rest keeps within the limit."""
-    limit = os.environ.get(MEGABYTES) or str(_MEGABYTES)
-    if not limit.isdecimal():
-        raise ModtfError(f"{MEGABYTES} is {limit!r}; give a whole number of megabytes")
     kept = 0
     for folder in sorted(newest.parent.glob("ctranslate2-*"), key=lambda one: one.stat().st_mtime, reverse=True):
         kept += sum(file.stat().st_size for file in folder.iterdir())
-        if kept > int(limit) * 10**6 and folder != newest:
+        if kept > limit and folder != newest:
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -224,7 +247,10 @@ def convert(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: 
 
 
 def options_of(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """The settings of ``generate`` by the names that CTranslate2 has for them."""
+    """The settings of ``generate`` by the names that CTranslate2 has for them; raises :class:`ModtfError` for others."""
+    unknown = set(not_followed(config)) - _FOLLOWED
+    if unknown:
+        raise ModtfError(f"CTranslate2 does not follow {', '.join(sorted(unknown))} of the generation configuration")
     forced = config.forced_bos_token_id
     never = [word for word in config.bad_words_ids or () if word != [config.pad_token_id]]  # a Marian's is not kept
     return {

@@ -171,6 +171,16 @@ class ModularModel(nn.Module):
         self._profile: tuple[Hashable, Profile] | None = None  # with the stamp of the weights that it is of
         self.train(False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles do without what can be made again, part of which cannot be copied."""
+        made_again: dict[str, Any] = {
+            "_assembled": OrderedDict(),
+            "_compiled": OrderedDict(),
+            "_paces": {},
+            "_profile": None,
+        }
+        return {**self.__dict__, **made_again}
+
     # -- parts ---------------------------------------------------------------------------------------------------------
 
     @property

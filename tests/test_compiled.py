@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from pathlib import Path
@@ -113,8 +114,9 @@ def test_what_was_not_used_for_longest_goes_first(folder: Path, monkeypatch: pyt
     kit.generate(text, ratio=2, engine=CTRANSLATE2_INT8)
     assert len(kept(folder)) == 1, "the newest stays, since it is in use"
     monkeypatch.setenv(MEGABYTES, "much")
-    with pytest.raises(modtf.ModtfError, match="MODTF_CACHE_MB is 'much'; give a whole number"):
-        kit.generate(text, ratio=1.5, engine=CTRANSLATE2_INT8)
+    for _ in range(2):
+        with pytest.raises(modtf.ModtfError, match="MODTF_CACHE_MB is 'much'; give a whole number"):
+            kit.generate(text, ratio=1.5, engine=CTRANSLATE2_INT8)
 
 
 def test_what_is_not_possible_is_told(make_modular: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +137,28 @@ def test_what_is_not_possible_is_told(make_modular: Any, tmp_path: Path, monkeyp
     refused("where nothing can be written", ratio=4)
     monkeypatch.setattr(compiled, "find_spec", lambda name: None)
     refused('pip install "modtf[ctranslate2]"')
+
+
+def test_settings_are_followed_or_refused() -> None:
+    kit, (_, text) = modtf.load("translator"), TEXTS["translator"]
+    plain = kit.generate(text, engine=CTRANSLATE2)
+    config = kit.model.generation_config
+    ends = config.eos_token_id
+    third = kit.write([text], kit.choose(1)).tokens[0, 2].item()
+    config.eos_token_id = [ends, third]
+    by_loop = kit.write([text], kit.choose(1))
+    assert torch.equal(kit.write([text], kit.choose(1), engine=CTRANSLATE2).tokens, by_loop.tokens)
+    assert by_loop.texts[0] != plain
+    config.eos_token_id, config.suppress_tokens = ends, [third]
+    with pytest.raises(modtf.ModtfError, match="does not follow suppress_tokens"):
+        kit.generate(text, engine=CTRANSLATE2)
+    config.suppress_tokens = None
+    assert kit.generate(text, engine=CTRANSLATE2) == plain
+    assert copy.deepcopy(kit).generate(text, engine=CTRANSLATE2) == plain
+    hook = kit.assembled(kit.choose(2)).get_decoder().register_forward_hook(lambda *given: None)
+    with pytest.raises(modtf.ModtfError, match="a hook, which CTranslate2 would not call"):
+        kit.generate(text, ratio=2, engine=CTRANSLATE2)
+    hook.remove()
 
 
 def test_without_a_home_the_process_keeps_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

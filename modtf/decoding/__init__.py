@@ -5,7 +5,7 @@ have changed. In ``drafting`` a small model writes ahead for a large one; ``engi
 """
 
 from modtf.decoding.drafting import Draft, Pace
-from modtf.decoding.engines import ENGINES, GENERATE, LOOP, check_engine, check_length, decode, obstacle
+from modtf.decoding.engines import ENGINES, GENERATE, LOOP, check_engine, check_length, decode, not_followed, obstacle
 from modtf.decoding.loop import Watch
 from modtf.decoding.weights import forget, weights_stamp
 
@@ -20,6 +20,7 @@ __all__ = [
     "check_length",
     "decode",
     "forget",
+    "not_followed",
     "obstacle",
     "weights_stamp",
 ]

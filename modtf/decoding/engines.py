@@ -153,7 +153,19 @@ def obstacle(model: PreTrainedModel, max_new_tokens: int = 1, *, only_decoder: b
     if torch.is_autocast_enabled(model.device.type):
         return "autocast is on"
     config: GenerationConfig = model.generation_config
-    other = sorted(
+    if other := not_followed(config):
+        return f"the model's generation configuration sets {', '.join(other)}"
+    if not isinstance(start_of(config), int):
+        return "decoder_start_token_id of the model's generation configuration is missing, or a list"
+    most = min(layout.positions(decoder), _MOST_TOKENS)
+    if max_new_tokens > most:
+        return f"it has positions for {most} new tokens only, not for {max_new_tokens}"
+    return ""
+
+
+def not_followed(config: GenerationConfig) -> list[str]:
+    """The settings that are no default and that the loop does not follow."""
+    return sorted(
         name
         for name, value in vars(config).items()
         if value
@@ -163,14 +175,6 @@ def obstacle(model: PreTrainedModel, max_new_tokens: int = 1, *, only_decoder: b
         and not (name.endswith("penalty") and value == 1)
         and not (name == "bad_words_ids" and all(len(word) == 1 for word in value))  # Opus-MT: never the padding
     )
-    if other:
-        return f"the model's generation configuration sets {', '.join(other)}"
-    if not isinstance(start_of(config), int):
-        return "decoder_start_token_id of the model's generation configuration is missing, or a list"
-    most = min(layout.positions(decoder), _MOST_TOKENS)
-    if max_new_tokens > most:
-        return f"it has positions for {most} new tokens only, not for {max_new_tokens}"
-    return ""
 
 
 def _obstacle_in(modules: list[nn.Module], layout: type[Layout]) -> str:
