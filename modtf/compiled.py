@@ -71,7 +71,7 @@ class Compiled:
             tokenizer.convert_ids_to_tokens(ids[mask.bool()].tolist())
             for ids, mask in zip(input_ids, attention_mask, strict=True)
         ]
-        prefix = options["target_prefix"]
+        prefix, watched = options["target_prefix"], [] if watch is None else [watch]
         results = self.translator.translate_batch(
             sources,
             **options | {"target_prefix": prefix and [prefix] * len(sources)},
@@ -79,8 +79,11 @@ class Compiled:
             max_decoding_length=length,
             end_token=ends or None,
             return_end_token=True,
-            callback=None if watch is None else lambda step: bool(watch(input_ids.new_tensor([step.token_id]))),
+            callback=(lambda step: bool(watched[0](input_ids.new_tensor([step.token_id])))) if watched else None,
         )
+        # A thread of the translator may be the last to hold the callback. If that held the translator, it would be
+        # destroyed in its own thread, which ends the process.
+        watched.clear()
         texts = [tokenizer.convert_tokens_to_ids(result.hypotheses[0])[:length] for result in results]
         forced, pad = self.config.forced_eos_token_id, self.config.pad_token_id
         for text in texts:
@@ -244,6 +247,12 @@ def convert(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: 
     if config.model_type != "marian":  # which begins with zeros
         kept["decoder_start_token"] = tokenizer.convert_ids_to_tokens(start)
     settings.write_text(json.dumps(tokens | kept, indent=2))
+
+
+#: What :func:`options_of` gives where nothing is set.
+UNSET = {
+    "target_prefix": None, "suppress_sequences": None, "no_repeat_ngram_size": 0, "repetition_penalty": 1, "min_decoding_length": 0,
+}  # fmt: skip
 
 
 def options_of(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

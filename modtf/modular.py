@@ -131,7 +131,7 @@ def seconds_now(model: PreTrainedModel) -> float:
 
 def _check_engine(engine: str | None) -> None:
     """Raise :class:`ModtfError` unless this engine is known, and installed; None leaves it open."""
-    if engine in PRECISIONS:
+    if isinstance(engine, str) and engine in PRECISIONS:
         check_installed()
     elif engine is not None and engine not in ENGINES:
         raise ModtfError(f"engine {engine!r} is unknown; use one of {', '.join((*ENGINES, *PRECISIONS))}")
@@ -475,7 +475,7 @@ class ModularModel(nn.Module):
 
         Greedy, at most :attr:`longest` new tokens, one batch, unless ``generate_options`` (those of transformers'
         ``generate``, and the limits of :meth:`choose`) say otherwise. Greedy texts are written by the ``engine`` of
-        :func:`modtf.decoding.decode`, all others by ``generate``. With a ``draft`` (see :meth:`drafting`) a smaller
+        :meth:`write`, all others by ``generate``. With a ``draft`` (see :meth:`drafting`) a smaller
         decoder writes ahead: the same texts, in less time where its guesses are good and cheap. Raises
         :class:`ModtfError` for empty or over-long texts.
         """

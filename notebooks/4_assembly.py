@@ -455,7 +455,7 @@ with torch.inference_mode():
 notebook.reveal("tokens that 2 layers choose as 12 do (%)", guess_right, 100 * right / total)
 
 # %% [markdown]
-# Now the loop. What `wanted` holds up to the first wrong guess, and the token that it has in its place, is what the full model writes alone: all tokens before it are right. So the text is the same, whatever the small one guesses.
+# Now the loop. Up to the first wrong guess, and with the token that replaces it, `wanted` is what the full model writes alone, since every token before is its own. So the text is the same, whatever the small one guesses.
 
 
 # %% tags=["nbval-check-output"]
@@ -493,7 +493,7 @@ for draft, times in milliseconds.items():
     print(f"the full model {'with drafts' if draft else 'alone'}: {sorted(times)[4]:.0f} ms")
 
 # %% [markdown]
-# How much that gains depends on how often guesses are right and how cheap they are. Here 2 of 12 layers guess. The translator's smallest decoder has 1 of 6 layers and is right less often; besides, each guess must look through a vocabulary four times as large, and its texts are short. There drafts gain little
+# How much that gains depends on how often guesses are right and how cheap they are. Here 2 of 12 layers guess. The translator's smallest decoder has 1 of 6 layers and is right less often; besides, its vocabulary is four times as large, and its texts are short. There drafts gain little
 # ([measured](../README.md#drafts)).
 
 # %% [markdown]

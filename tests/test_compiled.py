@@ -194,6 +194,9 @@ def test_the_explorer_compares_engines() -> None:
     controller.sweep("size_first")
     sweep = controller.wait(timeout=120).sweep
     assert sweep is not None and {side.engine for side in sweep.sides} == {"loop"}, "not all are compiled"
+    controller.measure(10)
+    (row,) = controller.wait(timeout=120).measured_here
+    assert row["engine"] == "loop", "its scores are of texts by the loop"
     explorer.engine.value = ""
     last = controller.wait().result
     assert last is not None and last.small.engine == "loop" and last.by_loop is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from fnmatch import fnmatch
@@ -22,7 +23,7 @@ import modtf
 import modtf.exports
 from modtf.errors import ModtfError
 from modtf.exports import FORMATS, export, export_sizes, format_named, push_to_hub
-from modtf.exports.card import scores_of
+from modtf.exports.card import lines_of, scores_of
 from modtf.exports.limit import within
 from modtf.mapping import Assembly
 from modtf.saving import check_repository
@@ -352,13 +353,39 @@ def test_push_to_hub(pocket: modtf.ModularModel, tmp_path: Path, monkeypatch: An
     there = tmp_path / "hub" / "somebody" / "small"
     assert {path.name for path in there.iterdir()} == {path.name for path in (tmp_path / "out").iterdir()}
     assert "README.md" in {path.name for path in there.iterdir()}, "a card of other files must not stay"
-    old = ("model.safetensors", "model.bin", "2x/model.bin", "encoder.onnx", "model.gguf")
+    old = (
+        "sizes.json",
+        "6x/config.json",
+        "model.safetensors",
+        "model.bin",
+        "2x/model.bin",
+        "encoder.onnx",
+        "model.gguf",
+    )
     assert all(any(fnmatch(name, pattern) for pattern in hub.asked["delete_patterns"]) for name in old)
+    hub.holds.add("modtf.json")
+    with pytest.raises(ModtfError, match="somebody/small holds a kit, whose weights would be lost; choose another"):
+        push_to_hub(tmp_path / "out", "somebody/small")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModtfError, match=r"holds no README.md, so it is no export; make one with modtf export"):
         push_to_hub(tmp_path / "empty", "somebody/small")
     with pytest.raises(ModtfError, match="could not upload to '\\?\\?\\?'"):
         check_repository("???")
+
+
+def test_the_cards_lines_follow_the_settings_of_generation(pocket: modtf.ModularModel) -> None:
+    kit = copy.deepcopy(pocket)
+    config = kit.model.generation_config
+    config.no_repeat_ngram_size, config.bad_words_ids, config.forced_bos_token_id = 3, [[7]], 9
+    ctranslate2, onnx = (lines_of(kit, "x", format_named(name).HOW) for name in ("ctranslate2", "onnx"))
+    seven, nine = kit.tokenizer.convert_ids_to_tokens([7, 9])
+    for setting in (f"target_prefix=[[{nine!r}]]", f"suppress_sequences=[[{seven!r}]]", "no_repeat_ngram_size=3"):
+        assert setting in ctranslate2
+    assert "logits[:, [7]] = -np.inf\n    tokens.append" in onnx and "tokens[1] = config.forced_bos_token_id" in onnx
+    for how in (ctranslate2, onnx):
+        compile(how, "card", "exec")
+    plain = lines_of(pocket, "x", format_named("ctranslate2").HOW)
+    assert "beam_size=1, max_decoding_length=128)" in plain
 
 
 # -- a limit of time ---------------------------------------------------------------------------------------------------

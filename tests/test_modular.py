@@ -648,7 +648,7 @@ def test_a_strategy_is_one_of_the_names(modular: modtf.ModularModel, strategy: A
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"engine": "fast"}, "engine 'fast' is unknown; use 'loop' or 'generate'"),
+        ({"engine": "fast"}, "engine 'fast' is unknown; use one of loop, generate, ctranslate2, ctranslate2-int8"),
         ({"engine": ["loop"]}, "is unknown; use"),
         ({"engine": 5, "num_beams": 2}, "engine 5 is unknown"),
         ({"engine": "loop", "num_beams": 2}, "takes max_new_tokens only, not num_beams"),

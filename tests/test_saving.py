@@ -1158,7 +1158,8 @@ class Hub:
     """Stands for the hub's client: it keeps what would be uploaded."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, has_card: bool = False) -> None:
-        self.folder, self.has_card, self.asked = folder, has_card, {}
+        self.folder, self.asked = folder, {}
+        self.holds = {"README.md"} if has_card else set()
         for method in (self.create_repo, self.file_exists, self.upload_folder):
             monkeypatch.setattr(HfApi, method.__name__, staticmethod(method))
 
@@ -1167,7 +1168,7 @@ class Hub:
         return RepoUrl(f"https://huggingface.co/{repo_id}")
 
     def file_exists(self, repo_id: str, name: str) -> bool:
-        return self.has_card and name == "README.md"
+        return name in self.holds
 
     def upload_folder(self, *, repo_id: str, folder_path: Path, **options: Any) -> None:
         self.asked |= options

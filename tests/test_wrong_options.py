@@ -145,6 +145,8 @@ EXPORT = {
     "--max-latency-ms 5 --to gguf": "--max-latency-ms cannot be measured with --to gguf; choose another format",
     "--max-latency-ms nan": "max_latency_ms is nan; give a number above 0",
     f"--max-latency-ms -1 {POCKET}": "max_latency_ms is -1.0; give a number above 0",
+    "--max-latency-ms 5 --min-quality 99": "both --max-latency-ms and --min-quality were given; give one of them",
+    "--private": "--private has no effect without --push-to-hub; leave it out",
     "--max-latency-ms 5 --ratio 2": "both --max-latency-ms and --ratio were given; give one of them",
     "--push-to-hub ???": "could not upload to '???'",
 }

@@ -40,7 +40,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--half", action="store_const", dest="precision", const="bfloat16", help="short for --precision bfloat16"
     )
     add_model(parser)
-    add_assembly(parser, max_latency_ms="time of one text, measured here with the engine of the export; any strategy")
+    add_assembly(
+        parser, max_latency_ms="time of one text, measured here with the engine of the export; no strategy is asked"
+    )
     parser.add_argument("--ratios", type=float, nargs="+", help="several sizes, each in a folder of its own")
     parser.add_argument(
         "--check", type=int, default=20, metavar="N",
@@ -68,12 +70,15 @@ def export(options: argparse.Namespace) -> None:
         raise ModtfError(f"--check is {options.check}; give 0 or more")
     made = format_named(options.to, options.precision)
     check_new_folder(options.output)
+    if options.private and options.push_to_hub is None:
+        raise ModtfError("--private has no effect without --push-to-hub; leave it out")
     if options.push_to_hub is not None:
         check_repository(options.push_to_hub)
     limit = None
     if "max_latency_ms" in given:
         if len(given) > 1:
-            raise ModtfError(f"both --max-latency-ms and --{given[0].replace('_', '-')} were given; give one of them")
+            other = next(name for name in given if name != "max_latency_ms").replace("_", "-")
+            raise ModtfError(f"both --max-latency-ms and --{other} were given; give one of them")
         limit, options.max_latency_ms = options.max_latency_ms, None
         if not limit > 0:
             raise ModtfError(f"max_latency_ms is {limit}; give a number above 0")

@@ -20,7 +20,7 @@ from modtf.exports.card import CARD, Exported, card, card_of_sizes
 from modtf.exports.check import Check, Reader, check
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
-from modtf.saving import checked_path, new_folder, on_the_hub
+from modtf.saving import INDEX, checked_path, new_folder, on_the_hub
 from modtf.tasks import Example, task_named
 from modtf.tasks.examples import spread
 
@@ -64,7 +64,7 @@ def export(
     what a format cannot do, for a folder that holds something, and if in float32 more than a tenth of the texts differ;
     nothing is written then.
     """
-    made = format_named(to, precision, modular.architecture.model_type)
+    made = _made(modular, to, precision)
     with new_folder(checked_path(folder)) as complete:
         chosen = _chosen(modular, examples, check)
         return _write(modular, modular.choose(assembly=assembly), complete, made, precision, chosen)
@@ -81,7 +81,7 @@ def export_sizes(
     check: int = 20,
 ) -> list[Exported]:
     """As :func:`export`, each assembly in a folder of its name, with an index: ``sizes.json``."""
-    made = format_named(to, precision, modular.architecture.model_type)
+    made = _made(modular, to, precision)
     with new_folder(checked_path(folder)) as complete:
         complete.mkdir()
         chosen = _chosen(modular, examples, check)
@@ -90,6 +90,12 @@ def export_sizes(
         (complete / SIZES).write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         (complete / CARD).write_text(card_of_sizes(modular, sizes), encoding="utf-8")
         return sizes
+
+
+def _made(modular: ModularModel, to: str, precision: str) -> Any:
+    if modular.main_input_name != "input_ids":
+        raise ModtfError(f"this model reads {modular.main_input_name}, not texts; export it with ModularModel.export")
+    return format_named(to, precision, modular.architecture.model_type)
 
 
 def _chosen(modular: ModularModel, examples: Sequence[Example] | None, number: int) -> list[Example]:
@@ -136,8 +142,9 @@ def push_to_hub(
 ) -> str:
     """Upload what :func:`export` or :func:`export_sizes` wrote, with its card; returns its address.
 
-    Files of an export that was there before leave the repository, and its card is replaced: it is about the files.
-    Raises :class:`ModtfError` where the hub refuses or cannot be reached.
+    The weights of an export that was there before leave the repository, as do its sizes, and its card is replaced: it is
+    about the files. Raises :class:`ModtfError` where the repository holds a kit, and where the hub refuses or cannot be
+    reached.
     """
     folder = checked_path(folder)
     if not (folder / CARD).is_file():
@@ -145,6 +152,8 @@ def push_to_hub(
     with on_the_hub(repo_id):
         hub = HfApi(token=token)
         repository = hub.create_repo(repo_id, private=private, exist_ok=True)
+        if hub.file_exists(repository.repo_id, INDEX):
+            raise ModtfError(f"{repo_id} holds a kit, whose weights would be lost; choose another repository")
         hub.upload_folder(
             repo_id=repository.repo_id,
             folder_path=folder,
@@ -156,6 +165,8 @@ def push_to_hub(
                 "*.onnx",
                 "*.onnx.data",
                 "*.gguf",
+                SIZES,
+                "*/*",
             ],
         )
     return str(repository)

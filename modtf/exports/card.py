@@ -10,9 +10,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from modtf.compiled import UNSET, options_of
 from modtf.errors import ModtfError
 from modtf.evaluation import measured_table, size_of_assembly
-from modtf.exports.check import Check, with_prefix
+from modtf.exports.check import Check, single_words, with_prefix
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
 from modtf.profile import machine
@@ -90,18 +91,24 @@ def card(modular: ModularModel, exported: Exported, how: str) -> str:
 
 def lines_of(modular: ModularModel, folder: str, how: str) -> str:
     """The lines with which a format is used, for this model and folder."""
-    forced = modular.generation_config.forced_bos_token_id
-    languages = {"prefix": "", "forced": ""}
-    if forced is not None:
-        languages["prefix"] = f", target_prefix=[{modular.tokenizer.convert_ids_to_tokens([forced])}]"
-        languages["forced"] = "\n    if len(tokens) == 2:\n        tokens[1] = config.forced_bos_token_id"
+    config: Any = modular.generation_config
+    settings = {"options": "", "forced": "", "never": ""}
+    if config.forced_bos_token_id is not None:
+        settings["forced"] = "\n    if len(tokens) == 2:\n        tokens[1] = config.forced_bos_token_id"
+    if never := single_words(config):
+        settings["never"] = f"    logits[:, {never}] = -np.inf\n"
+    if "$options" in how:
+        options = options_of(config, modular.tokenizer)
+        if options["target_prefix"]:
+            options["target_prefix"] = [options["target_prefix"]]
+        settings["options"] = "".join(f", {name}={value!r}" for name, value in options.items() if value != UNSET[name])
     source = with_prefix(modular, task_named(modular.task).first or "...")
     return Template(how.strip()).substitute(
         folder=folder,
         source=json.dumps(source, ensure_ascii=False),
         longest=modular.longest,
         words=modular.config.vocab_size,
-        **languages,
+        **settings,
     )
 
 

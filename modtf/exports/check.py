@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
@@ -42,6 +43,11 @@ class Check:
 def with_prefix(modular: ModularModel, source: str) -> str:
     """A source as an engine that knows nothing of the kit must get it."""
     return source if source.startswith(modular.prefix) else modular.prefix + source
+
+
+def single_words(config: Any) -> list[int]:
+    """The tokens that are never written: those of ``bad_words_ids`` that are a word of their own."""
+    return [word[0] for word in config.bad_words_ids or () if len(word) == 1]
 
 
 def check(modular: ModularModel, assembly: Assembly, read: Reader, examples: Sequence[Example]) -> Check:

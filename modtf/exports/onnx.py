@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from modtf.architectures import architecture_of, stacks_of
-from modtf.exports.check import Reader
+from modtf.exports.check import Reader, single_words
 from modtf.saving import save_tokenizer
 
 PRECISIONS = ("float32", "int8")
@@ -54,7 +54,7 @@ tokens = [config.decoder_start_token_id]
 while tokens[-1] != config.eos_token_id and len(tokens) <= $longest:
     logits, *new = decoder.run(None, {"input_ids": np.array([tokens[-1:]]), **known, **past})
     past = dict(zip(past, new))
-    tokens.append(int(logits[0].argmax()))$forced
+$never    tokens.append(int(logits[0].argmax()))$forced
 print(tokenizer.decode(tokens, skip_special_tokens=True))
 """
 ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
@@ -139,13 +139,14 @@ def write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pa
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Without the warnings of tracing and quantizing, which are about other models."""
-    logging.disable(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 def _graph(module: nn.Module, inputs: Any, file: Path, shapes: Any, names: list[str], outputs: list[str]) -> None:
@@ -177,7 +178,7 @@ def reader(folder: Path, longest: int) -> Reader:
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     config: Any = GenerationConfig.from_pretrained(folder)
     past = {one.name: one.shape for one in decoder.get_inputs() if one.name.startswith("past.")}
-    never = [word[0] for word in config.bad_words_ids or () if len(word) == 1]
+    never = single_words(config)
 
     def read(texts: list[str]) -> list[str]:
         inputs = tokenizer(texts, padding=True, return_tensors="np", return_token_type_ids=False)

@@ -20,6 +20,7 @@ import ipywidgets as widgets
 
 from modtf.bundled import BUNDLED_MODELS
 from modtf.compiled import CTRANSLATE2, CTRANSLATE2_INT8, FAMILIES, is_installed
+from modtf.decoding.layouts import LAYOUTS
 from modtf.errors import ModtfError
 from modtf.evaluation import measured_students, measured_table
 from modtf.mapping import Assembly
@@ -198,9 +199,10 @@ class Explorer:
 
     def _engines(self) -> widgets.Widget:
         """Who writes the texts: sizes and engines can be compared."""
+        own = "greedy loop" if self.controller.modular.architecture.model_type in LAYOUTS else "generate"
         self.engine = widgets.Dropdown(
             options=[
-                ("greedy loop", ""),
+                (own, ""),
                 ("CTranslate2, float32", CTRANSLATE2),
                 ("CTranslate2, int8", CTRANSLATE2_INT8),
             ],

@@ -28,8 +28,9 @@ class PageHandler(TornadoVoilaHandler):
         try:
             await super().get(path)
         finally:
-            refill = partial(self.settings["refill"], delay=0, notebook_name=self.notebook_path)
-            IOLoop.current().call_later(REST_SECONDS, refill)
+            if self.current_user:  # a request that was refused starts no kernel
+                refill = partial(self.settings["refill"], delay=0, notebook_name=self.notebook_path)
+                IOLoop.current().call_later(REST_SECONDS, refill)
 
 
 class PageApp(Voila):
@@ -45,8 +46,16 @@ class PageApp(Voila):
 
     def init_settings(self) -> dict[str, Any]:
         settings = super().init_settings()
-        refill = self.kernel_manager.fill_if_needed
-        self.kernel_manager.fill_if_needed = lambda **given: None
+        manager: Any = self.kernel_manager
+        refill, cull = manager.fill_if_needed, manager.cull_kernel_if_idle
+
+        async def cull_and_refill(kernel: str) -> None:
+            """The kernel that waits for a visitor is idle, so it is stopped after an hour like any other."""
+            await cull(kernel)
+            if not manager.get_pool_size(manager.notebook_path):
+                refill(delay=0, notebook_name=manager.notebook_path)
+
+        manager.fill_if_needed, manager.cull_kernel_if_idle = (lambda **given: None), cull_and_refill
         return {**settings, "refill": refill}
 
     def init_handlers(self) -> list[Any]:
