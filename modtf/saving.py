@@ -16,7 +16,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -206,9 +206,19 @@ def new_folder(folder: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=".exporting-", dir=folder.parent) as temporary:
             complete = Path(temporary) / folder.name
             yield complete
+            _for_others(complete.rglob("*.safetensors"))
             os.replace(complete, folder)
     except (OSError, SafetensorError) as error:
         raise ModtfError(f"could not save to {folder}: {error}") from error
+
+
+def _for_others(files: Iterable[Path]) -> None:
+    """Let those read files who could read any other new file here; safetensors keeps its own to their owner."""
+    for file in files:
+        beside = file.with_name(f"{file.name}.mode")
+        beside.touch()
+        file.chmod(beside.stat().st_mode)
+        beside.unlink()
 
 
 def export(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -235,11 +245,13 @@ def _write(
     with _all_or_nothing(folder) as temporary:
         new_banks, new_copy, new_index = temporary / "banks", temporary / "original", temporary / INDEX
         save_file(stored, new_banks, metadata={"format": "pt"})
+        _for_others([new_banks])
         checksum = _checksum(new_banks)
         banks_name = _usable_name(folder, _BANKS, digest_of(stored), lambda path: _checksum(path) == checksum)
         if copied and original is not None and not (folder / copied).exists():
             plain = original if dtype is None else copy.deepcopy(original).to(dtype)
             plain.save_pretrained(new_copy)
+            _for_others(new_copy.rglob("*.safetensors"))
             if tokenizer is not None:
                 save_tokenizer(tokenizer, new_copy)
             if not (folder / copied).exists():  # another process may have been quicker
@@ -429,7 +441,8 @@ def read_index(folder: Path) -> dict[str, Any]:
         index = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModtfError(
-            f"{folder} holds no {INDEX}, so it is not a modular model; give a folder that save_pretrained wrote"
+            f"{folder} holds no {INDEX}, so it is not a modular model; give a folder that save_pretrained of a "
+            "modular model wrote"
         ) from None
     except (OSError, ValueError) as error:
         raise ModtfError(f"{path} cannot be read: {error}; {_AGAIN}") from error

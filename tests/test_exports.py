@@ -333,13 +333,14 @@ def test_the_card_says_what_was_made_and_measured(pocket: modtf.ModularModel, tm
     for words in (
         f"`{assembly}`, one size of pocket", "layers: 6-2, of 12-12", "parameters: 1,962,", "precision: float32",
         "BLEU 66.16 (99.9 % of the full model's)", "slot errors 1.91", "2 of 2 texts are those", "ms a text", "threads: 1",
-        'folder = "pocket-3x"', "icence",
+        'folder = "pocket-3x"', "Licence: cc-by-sa-4.0", "reads sources of up to",
     ):  # fmt: skip
         assert words in card, words
+    assert len({path.stat().st_mode for path in (tmp_path / "pocket-3x").iterdir()}) == 1, "others may read all of it"
     assert str(tmp_path) not in card and ModelCard(card).data.to_dict()["library_name"] == "transformers"
     export(pocket, Assembly((4, 4, 4), (1,) * 12), tmp_path / "unmeasured", check=0)
     card = (tmp_path / "unmeasured" / "README.md").read_text()
-    assert "measured by modtf in full precision: not this size" in card and "nothing to check it with" in card
+    assert "measured by modtf in full precision: not this size" in card and "no: there were no inputs" in card
     measured = {scores_of(pocket, assembly) for assembly in pocket.profile.kept}
     assert "keeps at least" in "".join(measured) and "BLEU" in "".join(measured) and "not this size" not in measured
 

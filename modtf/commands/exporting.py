@@ -89,16 +89,26 @@ def export(options: argparse.Namespace) -> None:
     sizes: dict[str, Assembly] = {
         f"{ratio:g}x": modular.choose(ratio, options.strategy) for ratio in options.ratios or ()
     }
+    if len(set(sizes.values())) < len(sizes):
+        raise ModtfError(
+            f"two of the ratios are one assembly: {', '.join(f'{name} is {one}' for name, one in sizes.items())}"
+        )
     assembly = None if limit or sizes else chosen(modular, options)
     examples = _examples(options, modular) if options.check or limit else []
     if limit:
         if not examples:
             raise ModtfError("--max-latency-ms needs inputs to measure; give --data")
         sources = [example.source for example in examples]
-        assembly, took = within(modular, limit, lambda one: time_of(modular, one, made, options.precision, sources))
+
+        def timed(one: Assembly) -> float:
+            took = time_of(modular, one, made, options.precision, sources)
+            say(f"measured: {one} takes {took:.1f} ms for a text")
+            return took
+
+        assembly, took = within(modular, limit, timed)
         say(
-            f"{assembly} takes {took:.1f} ms for a text: of {len(sources[:INPUTS])} inputs, each the quickest of "
-            f"{REPEATS} runs, the median ({machine(modular)})"
+            f"{assembly} takes {took:.1f} ms for a text, the median of {len(sources[:INPUTS])} inputs, of each that of "
+            f"{REPEATS} runs ({machine(modular)})"
         )
     how = {"to": options.to, "precision": options.precision, "examples": examples, "check": options.check}
     if sizes:
@@ -111,8 +121,8 @@ def export(options: argparse.Namespace) -> None:
         print(
             f"{size.assembly} (ratio {size.assembly.ratio:.2f}) is in {place}: {size.to}, {size.precision}, {size.megabytes:.1f} MB"
         )
-        print(f"  {size.check or 'not checked'}")
-    print(f"How to load it is in {options.output / (written[0].name if sizes else '') / 'README.md'}")
+        print(f"  {size.check or f'not checked: {size.unchecked}'}")
+    print(f"How to load it is in {options.output / 'README.md'}")
     if options.push_to_hub is not None:
         print(push_to_hub(options.output, options.push_to_hub, private=options.private or None))
 

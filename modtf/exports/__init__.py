@@ -88,7 +88,7 @@ def export_sizes(
         sizes = [_write(modular, one, complete / name, made, precision, chosen) for name, one in assemblies.items()]
         index = {"to": to, "precision": precision, "sizes": {size.name: size.to_json() for size in sizes}}
         (complete / SIZES).write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        (complete / CARD).write_text(card_of_sizes(modular, sizes), encoding="utf-8")
+        (complete / CARD).write_text(card_of_sizes(modular, sizes, made.HOW), encoding="utf-8")
         return sizes
 
 
@@ -112,8 +112,10 @@ def _write(
     try:
         made.write(modular.assemble(assembly=assembly), modular.tokenizer, folder, precision)
         engine = getattr(made, "ENGINE", None)  # one that a format needs for its check alone
-        runs = examples and (engine is None or find_spec(engine))
-        read = made.reader(folder, modular.longest) if runs else None
+        unchecked = "" if examples else "there were no inputs"
+        if engine is not None and not find_spec(engine):
+            unchecked = f"{engine} is not installed"
+        read = None if unchecked else made.reader(folder, modular.longest)
     except (ModtfError, OSError):
         raise
     except Exception as error:  # a converter of others may raise anything
@@ -127,7 +129,7 @@ def _write(
             "no_repeat_ngram_size are not known to all engines"
         )
     megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
-    exported = Exported(folder.name, assembly, name, precision, megabytes, found)
+    exported = Exported(folder.name, assembly, name, precision, megabytes, found, unchecked)
     (folder / CARD).write_text(card(modular, exported, made.HOW), encoding="utf-8")
     return exported
 

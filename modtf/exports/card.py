@@ -10,6 +10,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from huggingface_hub import ModelCard
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
+
+from modtf.architectures import longest_texts
+from modtf.bundled import BUNDLED_MODELS
 from modtf.compiled import UNSET, options_of
 from modtf.errors import ModtfError
 from modtf.evaluation import measured_table, size_of_assembly
@@ -35,6 +40,7 @@ class Exported:
     megabytes: float
     #: None where there were no inputs, or no engine, to check it with
     check: Check | None
+    unchecked: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -59,7 +65,7 @@ tags: [modular-transformers, {model_type}]
 {how}
 ```
 
-Licence: for the owner of these weights to state; those of the original and of its training data apply.
+{licence}
 """
 _KIT = "[modtf](https://github.com/modtf/modtf)"
 
@@ -76,8 +82,11 @@ def card(modular: ModularModel, exported: Exported, how: str) -> str:
         f"parameters: {size.parameters:,}, {size.without_embeddings:,} of them without embeddings",
         f"precision: {exported.precision}; {exported.megabytes:.1f} MB on disk",
         f"measured by modtf in full precision: {scores_of(modular, assembly)}",
-        f"checked as it was written ({machine(modular)}): {exported.check or 'no, there was nothing to check it with'}",
+        f"checked as it was written ({machine(modular)}): {exported.check or f'no: {exported.unchecked}'}",
     ]
+    longest = min(modular.tokenizer.model_max_length, longest_texts(modular.model)[0] or VERY_LARGE_INTEGER)
+    if longest < VERY_LARGE_INTEGER:
+        about.append(f"reads sources of up to {longest} tokens")
     if modular.prefix:
         about.append(f"each source begins with `{modular.prefix}`")
     return _CARD.format(
@@ -86,7 +95,15 @@ def card(modular: ModularModel, exported: Exported, how: str) -> str:
         title=f"{kit} {assembly.ratio:.3g}x for {exported.to}",
         lines="\n".join(f"- {line}" for line in about),
         how=lines_of(modular, exported.name, how),
+        licence=_licence(modular),
     )
+
+
+def _licence(modular: ModularModel) -> str:
+    if modular.source in BUNDLED_MODELS:
+        about: Any = ModelCard.load(modular.folder / CARD).data
+        return f"Licence: {about.license}, by the modtf authors; where the data are from is in the card of the kit."
+    return "Licence: for the owner of these weights to state; those of the original and of its training data apply."
 
 
 def lines_of(modular: ModularModel, folder: str, how: str) -> str:
@@ -133,7 +150,7 @@ def scores_of(modular: ModularModel, assembly: Assembly) -> str:
     return f"{scores}, on {task.test_inputs}"
 
 
-def card_of_sizes(modular: ModularModel, sizes: Sequence[Exported]) -> str:
+def card_of_sizes(modular: ModularModel, sizes: Sequence[Exported], how: str) -> str:
     """The card of a folder that holds several sizes, each with a card of its own."""
     lines = ["| folder | layers | ratio | MB | equal texts | ms a text |", "|---|---|---|---|---|---|"]
     for size in sizes:
@@ -145,5 +162,6 @@ def card_of_sizes(modular: ModularModel, sizes: Sequence[Exported]) -> str:
     return (
         f"---\nlibrary_name: {sizes[0].to}\ntags: [modular-transformers, {modular.architecture.model_type}]\n---\n\n"
         f"# {kit} for {sizes[0].to}, {sizes[0].precision}\n\nSizes of one kit of {_KIT}; `sizes.json` has the same for "
-        "programs. Equal texts are those that the size writes in full precision, too.\n\n" + "\n".join(lines) + "\n"
+        "programs. Equal texts are those that the size writes in full precision, too.\n\n" + "\n".join(lines) + "\n\n"
+        f"```python\n{lines_of(modular, sizes[0].name, how)}\n```\n"
     )

@@ -33,10 +33,12 @@ class Check:
     own_engine: str
 
     def __str__(self) -> str:
-        scores = "".join(f"; {key} {value:.2f} ({self.own_scores[key]:.2f})" for key, value in self.scores.items())
+        scores = "".join(
+            f"; {key} {value:.2f}, in full precision {self.own_scores[key]:.2f}" for key, value in self.scores.items()
+        )
         return (
-            f"{self.equal} of {self.inputs} texts are those of the assembly in full precision (its scores and time in "
-            f"brackets){scores}; {self.milliseconds:.1f} ms a text ({self.own_milliseconds:.1f} by {self.own_engine})"
+            f"{self.equal} of {self.inputs} texts are those of the assembly in full precision{scores}; "
+            f"{self.milliseconds:.1f} ms a text, by modtf ({self.own_engine}) {self.own_milliseconds:.1f}"
         )
 
 

@@ -41,7 +41,7 @@ def feed(run, tokens):
     run(context, llama_cpp.llama_batch_get_one(array, len(tokens)))
 
 
-feed(llama_cpp.llama_encode, tokenizer(source)["input_ids"])
+feed(llama_cpp.llama_encode, tokenizer(source, truncation=True)["input_ids"])
 tokens = [llama_cpp.llama_model_decoder_start_token(model)]
 while tokens[-1] != tokenizer.eos_token_id and len(tokens) <= $longest:
     feed(llama_cpp.llama_decode, tokens[-1:])
@@ -169,7 +169,7 @@ def reader(folder: Path, longest: int) -> Reader:
 
     def text(source: str) -> str:
         llama.llama_memory_clear(llama.llama_get_memory(context), True)
-        feed(llama.llama_encode, tokenizer(source)["input_ids"])
+        feed(llama.llama_encode, tokenizer(source, truncation=True)["input_ids"])
         tokens = [config.decoder_start_token_id]
         while len(tokens) <= longest and tokens[-1] != config.eos_token_id:
             feed(llama.llama_decode, tokens[-1:])

@@ -22,14 +22,14 @@ INPUTS, REPEATS = 5, 5
 
 
 def time_of(modular: ModularModel, assembly: Assembly, made: Any, precision: str, sources: Sequence[str]) -> float:
-    """Milliseconds of one text by the engine of a format (a module of this package): the median of the inputs, of each its quickest run."""
+    """Milliseconds of one text by the engine of a format (a module of this package): the median of the inputs, of each that of its runs."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "export"
         made.write(modular.assemble(assembly=assembly), modular.tokenizer, folder, precision)
         read = made.reader(folder, modular.longest)
         texts = [[with_prefix(modular, source)] for source in sources[:INPUTS]]
         runs: dict[Any, Callable[[], Any]] = {number: partial(read, text) for number, text in enumerate(texts)}
-        return statistics.median(min(times) for times in in_turns(runs, REPEATS).values())
+        return statistics.median(map(statistics.median, in_turns(runs, REPEATS).values()))
 
 
 def within(modular: ModularModel, limit: float, timed: Callable[[Assembly], float]) -> tuple[Assembly, float]:

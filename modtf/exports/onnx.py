@@ -42,7 +42,7 @@ folder = "$folder"
 source = $source
 encoder, decoder = InferenceSession(folder + "/encoder.onnx"), InferenceSession(folder + "/decoder.onnx")
 tokenizer, config = AutoTokenizer.from_pretrained(folder), GenerationConfig.from_pretrained(folder)
-inputs = dict(tokenizer([source], return_tensors="np", return_token_type_ids=False))
+inputs = dict(tokenizer([source], truncation=True, return_tensors="np", return_token_type_ids=False))
 known = dict(zip([one.name for one in encoder.get_outputs()], encoder.run(None, inputs)))
 known["attention_mask"] = inputs["attention_mask"]
 past = {

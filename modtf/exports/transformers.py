@@ -21,7 +21,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 folder = "$folder"
 source = $source
 model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-tokens = model.generate(**tokenizer(source, return_tensors="pt"), max_new_tokens=$longest)
+tokens = model.generate(**tokenizer(source, truncation=True, return_tensors="pt"), max_new_tokens=$longest)
 print(tokenizer.decode(tokens[0], skip_special_tokens=True))
 """
 
