@@ -49,7 +49,7 @@ KIT = {
     "--model nobody/nothing": "'nobody/nothing' is not a folder here, and could not be fetched from the hub",
     "--model /nowhere": "'/nowhere' is not a folder here",
     "--model notes.txt": "neither bundled (translator, pocket) nor a folder here",
-    "--model original": "holds no modtf.json, so it is not a modular model; give a folder that save_pretrained wrote",
+    "--model original": "holds no modtf.json, so it is not a modular model; give a folder that save_pretrained of a modular model wrote",
     "--model cut-off": "missing or cut off",
     "--model ''": "'' is not a folder; give its path",
     "--task poems": "the task 'poems' is unknown; choose from text, e2e, translation",
