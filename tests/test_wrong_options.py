@@ -496,7 +496,7 @@ def files_in(folder: Path) -> dict[Path, Any]:
 
 
 #: Lines before the one that tells what is wrong: what was read until then, and the libraries' own warnings.
-READ = re.compile(r"(train|dev|test): \d+ rows|as in |student 1 of 1: |\[transformers\] ")
+READ = re.compile(r"(train|dev|test): \d+ rows|as in |measured: |student 1 of 1: |\[transformers\] ")
 
 
 def wrongly_told(type_in: Any, world: Path, line: str, words: str) -> str:
