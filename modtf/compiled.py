@@ -38,6 +38,7 @@ FAMILIES = ("t5", "mt5", "bart", "mbart", "marian", "m2m_100", "pegasus")
 #: Where compiled assemblies are kept, and how many megabytes of them; the ones not used for longest go first.
 FOLDER, MEGABYTES = "MODTF_CACHE", "MODTF_CACHE_MB"
 _MEGABYTES = 1000
+_CPU = torch.device("cpu")
 #: Settings that CTranslate2 follows and the loop does not.
 _FOLLOWED = {"bad_words_ids", "min_length", "min_new_tokens", "no_repeat_ngram_size", "repetition_penalty"}
 
@@ -45,16 +46,19 @@ _FOLLOWED = {"bad_words_ids", "min_length", "min_new_tokens", "no_repeat_ngram_s
 class Compiled:
     """A compiled assembly, loaded."""
 
-    def __init__(self, folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self, folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase, device: torch.device = _CPU
+    ) -> None:
+        """``config`` is the configuration of generation."""
         import ctranslate2
 
         self.translator = ctranslate2.Translator(
             str(folder),
-            device="cuda" if model.device.type == "cuda" else "cpu",
-            device_index=model.device.index or 0,
+            device="cuda" if device.type == "cuda" else "cpu",
+            device_index=device.index or 0,
             intra_threads=torch.get_num_threads(),
         )
-        self.config, self.tokenizer = model.generation_config, tokenizer
+        self.config, self.tokenizer = config, tokenizer
 
     def write(self, input_ids: Tensor, attention_mask: Tensor, length: int, watch: Watch | None = None) -> Tensor:
         """Greedy tokens (batch, at most ``length``), as :func:`modtf.decoding.decode` but without the start token.
@@ -111,7 +115,7 @@ def compiled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, engine:
     with FileLock(cache / ".lock"):
         if place.is_dir():
             with suppress(RuntimeError, ValueError):  # damaged: it is made anew
-                loaded = Compiled(place, model, tokenizer)
+                loaded = Compiled(place, model.generation_config, tokenizer, model.device)
                 os.utime(place)  # used now
                 return loaded
             shutil.rmtree(place)
@@ -121,7 +125,7 @@ def compiled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, engine:
                 convert(model, tokenizer, complete, PRECISIONS[engine])
                 complete.rename(place)
             _make_room(place, limit)
-            return Compiled(place, model, tokenizer)
+            return Compiled(place, model.generation_config, tokenizer, model.device)
         except ModtfError:
             raise
         except Exception as error:  # a converter of others may raise anything

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from modtf import compiled
-from modtf.compiled import convert, options_of
+from modtf.compiled import Compiled, convert
 from modtf.exports.check import Reader
 from modtf.saving import save_tokenizer
 
@@ -36,22 +35,12 @@ def write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pa
 
 
 def reader(folder: Path, longest: int) -> Reader:
-    import ctranslate2
-
-    translator = ctranslate2.Translator(str(folder), intra_threads=torch.get_num_threads())
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    config: Any = GenerationConfig.from_pretrained(folder)
-    options, forced_eos = options_of(config, tokenizer), config.forced_eos_token_id
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    engine = Compiled(folder, GenerationConfig.from_pretrained(folder), tokenizer)
 
     def read(texts: list[str]) -> list[str]:
-        sources = [tokenizer.convert_ids_to_tokens(ids) for ids in tokenizer(texts)["input_ids"]]
-        first = options["target_prefix"] and [options["target_prefix"]] * len(texts)
-        results = translator.translate_batch(
-            sources, beam_size=1, max_decoding_length=longest, **options | {"target_prefix": first}
-        )
-        ids = [tokenizer.convert_tokens_to_ids(result.hypotheses[0]) for result in results]
-        for full in (tokens for tokens in ids if forced_eos is not None and len(tokens) == longest):
-            full[-1] = forced_eos  # where a text is cut off, as ``generate`` does it
-        return tokenizer.batch_decode(ids, skip_special_tokens=True)
+        inputs = tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
+        tokens = engine.write(inputs["input_ids"], inputs["attention_mask"], longest)
+        return tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
     return read
