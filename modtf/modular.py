@@ -566,7 +566,12 @@ class ModularModel(nn.Module):
         if draft == AUTO:
             smallest = self.mapping.coarsest.decoder
             return Assembly(assembly.encoder, smallest) if 2 * len(smallest) <= len(assembly.decoder) else None
-        chosen = self.choose(assembly=draft) if isinstance(draft, Assembly | str) else self.choose(draft)
+        try:
+            chosen = self.choose(assembly=draft) if isinstance(draft, Assembly | str) else self.choose(draft)
+        except ModtfError as error:
+            raise ModtfError(
+                f"the draft is {draft!r:.80}, no {AUTO!r}, ratio or assembly of this kit: {error}"
+            ) from error
         return Assembly(assembly.encoder, chosen.decoder)
 
     def _draft(self, assembly: Assembly, small: Assembly, ids: torch.Tensor, auto: bool) -> Draft:

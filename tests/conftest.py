@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import random
+import tempfile
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -28,6 +29,8 @@ import modtf
 from modtf.recipes.pocket import train_tokenizer
 
 torch.set_num_threads(1)
+
+
 settings.register_profile(
     "modtf", deadline=None, derandomize=True
 )  # a busy machine is no failure, and no run differs from the last
@@ -43,6 +46,12 @@ SENTENCES = (
 
 ModelFactory = Callable[..., PreTrainedModel]
 ModularFactory = Callable[..., modtf.ModularModel]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Locks of folders, and what is left behind when a test fails, go where pytest cleans up."""
+    tempfile.tempdir = str(tmp_path_factory.mktemp("temporary"))
 
 
 def randomize(modules: Iterable[nn.Module], seed: int = 0) -> None:

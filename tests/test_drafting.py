@@ -100,6 +100,11 @@ def test_auto_leaves_out_what_does_not_pay() -> None:
     assert kit.generate(texts[0], draft="auto", engine=GENERATE) == kit.generate(texts[0])
     kit.model.generation_config.no_repeat_ngram_size = 9
     assert kit.write(texts[:1], full, draft="auto").engine == GENERATE
+    for wrong in ("fast", 7, "encoder 6·6 | decoder 5·7"):
+        with pytest.raises(
+            modtf.ModtfError, match=f"the draft is {wrong!r}, no 'auto', ratio or assembly of this kit: "
+        ):
+            kit.generate(texts, draft=wrong)
 
 
 def test_tokens_behind_the_last_position_are_not_seen(make_model: Any, family: str) -> None:

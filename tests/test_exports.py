@@ -7,6 +7,7 @@ import json
 import os
 from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ import modtf.exports
 from modtf.errors import ModtfError
 from modtf.exports import FORMATS, export, export_sizes, format_named, push_to_hub
 from modtf.exports.card import lines_of, scores_of
-from modtf.exports.limit import within
+from modtf.exports.limit import time_of, within
 from modtf.mapping import Assembly
 from modtf.saving import check_repository
 from modtf.tasks import Example
@@ -405,6 +406,15 @@ def test_the_best_assembly_within_a_time(pocket: modtf.ModularModel) -> None:
     assert second != slower and ranked.index(second) > ranked.index(slower)
     with pytest.raises(ModtfError, match=r"no assembly takes 2 ms or less for a text; the fastest of 4 .* takes 6.0"):
         within(pocket, 2, timed)
+
+
+def test_what_an_engine_raises_while_it_is_timed(pocket: modtf.ModularModel) -> None:
+    def write(*_: Any) -> None:
+        raise RuntimeError("no such kernel\nat line 7")
+
+    engine = SimpleNamespace(__name__="modtf.exports.onnx", write=write)
+    with pytest.raises(ModtfError, match=r"onnx cannot take encoder 6·6 \| decoder 6·6: RuntimeError: no such kernel$"):
+        time_of(pocket, pocket.choose(6), engine, "float32", ["name[Zizzi]"])
 
 
 def test_without_a_profile_the_largest_counts(make_modular: Any) -> None:

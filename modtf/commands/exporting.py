@@ -57,23 +57,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    from modtf.exports import export as export_one
-    from modtf.exports import export_sizes, format_named, push_to_hub
-    from modtf.exports.limit import INPUTS, REPEATS, time_of, within
-    from modtf.profile import machine
-    from modtf.saving import check_new_folder, check_repository
-
     given = [name for name in ("ratio", "assembly", *LIMITS) if getattr(options, name) is not None]
     if options.ratios and given:
         raise ModtfError(f"both --ratios and --{given[0].replace('_', '-')} were given; give one of them")
     if options.check < 0:
         raise ModtfError(f"--check is {options.check}; give 0 or more")
-    made = format_named(options.to, options.precision)
-    check_new_folder(options.output)
     if options.private and options.push_to_hub is None:
         raise ModtfError("--private has no effect without --push-to-hub; leave it out")
-    if options.push_to_hub is not None:
-        check_repository(options.push_to_hub)
     limit = None
     if "max_latency_ms" in given:
         if len(given) > 1:
@@ -82,8 +72,19 @@ def export(options: argparse.Namespace) -> None:
         limit, options.max_latency_ms = options.max_latency_ms, None
         if not limit > 0:
             raise ModtfError(f"max_latency_ms is {limit}; give a number above 0")
-        if hasattr(made, "ENGINE"):
-            raise ModtfError(f"--max-latency-ms cannot be measured with --to {options.to}; choose another format")
+
+    from modtf.exports import export as export_one
+    from modtf.exports import export_sizes, format_named, push_to_hub
+    from modtf.exports.limit import INPUTS, REPEATS, time_of, within
+    from modtf.profile import machine
+    from modtf.saving import check_new_folder, check_repository
+
+    made = format_named(options.to, options.precision)
+    if limit and hasattr(made, "ENGINE"):
+        raise ModtfError(f"--max-latency-ms cannot be measured with --to {options.to}; choose another format")
+    check_new_folder(options.output)
+    if options.push_to_hub is not None:
+        check_repository(options.push_to_hub)
     modular = load_model(options)
     format_named(options.to, options.precision, modular.architecture.model_type)
     sizes: dict[str, Assembly] = {

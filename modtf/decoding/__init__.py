@@ -5,7 +5,7 @@ have changed. In ``drafting`` a small model writes ahead for a large one; ``engi
 """
 
 from modtf.decoding.drafting import Draft, Pace
-from modtf.decoding.engines import ENGINES, GENERATE, LOOP, check_engine, check_length, decode, not_followed, obstacle
+from modtf.decoding.engines import ENGINES, GENERATE, LOOP, check_length, decode, not_followed, obstacle
 from modtf.decoding.loop import Watch
 from modtf.decoding.weights import forget, weights_stamp
 
@@ -16,7 +16,6 @@ __all__ = [
     "Draft",
     "Pace",
     "Watch",
-    "check_engine",
     "check_length",
     "decode",
     "forget",

@@ -38,12 +38,6 @@ _ACTIVATIONS = ("modules.activation", "transformers.activations")
 _MOST_TOKENS = 4096
 
 
-def check_engine(engine: str | None) -> None:
-    """Raise :class:`ModtfError` unless ``engine`` is one of :data:`ENGINES`, or None for the loop wherever possible."""
-    if engine is not None and engine not in ENGINES:
-        raise ModtfError(f"engine {engine!r} is unknown; use {LOOP!r} or {GENERATE!r}")
-
-
 def check_length(max_new_tokens: Any) -> None:
     """Raise :class:`ModtfError` unless ``max_new_tokens`` is a whole number from 1 on."""
     if not isinstance(max_new_tokens, int) or isinstance(max_new_tokens, bool) or max_new_tokens < 1:
@@ -69,7 +63,8 @@ def decode(
     :class:`ModtfError` for an unknown engine or an invalid number of tokens, and if the loop is requested, or a draft,
     but it might write other tokens than ``generate``.
     """
-    check_engine(engine)
+    if engine is not None and engine not in ENGINES:
+        raise ModtfError(f"engine {engine!r} is unknown; use {LOOP!r} or {GENERATE!r}")
     check_length(max_new_tokens)
     if engine != GENERATE:
         reason = obstacle(model, max_new_tokens)

@@ -17,7 +17,7 @@ from huggingface_hub import HfApi
 
 from modtf.errors import ModtfError
 from modtf.exports.card import CARD, Exported, card, card_of_sizes
-from modtf.exports.check import Check, Reader, check
+from modtf.exports.check import Check, Reader, check, converting
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
 from modtf.saving import INDEX, checked_path, new_folder, on_the_hub
@@ -88,7 +88,7 @@ def export_sizes(
         sizes = [_write(modular, one, complete / name, made, precision, chosen) for name, one in assemblies.items()]
         index = {"to": to, "precision": precision, "sizes": {size.name: size.to_json() for size in sizes}}
         (complete / SIZES).write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        (complete / CARD).write_text(card_of_sizes(modular, sizes, made.HOW), encoding="utf-8")
+        (complete / CARD).write_text(card_of_sizes(modular, sizes, made.HOW, _source(chosen)), encoding="utf-8")
         return sizes
 
 
@@ -109,18 +109,13 @@ def _write(
     modular: ModularModel, assembly: Assembly, folder: Path, made: Any, precision: str, examples: list[Example]
 ) -> Exported:
     name = made.__name__.rpartition(".")[2]
-    try:
+    with converting(assembly, name):
         made.write(modular.assemble(assembly=assembly), modular.tokenizer, folder, precision)
         engine = getattr(made, "ENGINE", None)  # one that a format needs for its check alone
         unchecked = "" if examples else "there were no inputs"
         if engine is not None and not find_spec(engine):
             unchecked = f"{engine} is not installed"
         read = None if unchecked else made.reader(folder, modular.longest)
-    except (ModtfError, OSError):
-        raise
-    except Exception as error:  # a converter of others may raise anything
-        reason = str(error).strip().partition("\n")[0]
-        raise ModtfError(f"{name} cannot take {assembly}: {type(error).__name__}: {reason}") from error
     found = None if read is None else check(modular, assembly, read, examples)
     if found and precision == "float32" and found.equal < _LEAST * found.inputs:
         raise ModtfError(
@@ -130,8 +125,13 @@ def _write(
         )
     megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
     exported = Exported(folder.name, assembly, name, precision, megabytes, found, unchecked)
-    (folder / CARD).write_text(card(modular, exported, made.HOW), encoding="utf-8")
+    (folder / CARD).write_text(card(modular, exported, made.HOW, _source(examples)), encoding="utf-8")
     return exported
+
+
+def _source(examples: Sequence[Example]) -> str:
+    """One to show how an export is used."""
+    return examples[0].source if examples else "..."
 
 
 def push_to_hub(

@@ -70,8 +70,8 @@ tags: [modular-transformers, {model_type}]
 _KIT = "[modtf](https://github.com/modtf/modtf)"
 
 
-def card(modular: ModularModel, exported: Exported, how: str) -> str:
-    """The text of a model card in Markdown."""
+def card(modular: ModularModel, exported: Exported, how: str, source: str) -> str:
+    """The text of a model card in Markdown; ``source`` as in :func:`lines_of`."""
     assembly, stacks = exported.assembly, modular.mapping.stacks
     size = size_of_assembly(modular, assembly)
     kit = Path(modular.source).name if modular.source else "a kit"
@@ -94,7 +94,7 @@ def card(modular: ModularModel, exported: Exported, how: str) -> str:
         model_type=modular.architecture.model_type,
         title=f"{kit} {assembly.ratio:.3g}x for {exported.to}",
         lines="\n".join(f"- {line}" for line in about),
-        how=lines_of(modular, exported.name, how),
+        how=lines_of(modular, exported.name, how, source),
         licence=_licence(modular),
     )
 
@@ -106,8 +106,9 @@ def _licence(modular: ModularModel) -> str:
     return "Licence: for the owner of these weights to state; those of the original and of its training data apply."
 
 
-def lines_of(modular: ModularModel, folder: str, how: str) -> str:
-    """The lines with which a format is used, for this model and folder."""
+def lines_of(modular: ModularModel, folder: str, how: str, source: str = "...") -> str:
+    """The lines with which a format is used, for this model and folder; with ``source`` where its task has no first one."""
+    source = task_named(modular.task).first or source
     config: Any = modular.generation_config
     settings = {"options": "", "forced": "", "never": ""}
     if config.forced_bos_token_id is not None:
@@ -119,10 +120,9 @@ def lines_of(modular: ModularModel, folder: str, how: str) -> str:
         if options["target_prefix"]:
             options["target_prefix"] = [options["target_prefix"]]
         settings["options"] = "".join(f", {name}={value!r}" for name, value in options.items() if value != UNSET[name])
-    source = with_prefix(modular, task_named(modular.task).first or "...")
     return Template(how.strip()).substitute(
         folder=folder,
-        source=json.dumps(source, ensure_ascii=False),
+        source=json.dumps(with_prefix(modular, source), ensure_ascii=False),
         longest=modular.longest,
         words=modular.config.vocab_size,
         **settings,
@@ -150,7 +150,7 @@ def scores_of(modular: ModularModel, assembly: Assembly) -> str:
     return f"{scores}, on {task.test_inputs}"
 
 
-def card_of_sizes(modular: ModularModel, sizes: Sequence[Exported], how: str) -> str:
+def card_of_sizes(modular: ModularModel, sizes: Sequence[Exported], how: str, source: str) -> str:
     """The card of a folder that holds several sizes, each with a card of its own."""
     lines = ["| folder | layers | ratio | MB | equal texts | ms a text |", "|---|---|---|---|---|---|"]
     for size in sizes:
@@ -163,5 +163,5 @@ def card_of_sizes(modular: ModularModel, sizes: Sequence[Exported], how: str) ->
         f"---\nlibrary_name: {sizes[0].to}\ntags: [modular-transformers, {modular.architecture.model_type}]\n---\n\n"
         f"# {kit} for {sizes[0].to}, {sizes[0].precision}\n\nSizes of one kit of {_KIT}; `sizes.json` has the same for "
         "programs. Equal texts are those that the size writes in full precision, too.\n\n" + "\n".join(lines) + "\n\n"
-        f"```python\n{lines_of(modular, sizes[0].name, how)}\n```\n"
+        f"```python\n{lines_of(modular, sizes[0].name, how, source)}\n```\n"
     )

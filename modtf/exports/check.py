@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from modtf.errors import ModtfError
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
 from modtf.tasks import Example, task_named
@@ -40,6 +42,18 @@ class Check:
             f"{self.equal} of {self.inputs} texts are those of the assembly in full precision{scores}; "
             f"{self.milliseconds:.1f} ms a text, by modtf ({self.own_engine}) {self.own_milliseconds:.1f}"
         )
+
+
+@contextmanager
+def converting(assembly: Assembly, name: str) -> Iterator[None]:
+    """What a converter or an engine of others raises here, which may be anything, becomes a :class:`ModtfError`."""
+    try:
+        yield
+    except (ModtfError, OSError):
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModtfError(f"{name} cannot take {assembly}: {type(error).__name__}: {reason}") from error
 
 
 def with_prefix(modular: ModularModel, source: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from modtf.errors import ModtfError
 from modtf.evaluation import in_turns
-from modtf.exports.check import with_prefix
+from modtf.exports.check import converting, with_prefix
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
 from modtf.profile import corners, per_layer
@@ -23,7 +23,7 @@ INPUTS, REPEATS = 5, 5
 
 def time_of(modular: ModularModel, assembly: Assembly, made: Any, precision: str, sources: Sequence[str]) -> float:
     """Milliseconds of one text by the engine of a format (a module of this package): the median of the inputs, of each that of its runs."""
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, converting(assembly, made.__name__.rpartition(".")[2]):
         folder = Path(temporary) / "export"
         made.write(modular.assemble(assembly=assembly), modular.tokenizer, folder, precision)
         read = made.reader(folder, modular.longest)
