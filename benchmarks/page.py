@@ -34,6 +34,11 @@ from table import cpu_name
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "modtf.cli"]
 TORCH = "`import torch`"
+#: The rows of README's table.
+SHOWN = (
+    TORCH, "`modtf --help`", "`modtf demo`: address answers", "first opening: words", "first opening: the first texts",
+    "first opening: the controls", "later, in a new browser: the first texts", "later, in a new browser: the controls",
+)  # fmt: skip
 
 #: Notes when words and the first text are there to be seen.
 WATCH = """
@@ -101,7 +106,8 @@ def main() -> None:
             print(f"\n{name}\n" if name else "", table(times[name]), sep="")
         if options.write:
             about = f"Medians of {options.repeats} runs, headless Chromium on the same machine: {cpu_name()}, {os.cpu_count()} cores."
-            insert(ROOT / "README.md", "benchmarks/page.py", f"{table(times[name])}\n\n{about}\n")
+            shown = {what: seconds for what, seconds in times[name].items() if what in SHOWN}
+            insert(ROOT / "README.md", "benchmarks/page.py", f"{table(shown)}\n\n{about}\n")
 
 
 def measure(times: dict[str, list[float]], pause: float) -> None:

@@ -11,8 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -23,12 +22,11 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from modtf.architectures import scale_of_logits
-from modtf.decoding import Watch, check_length, not_followed
+from modtf.decoding import Choice, Watch, check_length, not_followed
 from modtf.errors import ModtfError
-from modtf.saving import digest_of, save_tokenizer
+from modtf.saving import checksum_of, digest_of, no_progress_bars, save_tokenizer
 
 CTRANSLATE2, CTRANSLATE2_INT8 = "ctranslate2", "ctranslate2-int8"
 #: The precision of each engine's weights.
@@ -39,6 +37,9 @@ FAMILIES = ("t5", "mt5", "bart", "mbart", "marian", "m2m_100", "pegasus")
 FOLDER, MEGABYTES = "MODTF_CACHE", "MODTF_CACHE_MB"
 _MEGABYTES = 1000
 _CPU = torch.device("cpu")
+#: A file beside the compiled ones.
+_CHECKSUMS = "checksums.json"
+_KNOWN_MODULES = ("torch.nn.modules.", "transformers.models.", "transformers.activations")
 #: Settings that CTranslate2 follows and the loop does not.
 _FOLLOWED = {"bad_words_ids", "min_length", "min_new_tokens", "no_repeat_ngram_size", "repetition_penalty"}
 
@@ -69,8 +70,7 @@ class Compiled:
         if watch is not None and len(input_ids) > 1:
             raise ModtfError("several texts cannot be watched with CTranslate2, which writes them unevenly; give one")
         tokenizer, options = self.tokenizer, options_of(self.config, self.tokenizer)
-        ends = self.config.eos_token_id
-        ends = [ends] if isinstance(ends, int) else list(ends or ())
+        choice = Choice(self.config, length)
         sources = [
             tokenizer.convert_ids_to_tokens(ids[mask.bool()].tolist())
             for ids, mask in zip(input_ids, attention_mask, strict=True)
@@ -81,7 +81,8 @@ class Compiled:
             **options | {"target_prefix": prefix and [prefix] * len(sources)},
             beam_size=1,
             max_decoding_length=length,
-            end_token=ends or None,
+            max_input_length=0,  # no limit: it would cut a long source without a word
+            end_token=choice.ends or None,
             return_end_token=True,
             callback=(lambda step: bool(watched[0](input_ids.new_tensor([step.token_id])))) if watched else None,
         )
@@ -89,17 +90,15 @@ class Compiled:
         # destroyed in its own thread, which ends the process.
         watched.clear()
         texts = [tokenizer.convert_tokens_to_ids(result.hypotheses[0])[:length] for result in results]
-        forced, pad = self.config.forced_eos_token_id, self.config.pad_token_id
+        forced = self.config.forced_eos_token_id
         for text in texts:
             if forced is not None and len(text) == length:
                 text[-1] = forced  # where a text is cut off, as `generate` does it
-        if pad is None:
-            pad = ends[0] if ends else 0
         longest = max(map(len, texts))
-        return input_ids.new_tensor([text + [pad] * (longest - len(text)) for text in texts])
+        return input_ids.new_tensor([text + [choice.pad] * (longest - len(text)) for text in texts])
 
 
-def compiled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, engine: str) -> Compiled:
+def load_compiled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, engine: str) -> Compiled:
     """``model`` for this engine, from the folder of compiled ones, or compiled now.
 
     Raises :class:`ModtfError` where CTranslate2 is missing, or where it cannot take the model.
@@ -108,21 +107,22 @@ def compiled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, engine:
     family = model.config.model_type
     if family not in FAMILIES:
         raise ModtfError(f"CTranslate2 takes {', '.join(FAMILIES)}, not {family}; leave the engine open")
-    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
-        raise ModtfError("a module has a hook, which CTranslate2 would not call; leave the engine open")
     cache, limit = _cache(), _limit()
     place = cache / _name_of(model, tokenizer, PRECISIONS[engine])
     with FileLock(cache / ".lock"):
         if place.is_dir():
-            with suppress(RuntimeError, ValueError):  # damaged: it is made anew
+            with suppress(OSError, RuntimeError, ValueError):  # damaged: it is made anew
+                if json.loads((place / _CHECKSUMS).read_text()) != _checksums(place):
+                    raise ValueError("another file than was written")
                 loaded = Compiled(place, model.generation_config, tokenizer, model.device)
                 os.utime(place)  # used now
                 return loaded
             shutil.rmtree(place)
         try:
-            with tempfile.TemporaryDirectory(prefix=".compiling-", dir=cache) as temporary, _no_bars():
+            with tempfile.TemporaryDirectory(prefix=".compiling-", dir=cache) as temporary, no_progress_bars():
                 complete = Path(temporary) / "complete"
                 convert(model, tokenizer, complete, PRECISIONS[engine])
+                (complete / _CHECKSUMS).write_text(json.dumps(_checksums(complete)))
                 complete.rename(place)
             _make_room(place, limit)
             return Compiled(place, model.generation_config, tokenizer, model.device)
@@ -133,22 +133,10 @@ def compiled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, engine:
             raise ModtfError(f"CTranslate2 cannot take this model: {reason}; leave the engine open") from error
 
 
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """transformers would draw some for each save and load."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
 def check_installed() -> None:
     """Raise :class:`ModtfError` if CTranslate2 is missing."""
     if not is_installed():
-        raise ModtfError('this engine needs a package that is not installed: pip install "modtf[ctranslate2]"')
+        raise ModtfError('CTranslate2 is not installed: pip install "modtf[ctranslate2]"')
 
 
 def is_installed() -> bool:
@@ -199,6 +187,10 @@ def _name_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, precisi
     return f"ctranslate2-{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}"
 
 
+def _checksums(folder: Path) -> dict[str, str]:
+    return {file.name: checksum_of(file) for file in sorted(folder.iterdir()) if file.name != _CHECKSUMS}
+
+
 def _make_room(newest: Path, limit: int) -> None:
     """Remove what has not been used for longest, until the rest keeps within the limit."""
     kept = 0
@@ -212,6 +204,7 @@ def convert(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: 
     """Write a model for CTranslate2 into a new folder; raises :class:`ModtfError` where its converter cannot take it."""
     from ctranslate2.converters import TransformersConverter
 
+    _check_modules(model)
     config: Any = model.config
     start = model.generation_config.decoder_start_token_id
     place = {"marian": config.vocab_size - 1, "m2m_100": 1}.get(config.model_type)  # as the published ones have it
@@ -251,6 +244,20 @@ def convert(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: 
     if config.model_type != "marian":  # which begins with zeros
         kept["decoder_start_token"] = tokenizer.convert_ids_to_tokens(start)
     settings.write_text(json.dumps(tokens | kept, indent=2))
+
+
+def _check_modules(model: PreTrainedModel) -> None:
+    """Raise :class:`ModtfError` for what the converter would not see, since it reads weights by their names."""
+    for module in model.modules():
+        kind = type(module)
+        if not kind.__module__.startswith(_KNOWN_MODULES):
+            raise ModtfError(
+                f"the model has a module that CTranslate2 would leave out ({kind.__name__}); leave the engine open"
+            )
+        if module._forward_hooks or module._forward_pre_hooks or {"forward", "_hf_hook"} & module.__dict__.keys():
+            raise ModtfError(
+                f"a {kind.__name__} has a hook, or a forward of its own, which CTranslate2 would not call; leave the engine open"
+            )
 
 
 #: What :func:`options_of` gives where nothing is set.

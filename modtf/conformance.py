@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
-from transformers.utils import logging
 
 from modtf.architectures import (
     ARCHITECTURES,
@@ -26,6 +25,7 @@ from modtf.errors import ModtfError
 from modtf.layers import clone_module
 from modtf.mapping import Assembly, default_granularities
 from modtf.modular import ModularModel, modularize
+from modtf.saving import no_progress_bars
 
 #: New tokens that each assembly writes with and without a cache.
 _TOKENS = 6
@@ -135,14 +135,12 @@ def _findings(model: PreTrainedModel, record: Architecture, inputs: dict[str, Te
     found = []
     modes = {module: module.training for module in model.modules()}
     gradients = {weight: weight.grad for weight in model.parameters()}
-    shows_bar = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     model.eval()
     try:
         for weight in gradients:
             weight.grad = None
         expected = _logits(model, inputs | target)
-        with _modular(model, record) as modular:
+        with no_progress_bars(), _modular(model, record) as modular:
             for words, probe in _PROBES.items():
                 try:
                     instead = probe(modular, inputs, target, expected)
@@ -154,8 +152,6 @@ def _findings(model: PreTrainedModel, record: Architecture, inputs: dict[str, Te
             module.training = mode
         for weight, gradient in gradients.items():
             weight.grad = gradient
-        if shows_bar:
-            logging.enable_progress_bar()
     return tuple(found)
 
 

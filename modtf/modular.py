@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,6 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import Seq2SeqLMOutput
-from transformers.utils import logging
 
 from modtf import saving
 from modtf.architectures import (
@@ -31,8 +30,8 @@ from modtf.architectures import (
     stacks_of,
 )
 from modtf.bundled import BUNDLED_MODELS, bundled
-from modtf.compiled import PRECISIONS, Compiled, check_installed, compiled
-from modtf.decoding import ENGINES, LOOP, Draft, Pace, Watch, decode, weights_stamp
+from modtf.compiled import PRECISIONS, Compiled, check_installed, load_compiled
+from modtf.decoding import ENGINES, LOOP, Draft, Pace, Watch, check_length, decode, weights_stamp
 from modtf.errors import ModtfError
 from modtf.layers import ModularStack, Recording, clone_module, new_bank, record
 from modtf.mapping import STACKS, Assembly, LayerPath, Mapping, StackMapping, default_granularities
@@ -114,7 +113,7 @@ class Written:
     texts: list[str]
     #: (texts, new tokens), without the start token
     tokens: torch.Tensor
-    #: the one used: :data:`modtf.decoding.LOOP` or :data:`modtf.decoding.GENERATE`
+    #: the one used: :data:`modtf.decoding.LOOP`, :data:`modtf.decoding.GENERATE` or one of :data:`modtf.compiled.PRECISIONS`
     engine: str
     #: of decoding alone, without the tokenizer, until the device was done
     seconds: float
@@ -252,6 +251,8 @@ class ModularModel(nn.Module):
 
     def _apply(self, *args: Any, **kwargs: Any) -> ModularModel:
         self._assembled.clear()  # their buffers would stay on the old device
+        self._compiled.clear()
+        self._paces.clear()
         return super()._apply(*args, **kwargs)
 
     def activation_checkpointing_enable(
@@ -497,8 +498,8 @@ class ModularModel(nn.Module):
                 f"the engine {engine!r} takes max_new_tokens only, not {', '.join(beyond)}; leave the engine open"
             )
         else:
-            if max_new_tokens is None and "max_length" not in beyond:
-                max_new_tokens = self.longest
+            if max_new_tokens is not None or "max_length" not in beyond:
+                max_new_tokens = self._limit(max_new_tokens)
             options = {**self.encode(batch), **greedy, **generate_options, "max_new_tokens": max_new_tokens}
             with torch.inference_mode():
                 tokens = self.assembled(chosen).generate(**options)
@@ -508,7 +509,7 @@ class ModularModel(nn.Module):
     def write(
         self,
         texts: list[str] | tuple[str, ...],
-        assembly: Assembly,
+        assembly: Assembly | str | None = None,
         *,
         max_new_tokens: int | None = None,
         engine: str | None = None,
@@ -522,9 +523,9 @@ class ModularModel(nn.Module):
         :class:`ModtfError` for empty or over-long texts.
         """
         _check_engine(engine)
+        assembly, limit = self.choose(assembly=assembly), self._limit(max_new_tokens)
         ids, mask = self.encode(texts).values()
-        model = self.assembled(self.choose(assembly=assembly))
-        limit = self.longest if max_new_tokens is None else max_new_tokens
+        model = self.assembled(assembly)
         small = self.drafting(assembly, draft)
         drafted = None if small is None else self._draft(assembly, small, ids, draft == AUTO)
         if engine in PRECISIONS:
@@ -541,13 +542,25 @@ class ModularModel(nn.Module):
         written = self.tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
         return Written(written, new_tokens, str(engine), seconds, drafted)
 
+    def _limit(self, max_new_tokens: int | None) -> int:
+        """That number of new tokens, or :attr:`longest`."""
+        if max_new_tokens is None:
+            return self.longest
+        check_length(max_new_tokens)
+        most = longest_texts(self.model)[1]
+        if most is not None and max_new_tokens > most:
+            raise ModtfError(
+                f"max_new_tokens is {max_new_tokens}; this model has positions for {most}: give at most that"
+            )
+        return max_new_tokens
+
     def _compiled_for(self, assembly: Assembly, engine: str) -> Compiled:
         """The last few are remembered, until their weights or settings change."""
         model = self.assembled(assembly)
         stamp = weights_stamp(model.parameters()), model.generation_config.to_json_string()
         kept = self._compiled.get((assembly, engine))
         if kept is None or kept[0] != stamp:
-            kept = stamp, compiled(model, self.tokenizer, engine)
+            kept = stamp, load_compiled(model, self.tokenizer, engine)
             self._compiled[assembly, engine] = kept
             if len(self._compiled) > _KEPT_COMPILED:
                 self._compiled.popitem(last=False)
@@ -598,13 +611,18 @@ class ModularModel(nn.Module):
                 f"this model reads {self.main_input_name}, not texts; assemble(...) one of its sizes and give that what "
                 "its processor makes"
             )
-        texts = [text if text.startswith(self.prefix) else self.prefix + text for text in texts]
-        encoded = self.tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
+        encoded = self.tokenizer(
+            list(map(self.prefixed, texts)), padding=True, return_tensors="pt", return_token_type_ids=False
+        )
         length = int(encoded["attention_mask"].sum(1).max())
         limit = min(self.tokenizer.model_max_length, longest_texts(self.model)[0] or length)
         if length > limit:
             raise ModtfError(f"a text has {length} tokens; at most {limit} are possible: shorten it or split it")
         return {name: encoded[name].to(self.device) for name in ("input_ids", "attention_mask")}
+
+    def prefixed(self, source: str) -> str:
+        """A source with the :attr:`prefix`, which is what an engine that knows nothing of the kit must get."""
+        return source if source.startswith(self.prefix) else self.prefix + source
 
     # -- saving and loading --------------------------------------------------------------------------------------------
 
@@ -756,13 +774,9 @@ def load(name: str | Path, task: str | None = None) -> ModularModel:
 
     ``task`` takes the place of the task that the model was saved with.
     """
-    is_bundled, bar_is_shown = name in BUNDLED_MODELS, logging.is_progress_bar_enabled()
-    if is_bundled:
-        logging.disable_progress_bar()  # it would stay on a notebook's page for longer than the loading takes
-    try:
+    is_bundled = name in BUNDLED_MODELS
+    # A bar would stay on a notebook's page for longer than it takes to load what is bundled.
+    with saving.no_progress_bars() if is_bundled else nullcontext():
         modular = ModularModel.from_pretrained(bundled(str(name)) if is_bundled else name, task=task)
-    finally:
-        if bar_is_shown:
-            logging.enable_progress_bar()
     modular.source = str(Path(name).resolve()) if not is_bundled and Path(name).is_dir() else str(name)
     return modular

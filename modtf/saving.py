@@ -41,7 +41,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
-from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import (
+    CONFIG_NAME,
+    GENERATION_CONFIG_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    logging,
+)
 
 from modtf.bundled import BUNDLED_MODELS
 from modtf.errors import ModtfError
@@ -56,6 +62,18 @@ _BANKS, _COPY = "banks-{}.safetensors", "original-{}"
 _OURS = re.compile(r"banks-[0-9a-f]{12}\.safetensors|original-[0-9a-f]{12}")
 _TEMPORARY, _PART = ".saving-", ".part"
 _AGAIN = "copy the whole folder again, or save again"
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Without the bars that transformers draws for each save and load."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def checked_path(folder: Any) -> Path:
@@ -201,6 +219,7 @@ def check_new_folder(folder: Path) -> Path:
 def new_folder(folder: Path) -> Iterator[Path]:
     """The place in which to make a new folder; that appears under its name when the block is done, or not at all."""
     folder = check_new_folder(folder)
+    missing = [parent for parent in folder.parents if not parent.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".exporting-", dir=folder.parent) as temporary:
@@ -208,8 +227,13 @@ def new_folder(folder: Path) -> Iterator[Path]:
             yield complete
             _for_others(complete.rglob("*.safetensors"))
             os.replace(complete, folder)
-    except (OSError, SafetensorError) as error:
-        raise ModtfError(f"could not save to {folder}: {error}") from error
+    except BaseException as error:
+        for parent in missing:
+            with suppress(OSError):  # others may have put something there
+                parent.rmdir()
+        if isinstance(error, OSError | SafetensorError):
+            raise ModtfError(f"could not save to {folder}: {error}") from error
+        raise
 
 
 def _for_others(files: Iterable[Path]) -> None:
@@ -246,8 +270,8 @@ def _write(
         new_banks, new_copy, new_index = temporary / "banks", temporary / "original", temporary / INDEX
         save_file(stored, new_banks, metadata={"format": "pt"})
         _for_others([new_banks])
-        checksum = _checksum(new_banks)
-        banks_name = _usable_name(folder, _BANKS, digest_of(stored), lambda path: _checksum(path) == checksum)
+        checksum = checksum_of(new_banks)
+        banks_name = _usable_name(folder, _BANKS, digest_of(stored), lambda path: checksum_of(path) == checksum)
         if copied and original is not None and not (folder / copied).exists():
             plain = original if dtype is None else copy.deepcopy(original).to(dtype)
             plain.save_pretrained(new_copy)
@@ -259,7 +283,7 @@ def _write(
         os.replace(new_banks, folder / banks_name)
         checksums = {banks_name: checksum}
         for name in _weights_of_copy(folder, copied):
-            checksums[name] = index.get("sha256", {}).get(name) or _checksum(folder / name)
+            checksums[name] = index.get("sha256", {}).get(name) or checksum_of(folder / name)
         complete = {"format": _FORMAT, **index, "banks": banks_name, "sha256": checksums}
         new_index.write_text(json.dumps(complete, indent=2) + "\n", encoding="utf-8")
         # A power cut must not leave an index whose files never reached the disk.
@@ -530,7 +554,7 @@ def load_banks(folder: Path, index: dict[str, Any]) -> dict[str, Tensor]:
 
 def _check_content(folder: Path, index: dict[str, Any], name: str) -> None:
     expected = index.get("sha256", {}).get(name)
-    if expected is not None and _checksum(folder / name) != expected:
+    if expected is not None and checksum_of(folder / name) != expected:
         raise _damaged(folder / name)
 
 
@@ -612,7 +636,7 @@ def _same_tensors(files: list[Path], model: PreTrainedModel, dtype: torch.dtype 
     return None if any(isinstance(tensor, nn.Parameter) or tensor.any() for tensor in missing) else True
 
 
-def _checksum(path: Path) -> str:
+def checksum_of(path: Path) -> str:
     with path.open("rb") as file:
         return sha_fileobj(file).hex()
 
@@ -695,5 +719,7 @@ def on_the_hub(repo_id: str) -> Iterator[None]:
     """What goes wrong in an upload is a :class:`ModtfError`."""
     try:
         yield
+    except ModtfError:
+        raise
     except (OSError, ValueError, HTTPError) as error:
         raise ModtfError(f"could not upload to {repo_id!r}: {error}") from error

@@ -97,6 +97,37 @@ def test_a_damaged_one_is_compiled_anew(folder: Path) -> None:
     assert kept(folder) == {name} and model.stat().st_size > 1e6
 
 
+def test_a_vocabulary_that_was_changed_is_noticed(folder: Path) -> None:
+    text = TEXTS["pocket"][0]
+    expected = modtf.load("pocket").generate(text, ratio=6, engine=CTRANSLATE2)
+    (one,) = folder.glob("ctranslate2-*")
+    (one / "shared_vocabulary.json").write_text('["a"]')
+    assert modtf.load("pocket").generate(text, ratio=6, engine=CTRANSLATE2) == expected
+    assert "checksums.json" in os.listdir(one) and (one / "shared_vocabulary.json").stat().st_size > 1000
+
+
+class Adapted(torch.nn.Linear):
+    """What an adapter library puts in a layer's place: its weights would be lost."""
+
+
+def test_a_changed_layer_is_not_left_out() -> None:
+    kit = modtf.load("pocket")
+    layer = kit.stacks[0].banks["6"][0].layer[-1].DenseReluDense
+    layer.wo.__class__ = Adapted
+    with pytest.raises(modtf.ModtfError, match=r"a module that CTranslate2 would leave out \(Adapted\)"):
+        kit.generate(TEXTS["pocket"][0], ratio=6, engine=CTRANSLATE2)
+
+
+def test_a_long_source_is_read_whole() -> None:
+    kit = modtf.load("pocket")
+    kit.tokenizer.model_max_length = 5000
+    source = f"{TEXTS['pocket'][1]}, " * 300 + "food[Chinese]"
+    assert kit.encode([source])["input_ids"].shape[1] > 1024
+    smallest = kit.choose(6)
+    by_loop = kit.write([source], smallest, max_new_tokens=20)
+    assert kit.write([source], smallest, max_new_tokens=20, engine=CTRANSLATE2).texts == by_loop.texts
+
+
 def test_what_was_not_used_for_longest_goes_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kit, text = modtf.load("pocket"), TEXTS["pocket"][0]
     names = []
@@ -156,7 +187,7 @@ def test_settings_are_followed_or_refused() -> None:
     assert kit.generate(text, engine=CTRANSLATE2) == plain
     assert copy.deepcopy(kit).generate(text, engine=CTRANSLATE2) == plain
     hook = kit.assembled(kit.choose(2)).get_decoder().register_forward_hook(lambda *given: None)
-    with pytest.raises(modtf.ModtfError, match="a hook, which CTranslate2 would not call"):
+    with pytest.raises(modtf.ModtfError, match="a hook, or a forward of its own, which CTranslate2 would not call"):
         kit.generate(text, ratio=2, engine=CTRANSLATE2)
     hook.remove()
 

@@ -352,6 +352,8 @@ def test_a_replay_judges_guesses_when_the_large_decoder_does() -> None:
     assert shown(4.0) == judged == shown(9.0)
     assert "ran once for 2 tokens and accepted 1 of 3 guesses" in race_html(replace(race, now_ms=9.0))
     assert "2.00 times as fast, word for word the same" in race_html(replace(race, now_ms=9.0))
+    other = replace(race, now_ms=9.0, full=replace(race.full, texts=("The", "The <dog>")))
+    assert "another text, since two words were as good as tied" in race_html(other)
 
 
 def test_a_race_says_why_nothing_can_be_drafted(controller: Controller) -> None:

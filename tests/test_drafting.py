@@ -98,6 +98,8 @@ def test_auto_leaves_out_what_does_not_pay() -> None:
     assert first.texts == second.texts
     assert kit.write(texts[:1], kit.choose(6), draft="auto").draft is None, "it is the smallest itself"
     assert kit.generate(texts[0], draft="auto", engine=GENERATE) == kit.generate(texts[0])
+    by_text = kit.write(texts[:1], str(full), draft=6)
+    assert by_text.texts == first.texts == kit.write(texts[:1], draft=6).texts, "an assembly's text will do, or nothing"
     kit.model.generation_config.no_repeat_ngram_size = 9
     assert kit.write(texts[:1], full, draft="auto").engine == GENERATE
     for wrong in ("fast", 7, "encoder 6·6 | decoder 5·7"):
@@ -193,7 +195,7 @@ def test_what_cannot_be_drafted_is_told(make_modular: Any, make_model: Any) -> N
     refused("another type, width or vocabulary", draft=make_model("t5"))
     refused("several texts cannot be watched", **sources([5, 4], 2, 97), watch=lambda tokens: False)
     small.train()
-    refused("of the draft's model, a .* is in training mode")
+    refused("in the draft, a .* is in training mode")
     large.generation_config.no_repeat_ngram_size = 3
     refused("no_repeat_ngram_size; leave out the draft", draft=large)
     kit = modtf.load("pocket")

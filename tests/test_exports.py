@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import pytest
 import torch
 from conftest import SENTENCES, randomize
 from families import TINY, _bart
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
 from safetensors.torch import load_file
 from test_saving import Hub
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -88,6 +89,16 @@ def written(folder: Path, to: str, modular: modtf.ModularModel, texts: list[str]
     return format_named(to).reader(folder, modular.longest)(texts)
 
 
+def lines_in(folder: Path, monkeypatch: Any, capsys: Any) -> str:
+    """What the lines on the card print, without modtf."""
+    monkeypatch.chdir(folder.parent)
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    capsys.readouterr()
+    exec(compile(code, "card", "exec"), {})
+    printed: str = capsys.readouterr().out
+    return printed.strip()
+
+
 def slow_or_not(family: str, to: str) -> Any:
     """Tracing takes a quarter of a minute, so that two families stand for the others in a quick run."""
     slow = to == "onnx" and family not in ("t5", "bart")
@@ -97,7 +108,9 @@ def slow_or_not(family: str, to: str) -> Any:
 @pytest.mark.parametrize(
     ("kit", "to"), [slow_or_not(family, to) for family in FAMILIES for to in FORMATS[:3]], indirect=["kit"]
 )
-def test_texts_are_those_of_the_assembly(kit: modtf.ModularModel, to: str, tmp_path: Path) -> None:
+def test_texts_are_those_of_the_assembly(
+    kit: modtf.ModularModel, to: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
     need(to)
     family = kit.architecture.model_type
     sources = [example.source for example in EXAMPLES]
@@ -108,6 +121,9 @@ def test_texts_are_those_of_the_assembly(kit: modtf.ModularModel, to: str, tmp_p
         assert made.check is not None and made.check.equal == made.check.inputs == len(EXAMPLES), str(made.check)
         assert made.check.scores == made.check.own_scores and made.check.milliseconds > 0
         batches.append(written(tmp_path / assembly.shape, to, kit, sources))  # padded to a common length
+        # The lines do not force the end of a text that is cut off, as some families do.
+        printed = lines_in(tmp_path / assembly.shape, monkeypatch, capsys)
+        assert printed and printed[:-2].startswith(batches[-1][0].strip()[:-2])
         assert batches[-1] == kit.write(sources, assembly).texts
     assert len(batches) == 1 or batches[0] != batches[1], "or this would show nothing"
 
@@ -238,7 +254,10 @@ def test_unigrams_go_along_as_llama_cpp_reads_them(make_modular: Any, tmp_path: 
 
 @pytest.mark.parametrize(
     ("kit", "assembly", "words"),
-    [("t5", SHALLOW, "no more decoder layers than the encoder"), ("bart", DEEP, "--to gguf takes t5, mt5, not bart")],
+    [
+        ("t5", SHALLOW, "no more decoder layers than the encoder"),
+        ("bart", DEEP, "the format gguf takes t5, mt5, not bart"),
+    ],
     indirect=["kit"],
 )
 def test_what_llama_cpp_cannot_read_is_refused(
@@ -258,8 +277,14 @@ def test_what_llama_cpp_cannot_read_is_refused(
     ("options", "words"),
     [
         ({"to": "paper"}, "there is no export to 'paper'; choose from transformers, ctranslate2, onnx, gguf"),
-        ({"precision": "int8"}, "--to transformers has no precision 'int8'; choose from float32, bfloat16, float16"),
-        ({"to": "onnx", "precision": "float16"}, "--to onnx has no precision 'float16'; choose from float32, int8"),
+        (
+            {"precision": "int8"},
+            "the format transformers has no precision 'int8'; choose from float32, bfloat16, float16",
+        ),
+        (
+            {"to": "onnx", "precision": "float16"},
+            "the format onnx has no precision 'float16'; choose from float32, int8",
+        ),
     ],
 )
 def test_refusals(pocket: modtf.ModularModel, options: dict[str, str], words: str, tmp_path: Path) -> None:
@@ -280,7 +305,7 @@ def test_a_missing_package_is_named(pocket: modtf.ModularModel, to: str, tmp_pat
     monkeypatch.setattr(modtf.exports, "find_spec", lambda name: None)
     with pytest.raises(ModtfError) as told:
         export(pocket, POCKET, tmp_path / "out", to=to)
-    assert str(told.value) == f'--to {to} needs a package that is not installed: pip install "modtf[{to}]"'
+    assert str(told.value) == f'the format {to} needs a package that is not installed: pip install "modtf[{to}]"'
 
 
 @pytest.mark.parametrize("kit", ["m2m_100"], indirect=True)
@@ -290,6 +315,38 @@ def test_a_padding_that_ctranslate2_does_not_expect(kit: modtf.ModularModel, tmp
     with pytest.raises(ModtfError, match="whose padding is token 1, and here it is 5; choose --to onnx"):
         export(kit, DEEP, tmp_path / "out", to="ctranslate2", examples=EXAMPLES)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("assemblies", "words"),
+    [
+        ({}, "no assemblies were given; give at least one"),
+        ({"../../out": POCKET}, "'../../out' is not the name of a folder; give one such as '2x'"),
+        ({"2x": "encoder 6·6 | decoder 5·7"}, "5"),
+    ],
+)
+def test_sizes_that_cannot_be(pocket: modtf.ModularModel, assemblies: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ModtfError, match=words):
+        export_sizes(pocket, assemblies, tmp_path / "a" / "b" / "out", check=0)
+    assert not list(tmp_path.iterdir()), "nor are there folders above it"
+
+
+@pytest.mark.parametrize("number", [-1, 2.5, True])
+def test_a_number_of_inputs_that_cannot_be(pocket: modtf.ModularModel, number: Any, tmp_path: Path) -> None:
+    with pytest.raises(ModtfError, match=f"check is {number!r}; give a number of inputs, 0 for none"):
+        export(pocket, POCKET, tmp_path / "out", check=number)
+
+
+def test_what_an_engine_raises_while_it_is_checked(
+    pocket: modtf.ModularModel, tmp_path: Path, monkeypatch: Any
+) -> None:
+    def reader(*_: Any) -> Any:
+        return lambda texts: 1 // 0
+
+    monkeypatch.setattr("modtf.exports.transformers.reader", reader)
+    with pytest.raises(ModtfError, match=r"transformers cannot take .*: ZeroDivisionError: .*; choose another format"):
+        export(pocket, POCKET, tmp_path / "a" / "out", check=1)
+    assert not list(tmp_path.iterdir()), "nor is there a folder above it"
 
 
 def test_other_texts_are_refused(pocket: modtf.ModularModel, tmp_path: Path, monkeypatch: Any) -> None:
@@ -341,7 +398,7 @@ def test_the_card_says_what_was_made_and_measured(pocket: modtf.ModularModel, tm
     assert str(tmp_path) not in card and ModelCard(card).data.to_dict()["library_name"] == "transformers"
     export(pocket, Assembly((4, 4, 4), (1,) * 12), tmp_path / "unmeasured", check=0)
     card = (tmp_path / "unmeasured" / "README.md").read_text()
-    assert "measured by modtf in full precision: not this size" in card and "no: there were no inputs" in card
+    assert "measured by modtf in full precision: not this size" in card and "no: it was not asked for" in card
     measured = {scores_of(pocket, assembly) for assembly in pocket.profile.kept}
     assert "keeps at least" in "".join(measured) and "BLEU" in "".join(measured) and "not this size" not in measured
 
@@ -355,6 +412,12 @@ def test_push_to_hub(pocket: modtf.ModularModel, tmp_path: Path, monkeypatch: An
     there = tmp_path / "hub" / "somebody" / "small"
     assert {path.name for path in there.iterdir()} == {path.name for path in (tmp_path / "out").iterdir()}
     assert "README.md" in {path.name for path in there.iterdir()}, "a card of other files must not stay"
+    hub.holds.add("sizes.json")
+    sizes = tmp_path / "sizes.json"
+    sizes.write_text('{"sizes": {"2x": {}, "6x": {}}}')
+    monkeypatch.setattr(HfApi, "hf_hub_download", staticmethod(lambda *_: str(sizes)))
+    push_to_hub(tmp_path / "out", "somebody/again")
+    assert not any(fnmatch("assets/logo.png", pattern) for pattern in hub.asked["delete_patterns"]), "not an export's"
     old = (
         "sizes.json",
         "6x/config.json",
@@ -366,7 +429,7 @@ def test_push_to_hub(pocket: modtf.ModularModel, tmp_path: Path, monkeypatch: An
     )
     assert all(any(fnmatch(name, pattern) for pattern in hub.asked["delete_patterns"]) for name in old)
     hub.holds.add("modtf.json")
-    with pytest.raises(ModtfError, match="somebody/small holds a kit, whose weights would be lost; choose another"):
+    with pytest.raises(ModtfError, match=r"^somebody/small holds a kit, whose weights would be lost; choose another"):
         push_to_hub(tmp_path / "out", "somebody/small")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModtfError, match=r"holds no README.md, so it is no export; make one with modtf export"):
@@ -387,7 +450,7 @@ def test_the_cards_lines_follow_the_settings_of_generation(pocket: modtf.Modular
     for how in (ctranslate2, onnx):
         compile(how, "card", "exec")
     plain = lines_of(pocket, "x", format_named("ctranslate2").HOW)
-    assert "beam_size=1, max_decoding_length=128)" in plain
+    assert "beam_size=1, max_decoding_length=128, max_input_length=0)" in plain
 
 
 # -- a limit of time ---------------------------------------------------------------------------------------------------
@@ -413,7 +476,10 @@ def test_what_an_engine_raises_while_it_is_timed(pocket: modtf.ModularModel) -> 
         raise RuntimeError("no such kernel\nat line 7")
 
     engine = SimpleNamespace(__name__="modtf.exports.onnx", write=write)
-    with pytest.raises(ModtfError, match=r"onnx cannot take encoder 6·6 \| decoder 6·6: RuntimeError: no such kernel$"):
+    with pytest.raises(
+        ModtfError,
+        match=r"onnx cannot take encoder 6·6 \| decoder 6·6: RuntimeError: no such kernel; choose another format$",
+    ):
         time_of(pocket, pocket.choose(6), engine, "float32", ["name[Zizzi]"])
 
 

@@ -665,6 +665,13 @@ def test_words_for_bad_options(make_modular: Any, tokenizer: Any, options: dict[
         modular.generate("pub", **options)
 
 
+@pytest.mark.parametrize("more", [{}, {"engine": "generate"}, {"num_beams": 2}, {"draft": "auto"}], ids=repr)
+def test_words_for_more_tokens_than_positions(make_modular: Any, tokenizer: Any, more: dict[str, Any]) -> None:
+    modular = make_modular("bart", 2, 2, tokenizer=tokenizer, vocabulary=len(tokenizer))
+    with pytest.raises(ModtfError, match="max_new_tokens is 200; this model has positions for 64: give at most that"):
+        modular.generate("pub", max_new_tokens=200, **more)
+
+
 @pytest.mark.parametrize("task", ["", 5, ["text"]], ids=repr)
 def test_a_task_has_a_name(make_model: Any, task: Any) -> None:
     with pytest.raises(ModtfError, match=r"the task is .*; give its name"):

@@ -135,8 +135,8 @@ PROFILE = {
 EXPORT = {
     "--data ''": "--data is missing; give a file",
     "--to paper": "there is no export to 'paper'; choose from transformers, ctranslate2, onnx, gguf",
-    "--precision int4": "--to transformers has no precision 'int4'; choose from float32, bfloat16, float16",
-    "--precision int8": "--to transformers has no precision 'int8'; choose from float32, bfloat16, float16",
+    "--precision int4": "the format transformers has no precision 'int4'; choose from float32, bfloat16, float16",
+    "--precision int8": "the format transformers has no precision 'int8'; choose from float32, bfloat16, float16",
     "--half --precision float16": "not allowed with argument --half",
     "--ratios 1 9": "ratios from 1 to 2",
     "--ratios 1 2 --ratio 2": "both --ratios and --ratio were given; give one of them",

@@ -6,13 +6,14 @@ have changed. In ``drafting`` a small model writes ahead for a large one; ``engi
 
 from modtf.decoding.drafting import Draft, Pace
 from modtf.decoding.engines import ENGINES, GENERATE, LOOP, check_length, decode, not_followed, obstacle
-from modtf.decoding.loop import Watch
+from modtf.decoding.loop import Choice, Watch
 from modtf.decoding.weights import forget, weights_stamp
 
 __all__ = [
     "ENGINES",
     "GENERATE",
     "LOOP",
+    "Choice",
     "Draft",
     "Pace",
     "Watch",

@@ -1,7 +1,7 @@
 """The words of a large assembly, drafted by a small one of the same kit: the same tokens, mostly in less time.
 
-The small decoder writes a few tokens ahead; the large one reads all of them at once, which takes less than twice as
-long as reading one, and says at each position what it would have written. The draft's tokens count up to the first difference,
+The small decoder writes a few tokens ahead; the large one reads all of them at once, which takes less than twice as long
+as reading one, and says at each position what it would have written. The draft's tokens count up to the first difference,
 and there the large one's own token takes their place. So each text is what the large decoder writes alone, whatever the
 draft: a bad one costs time only (Leviathan et al., ICML 2023; LayerSkip, Elhoushi et al., ACL 2024, drafts with the first
 layers of the same model).
@@ -114,7 +114,7 @@ class _Reader:
 
     def __init__(self, layout: Layout, hidden: Tensor, attention_mask: Tensor, length: int, guesses: bool) -> None:
         self.decoder = Decoder(layout, hidden, attention_mask, length, guesses=guesses)
-        self._length, self._device = length, hidden.device
+        self._length, self.device = length, hidden.device
         # Texts of which more was accepted go further than others: which position a slot of the cache holds, ``length`` if
         # none, is kept for each, (batch, slots). Of one text it is the slot's own number.
         self._positions = torch.empty(len(hidden), 0, dtype=torch.long, device=hidden.device)
@@ -127,14 +127,14 @@ class _Reader:
         n, batch = tokens.shape
         if batch == 1:
             t = begins[0]
-            positions = t if n == 1 else torch.arange(t, t + n, device=self._device)
+            positions = t if n == 1 else torch.arange(t, t + n, device=self.device)
             return self.decoder(tokens.flatten(), t, positions, self.decoder.bias(t, n)), positions
-        first = torch.tensor(begins, device=self._device)
+        first = torch.tensor(begins, device=self.device)
         kept = self._positions.masked_fill(self._positions >= first[:, None], self._length)
         slots = (kept < self._length).any(0).nonzero()
         slot = int(slots[-1]) + 1 if len(slots) else 0
         # Guesses are as many as the shortest text can take. In a longer one, those behind the last position are seen by none.
-        beyond = (first + torch.arange(n, device=self._device)[:, None]).clamp(max=self._length)
+        beyond = (first + torch.arange(n, device=self.device)[:, None]).clamp(max=self._length)
         positions = beyond.clamp(max=self._length - 1)
         self._positions = torch.cat([kept[:, :slot], beyond.t()], 1)
         distance = self._positions[:, None] - positions.t()[:, :, None]  # (batch, n, slots)
@@ -165,45 +165,55 @@ def write_drafted(
     unfinished = set(range(len(texts)))
 
     while unfinished:
-        ahead = draft.pace.ahead()
-        # The small decoder has not read the last token, nor the one before where that was its last guess.
-        count = max(len(texts[row]) - read_by_small[row] for row in unfinished)
-        begins = [len(text) - count for text in texts]
-        tokens = input_ids.new_tensor([text[begin:] for text, begin in zip(texts, begins, strict=True)]).t()
-        guesses: list[list[int]] = []  # of all texts
         began = time.perf_counter()
-        for _ in range(min(ahead, length - min(len(texts[row]) for row in unfinished))):
-            logits, positions = small(tokens, begins)
-            begins = [begin + len(tokens) for begin in begins]
-            tokens = choice(logits, positions)[-len(texts) :][None]
-            guesses.append(tokens[0].tolist())
-            if choice.ends and all(token in choice.ends for token in guesses[-1]):
-                break
+        # The small decoder has not read the last token, nor the one before where that was its last guess.
+        unread = max(len(texts[row]) - read_by_small[row] for row in unfinished)
+        room = length - min(len(texts[row]) for row in unfinished)
+        guesses = _guess(small, choice, texts, unread, min(draft.pace.ahead(), room))
         drafted = time.perf_counter()
-        # The large one reads the last token and the guesses: what would it have written after each?
-        begins = [len(text) - 1 for text in texts]
-        read = input_ids.new_tensor([[text[-1] for text in texts], *guesses])
-        chosen = choice(*large(read, begins)).view(read.shape)
-        right = (chosen[:-1] == read[1:]).long().cumprod(0).sum(0).tolist()
+        written, right = _verify(large, choice, texts, guesses)
         ended = time.perf_counter()  # what was written is here, so the device has done its work
+
+        rows = sorted(unfinished)
+        accepted = [right[row] for row in rows]
+        draft.passes.append(Pass([[guess[row] for guess in guesses] for row in rows], accepted, began, drafted, ended))
+        draft.pace.found(sum(accepted), sum(min(count + 1, len(guesses)) for count in accepted))
         if guesses:
             draft.pace.took("guess", (drafted - began) / len(guesses))
             draft.pace.took("pass", ended - drafted)
-        accepted = [right[row] for row in sorted(unfinished)]
-        draft.pace.found(sum(accepted), sum(min(count + 1, len(guesses)) for count in accepted))
-        of_rows = [[guess[row] for guess in guesses] for row in sorted(unfinished)]
-        draft.passes.append(Pass(of_rows, accepted, began, drafted, ended))
-        for row, written in enumerate(chosen.t().tolist()):
-            if row not in unfinished:
-                continue
+        for row in rows:
             if guesses:
                 read_by_small[row] = len(texts[row]) + min(right[row], len(guesses) - 1)
-            for token in written[: right[row] + 1]:
+            for token in written[row][: right[row] + 1]:
                 texts[row].append(token)
-                stop = watch is not None and watch(read.new_tensor([token]))
+                stop = watch is not None and watch(input_ids.new_tensor([token]))
                 if stop or token in choice.ends or len(texts[row]) > length:
                     unfinished.remove(row)
                     break
     longest = max(map(len, texts))
-    padded = [text + [choice.pad] * (longest - len(text)) for text in texts]
-    return input_ids.new_tensor(padded)
+    return input_ids.new_tensor([text + [choice.pad] * (longest - len(text)) for text in texts])
+
+
+def _guess(small: _Reader, choice: Choice, texts: list[list[int]], unread: int, count: int) -> list[list[int]]:
+    """Up to ``count`` next tokens, each of all texts, of which ``small`` has yet to read the last ``unread`` tokens."""
+    begins = [len(text) - unread for text in texts]
+    tokens = torch.tensor([text[begin:] for text, begin in zip(texts, begins, strict=True)]).t()
+    guesses: list[list[int]] = []
+    for _ in range(count):
+        logits, positions = small(tokens.to(small.device), begins)
+        begins = [begin + len(tokens) for begin in begins]
+        tokens = choice(logits, positions)[-len(texts) :][None]
+        guesses.append(tokens[0].tolist())
+        if choice.ends and all(token in choice.ends for token in guesses[-1]):
+            break
+    return guesses
+
+
+def _verify(
+    large: _Reader, choice: Choice, texts: list[list[int]], guesses: list[list[int]]
+) -> tuple[list[list[int]], list[int]]:
+    """Of each text: what ``large`` writes after its last token and after each guess, and how many guesses are that."""
+    read = torch.tensor([[text[-1] for text in texts], *guesses], device=large.device)  # (1 + guesses, batch)
+    chosen = choice(*large(read, [len(text) - 1 for text in texts])).view(read.shape)
+    right = (chosen[:-1] == read[1:]).long().cumprod(0).sum(0)
+    return chosen.t().tolist(), right.tolist()

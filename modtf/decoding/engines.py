@@ -75,17 +75,7 @@ def decode(
             if reason and draft.auto:
                 draft, reason = None, ""
         if not reason:
-            drafts = draft is not None and (not draft.auto or draft.pace.drafts())
-            began = time.perf_counter()
-            with torch.inference_mode():
-                if draft is not None and drafts:
-                    tokens = write_drafted(model, draft, input_ids, attention_mask, max_new_tokens, exactly, watch)
-                else:
-                    tokens = write(model, input_ids, attention_mask, max_new_tokens, exactly, watch)
-            if draft is not None:
-                seconds = (time.perf_counter() - began) / (tokens.shape[1] - 1)
-                draft.pace.took("drafted" if drafts else "alone", seconds)
-            return tokens, LOOP
+            return _by_loop(model, input_ids, attention_mask, max_new_tokens, exactly, watch, draft), LOOP
         if draft is not None and not draft.auto:
             raise ModtfError(f"nothing can be drafted: {reason}; leave out the draft")
         if engine == LOOP:
@@ -108,6 +98,28 @@ def decode(
     return tokens, GENERATE
 
 
+def _by_loop(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    length: int,
+    exactly: bool,
+    watch: Watch | None,
+    draft: Draft | None,
+) -> Tensor:
+    """With the draft, unless it says "auto" and was slower so far; what that took, it remembers."""
+    drafts = draft is not None and (not draft.auto or draft.pace.drafts())
+    began = time.perf_counter()
+    with torch.inference_mode():
+        if draft is not None and drafts:
+            tokens = write_drafted(model, draft, input_ids, attention_mask, length, exactly, watch)
+        else:
+            tokens = write(model, input_ids, attention_mask, length, exactly, watch)
+    if draft is not None:
+        draft.pace.took("drafted" if drafts else "alone", (time.perf_counter() - began) / (tokens.shape[1] - 1))
+    return tokens
+
+
 class _Watched(StoppingCriteria):
     """A :data:`Watch` as ``generate`` takes it."""
 
@@ -128,7 +140,7 @@ def obstacle(model: PreTrainedModel, max_new_tokens: int = 1, *, only_decoder: b
     """
     layout = LAYOUTS.get(model.config.model_type)
     if layout is None:
-        return f"it does not support the model type {model.config.model_type}, only {', '.join(LAYOUTS)}"
+        return f"the loop does not support the model type {model.config.model_type}, only {', '.join(LAYOUTS)}"
     encoder, decoder, head = model.get_encoder(), model.get_decoder(), model.get_output_embeddings()
     stacks = [decoder] if only_decoder else [encoder, decoder]
     modules = [*modules_in(*stacks), head, getattr(model, model.base_model_prefix, decoder), model]
@@ -154,7 +166,7 @@ def obstacle(model: PreTrainedModel, max_new_tokens: int = 1, *, only_decoder: b
         return "decoder_start_token_id of the model's generation configuration is missing, or a list"
     most = min(layout.positions(decoder), _MOST_TOKENS)
     if max_new_tokens > most:
-        return f"it has positions for {most} new tokens only, not for {max_new_tokens}"
+        return f"the model has positions for {most} new tokens only, not for {max_new_tokens}"
     return ""
 
 
@@ -195,8 +207,8 @@ def _obstacle_in(modules: list[nn.Module], layout: type[Layout]) -> str:
 
 def _obstacle_to_draft(model: Any, draft: Any, max_new_tokens: int, batch: int, watch: Watch | None) -> str:
     if reason := obstacle(draft, max_new_tokens, only_decoder=True):
-        return f"of the draft's model, {reason}"
+        return f"in the draft, {reason}"
     sizes = [(one.config.model_type, one.get_output_embeddings().weight.shape) for one in (model, draft)]
     if sizes[0] != sizes[1]:
-        return "the draft's model has another type, width or vocabulary"
+        return "the draft has another type, width or vocabulary"
     return "several texts cannot be watched, since they grow unevenly" if watch is not None and batch > 1 else ""

@@ -161,7 +161,7 @@ class Decoder:
 class Choice:
     """The next token: the most likely, unless the configuration forces one."""
 
-    def __init__(self, config: GenerationConfig, length: int, exactly: bool) -> None:
+    def __init__(self, config: GenerationConfig, length: int, exactly: bool = False) -> None:
         self.ends = _as_list(config.eos_token_id)
         self.pad = config.pad_token_id
         if self.pad is None:

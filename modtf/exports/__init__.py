@@ -16,15 +16,15 @@ from typing import Any
 from huggingface_hub import HfApi
 
 from modtf.errors import ModtfError
-from modtf.exports.card import CARD, Exported, card, card_of_sizes
-from modtf.exports.check import Check, Reader, check, converting
+from modtf.exports.card import CARD, Exported, card_of_sizes, model_card
+from modtf.exports.check import Check, Reader, compare, converting
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
-from modtf.saving import INDEX, checked_path, new_folder, on_the_hub
+from modtf.saving import INDEX, check_repository, checked_path, new_folder, on_the_hub
 from modtf.tasks import Example, task_named
 from modtf.tasks.examples import spread
 
-__all__ = ["FORMATS", "Check", "Exported", "Reader", "check", "export", "export_sizes", "format_named", "push_to_hub"]
+__all__ = ["FORMATS", "Check", "Exported", "Reader", "compare", "export", "export_sizes", "format_named", "push_to_hub"]
 
 FORMATS = ("transformers", "ctranslate2", "onnx", "gguf")
 #: The sizes in a folder of several, by the names of their folders.
@@ -39,11 +39,11 @@ def format_named(name: str, precision: str = "float32", family: str | None = Non
         raise ModtfError(f"there is no export to {name!r}; choose from {', '.join(FORMATS)}")
     found: Any = import_module(f"modtf.exports.{name}")
     if precision not in found.PRECISIONS:
-        raise ModtfError(f"--to {name} has no precision {precision!r}; choose from {', '.join(found.PRECISIONS)}")
+        raise ModtfError(f"the format {name} has no precision {precision!r}; choose from {', '.join(found.PRECISIONS)}")
     if family is not None and found.FAMILIES and family not in found.FAMILIES:
-        raise ModtfError(f"--to {name} takes {', '.join(found.FAMILIES)}, not {family}; choose --to transformers")
+        raise ModtfError(f"the format {name} takes {', '.join(found.FAMILIES)}, not {family}; choose transformers")
     if not all(find_spec(package) for package in found.PACKAGES):
-        raise ModtfError(f'--to {name} needs a package that is not installed: pip install "modtf[{name}]"')
+        raise ModtfError(f'the format {name} needs a package that is not installed: pip install "modtf[{name}]"')
     return found
 
 
@@ -64,15 +64,15 @@ def export(
     what a format cannot do, for a folder that holds something, and if in float32 more than a tenth of the texts differ;
     nothing is written then.
     """
-    made = _made(modular, to, precision)
+    made, assembly = _made(modular, to, precision), modular.choose(assembly=assembly)
+    inputs = _inputs(modular, examples, check)
     with new_folder(checked_path(folder)) as complete:
-        chosen = _chosen(modular, examples, check)
-        return _write(modular, modular.choose(assembly=assembly), complete, made, precision, chosen)
+        return _write(modular, assembly, complete, made, precision, inputs)
 
 
 def export_sizes(
     modular: ModularModel,
-    assemblies: Mapping[str, Assembly],
+    assemblies: Mapping[str, Assembly | str],
     folder: str | Path,
     *,
     to: str = "transformers",
@@ -81,14 +81,19 @@ def export_sizes(
     check: int = 20,
 ) -> list[Exported]:
     """As :func:`export`, each assembly in a folder of its name, with an index: ``sizes.json``."""
-    made = _made(modular, to, precision)
+    made, chosen = _made(modular, to, precision), {n: modular.choose(assembly=one) for n, one in assemblies.items()}
+    if not chosen:
+        raise ModtfError("no assemblies were given; give at least one, by the name of its folder")
+    for name in chosen:
+        if name in ("", ".", "..") or set(name) & set("/\\"):
+            raise ModtfError(f"{name!r} is not the name of a folder; give one such as '2x'")
+    inputs = _inputs(modular, examples, check)
     with new_folder(checked_path(folder)) as complete:
         complete.mkdir()
-        chosen = _chosen(modular, examples, check)
-        sizes = [_write(modular, one, complete / name, made, precision, chosen) for name, one in assemblies.items()]
+        sizes = [_write(modular, one, complete / name, made, precision, inputs) for name, one in chosen.items()]
         index = {"to": to, "precision": precision, "sizes": {size.name: size.to_json() for size in sizes}}
         (complete / SIZES).write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        (complete / CARD).write_text(card_of_sizes(modular, sizes, made.HOW, _source(chosen)), encoding="utf-8")
+        (complete / CARD).write_text(card_of_sizes(modular, sizes, made.HOW, _source(inputs)), encoding="utf-8")
         return sizes
 
 
@@ -98,40 +103,45 @@ def _made(modular: ModularModel, to: str, precision: str) -> Any:
     return format_named(to, precision, modular.architecture.model_type)
 
 
-def _chosen(modular: ModularModel, examples: Sequence[Example] | None, number: int) -> list[Example]:
+def _inputs(modular: ModularModel, examples: Sequence[Example] | None, number: int) -> list[Example] | None:
+    """Those for the check, or None if none is asked for."""
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise ModtfError(f"check is {number!r}; give a number of inputs, 0 for none")
+    if not number:
+        return None
     task = task_named(modular.task)
     if examples is None:
-        examples = task.bundled_examples("evaluation") if task.model and number else []
+        examples = task.bundled_examples("evaluation") if task.model else []
     return spread(examples, number)
 
 
 def _write(
-    modular: ModularModel, assembly: Assembly, folder: Path, made: Any, precision: str, examples: list[Example]
+    modular: ModularModel, assembly: Assembly, folder: Path, made: Any, precision: str, inputs: list[Example] | None
 ) -> Exported:
-    name = made.__name__.rpartition(".")[2]
+    name, found = made.__name__.rpartition(".")[2], None
+    engine = getattr(made, "ENGINE", None)  # one that a format needs for its check alone
+    unchecked = "it was not asked for" if inputs is None else "" if inputs else "there were no inputs"
+    if engine is not None and not find_spec(engine):
+        unchecked = f"{engine} is not installed"
     with converting(assembly, name):
         made.write(modular.assemble(assembly=assembly), modular.tokenizer, folder, precision)
-        engine = getattr(made, "ENGINE", None)  # one that a format needs for its check alone
-        unchecked = "" if examples else "there were no inputs"
-        if engine is not None and not find_spec(engine):
-            unchecked = f"{engine} is not installed"
-        read = None if unchecked else made.reader(folder, modular.longest)
-    found = None if read is None else check(modular, assembly, read, examples)
+        if inputs and not unchecked:
+            found = compare(modular, assembly, made.reader(folder, modular.longest), inputs)
     if found and precision == "float32" and found.equal < _LEAST * found.inputs:
         raise ModtfError(
             f"{name} writes other texts than {assembly} in float32, {found.inputs - found.equal} of {found.inputs}, so "
-            "nothing was exported; choose --to transformers, or --check 0 if you know why: settings of generate such as "
-            "no_repeat_ngram_size are not known to all engines"
+            "nothing was exported; choose the format transformers, or check=0 (--check 0) if you know why: settings of "
+            "generate such as no_repeat_ngram_size are not known to all engines"
         )
     megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
     exported = Exported(folder.name, assembly, name, precision, megabytes, found, unchecked)
-    (folder / CARD).write_text(card(modular, exported, made.HOW, _source(examples)), encoding="utf-8")
+    (folder / CARD).write_text(model_card(modular, exported, made.HOW, _source(inputs)), encoding="utf-8")
     return exported
 
 
-def _source(examples: Sequence[Example]) -> str:
+def _source(inputs: Sequence[Example] | None) -> str:
     """One to show how an export is used."""
-    return examples[0].source if examples else "..."
+    return inputs[0].source if inputs else "..."
 
 
 def push_to_hub(
@@ -149,6 +159,7 @@ def push_to_hub(
     reached.
     """
     folder = checked_path(folder)
+    check_repository(repo_id)
     if not (folder / CARD).is_file():
         raise ModtfError(f"{folder} holds no {CARD}, so it is no export; make one with modtf export")
     with on_the_hub(repo_id):
@@ -156,6 +167,10 @@ def push_to_hub(
         repository = hub.create_repo(repo_id, private=private, exist_ok=True)
         if hub.file_exists(repository.repo_id, INDEX):
             raise ModtfError(f"{repo_id} holds a kit, whose weights would be lost; choose another repository")
+        sizes: dict[str, Any] = {}
+        if hub.file_exists(repository.repo_id, SIZES):
+            there = hub.hf_hub_download(repository.repo_id, SIZES)
+            sizes = json.loads(Path(there).read_text(encoding="utf-8"))["sizes"]
         hub.upload_folder(
             repo_id=repository.repo_id,
             folder_path=folder,
@@ -168,7 +183,7 @@ def push_to_hub(
                 "*.onnx.data",
                 "*.gguf",
                 SIZES,
-                "*/*",
+                *(f"{name}/*" for name in sizes),
             ],
         )
     return str(repository)

@@ -18,7 +18,7 @@ from modtf.bundled import BUNDLED_MODELS
 from modtf.compiled import UNSET, options_of
 from modtf.errors import ModtfError
 from modtf.evaluation import measured_table, size_of_assembly
-from modtf.exports.check import Check, single_words, with_prefix
+from modtf.exports.check import Check, single_words
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
 from modtf.profile import machine
@@ -70,11 +70,11 @@ tags: [modular-transformers, {model_type}]
 _KIT = "[modtf](https://github.com/modtf/modtf)"
 
 
-def card(modular: ModularModel, exported: Exported, how: str, source: str) -> str:
+def model_card(modular: ModularModel, exported: Exported, how: str, source: str) -> str:
     """The text of a model card in Markdown; ``source`` as in :func:`lines_of`."""
     assembly, stacks = exported.assembly, modular.mapping.stacks
     size = size_of_assembly(modular, assembly)
-    kit = Path(modular.source).name if modular.source else "a kit"
+    kit = _name_of(modular)
     about = [
         f"made of: `{assembly}`, one size of {kit}, a kit of {_KIT}; ratio {assembly.ratio:.3g}",
         f"layers: {assembly.shape}, of {stacks[0].depth}-{stacks[1].depth}; the model type is "
@@ -97,6 +97,10 @@ def card(modular: ModularModel, exported: Exported, how: str, source: str) -> st
         how=lines_of(modular, exported.name, how, source),
         licence=_licence(modular),
     )
+
+
+def _name_of(modular: ModularModel) -> str:
+    return Path(modular.source).name if modular.source else "a kit"
 
 
 def _licence(modular: ModularModel) -> str:
@@ -122,7 +126,7 @@ def lines_of(modular: ModularModel, folder: str, how: str, source: str = "...") 
         settings["options"] = "".join(f", {name}={value!r}" for name, value in options.items() if value != UNSET[name])
     return Template(how.strip()).substitute(
         folder=folder,
-        source=json.dumps(with_prefix(modular, source), ensure_ascii=False),
+        source=json.dumps(modular.prefixed(source), ensure_ascii=False),
         longest=modular.longest,
         words=modular.config.vocab_size,
         **settings,
@@ -158,7 +162,7 @@ def card_of_sizes(modular: ModularModel, sizes: Sequence[Exported], how: str, so
         checked = [f"{found.equal} of {found.inputs}", f"{found.milliseconds:.1f}"] if found else ["", ""]
         cells = [f"[{size.name}]({size.name}/README.md)", size.assembly.shape, f"{size.assembly.ratio:.3g}"]
         lines.append(f"| {' | '.join([*cells, f'{size.megabytes:.1f}', *checked])} |")
-    kit = Path(modular.source).name if modular.source else "a kit"
+    kit = _name_of(modular)
     return (
         f"---\nlibrary_name: {sizes[0].to}\ntags: [modular-transformers, {modular.architecture.model_type}]\n---\n\n"
         f"# {kit} for {sizes[0].to}, {sizes[0].precision}\n\nSizes of one kit of {_KIT}; `sizes.json` has the same for "

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from safetensors import SafetensorError
+
 from modtf.errors import ModtfError
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
@@ -25,7 +27,7 @@ class Check:
     inputs: int
     #: of the export's texts, how many are the assembly's
     equal: int
-    #: by the task's metrics, against the inputs' references
+    #: by the task's metrics, by their names, against the inputs' references
     scores: dict[str, float]
     own_scores: dict[str, float]
     #: of one text, medians, taken in turns
@@ -36,7 +38,8 @@ class Check:
 
     def __str__(self) -> str:
         scores = "".join(
-            f"; {key} {value:.2f}, in full precision {self.own_scores[key]:.2f}" for key, value in self.scores.items()
+            f"; {name} {value:.2f}, in full precision {self.own_scores[name]:.2f}"
+            for name, value in self.scores.items()
         )
         return (
             f"{self.equal} of {self.inputs} texts are those of the assembly in full precision{scores}; "
@@ -49,16 +52,13 @@ def converting(assembly: Assembly, name: str) -> Iterator[None]:
     """What a converter or an engine of others raises here, which may be anything, becomes a :class:`ModtfError`."""
     try:
         yield
-    except (ModtfError, OSError):
+    except (ModtfError, OSError, SafetensorError):  # the last two are of the disk
         raise
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
-        raise ModtfError(f"{name} cannot take {assembly}: {type(error).__name__}: {reason}") from error
-
-
-def with_prefix(modular: ModularModel, source: str) -> str:
-    """A source as an engine that knows nothing of the kit must get it."""
-    return source if source.startswith(modular.prefix) else modular.prefix + source
+        raise ModtfError(
+            f"{name} cannot take {assembly}: {type(error).__name__}: {reason}; choose another format"
+        ) from error
 
 
 def single_words(config: Any) -> list[int]:
@@ -66,7 +66,7 @@ def single_words(config: Any) -> list[int]:
     return [word[0] for word in config.bad_words_ids or () if len(word) == 1]
 
 
-def check(modular: ModularModel, assembly: Assembly, read: Reader, examples: Sequence[Example]) -> Check:
+def compare(modular: ModularModel, assembly: Assembly, read: Reader, examples: Sequence[Example]) -> Check:
     """Write a text for each example with an export and with its assembly, one by one and in turns.
 
     Raises :class:`ModtfError` for a source that is too long.
@@ -82,7 +82,7 @@ def check(modular: ModularModel, assembly: Assembly, read: Reader, examples: Seq
         return written.texts[0]
 
     modular.encode([example.source for example in examples])  # says what is too long; an engine would not
-    writers = (lambda source: read([with_prefix(modular, source)])[0]), own
+    writers = (lambda source: read([modular.prefixed(source)])[0]), own
     for number, example in enumerate([examples[0], *examples]):
         for write, of_writer, took in zip(writers, texts, times, strict=True):
             started = time.perf_counter()
@@ -90,12 +90,14 @@ def check(modular: ModularModel, assembly: Assembly, read: Reader, examples: Seq
             if number:  # the first one only warms up
                 took.append(1000 * (time.perf_counter() - started))
                 of_writer.append(text)
-    score = task_named(modular.task).score
+    task = task_named(modular.task)
+    names = {metric.key: metric.name for metric in task.metrics}
+    scores, own_scores = ({names.get(k, k): v for k, v in task.score(examples, of_one).items()} for of_one in texts)
     return Check(
         inputs=len(examples),
         equal=sum(theirs == ours for theirs, ours in zip(*texts, strict=True)),
-        scores=score(examples, texts[0]),
-        own_scores=score(examples, texts[1]),
+        scores=scores,
+        own_scores=own_scores,
         milliseconds=statistics.median(times[0]),
         own_milliseconds=statistics.median(times[1]),
         own_engine=engine,

@@ -23,7 +23,7 @@ folder = "$folder"
 source = $source
 translator, tokenizer = ctranslate2.Translator(folder), AutoTokenizer.from_pretrained(folder)
 tokens = tokenizer.convert_ids_to_tokens(tokenizer(source, truncation=True)["input_ids"])
-(written,) = translator.translate_batch([tokens], beam_size=1, max_decoding_length=$longest$options)
+(written,) = translator.translate_batch([tokens], beam_size=1, max_decoding_length=$longest, max_input_length=0$options)
 print(tokenizer.decode(tokenizer.convert_tokens_to_ids(written.hypotheses[0]), skip_special_tokens=True))
 """
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from modtf.errors import ModtfError
 from modtf.evaluation import in_turns
-from modtf.exports.check import converting, with_prefix
+from modtf.exports.check import converting
 from modtf.mapping import Assembly
 from modtf.modular import ModularModel
 from modtf.profile import corners, per_layer
@@ -27,7 +27,7 @@ def time_of(modular: ModularModel, assembly: Assembly, made: Any, precision: str
         folder = Path(temporary) / "export"
         made.write(modular.assemble(assembly=assembly), modular.tokenizer, folder, precision)
         read = made.reader(folder, modular.longest)
-        texts = [[with_prefix(modular, source)] for source in sources[:INPUTS]]
+        texts = [[modular.prefixed(source)] for source in sources[:INPUTS]]
         runs: dict[Any, Callable[[], Any]] = {number: partial(read, text) for number, text in enumerate(texts)}
         return statistics.median(map(statistics.median, in_turns(runs, REPEATS).values()))
 

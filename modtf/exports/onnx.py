@@ -26,13 +26,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from modtf import compiled
 from modtf.architectures import architecture_of, stacks_of
 from modtf.exports.check import Reader, single_words
 from modtf.saving import save_tokenizer
 
 PRECISIONS = ("float32", "int8")
 PACKAGES: tuple[str, ...] = ("onnx", "onnxruntime", "onnxscript")
-FAMILIES: tuple[str, ...] = ("t5", "mt5", "bart", "mbart", "marian", "m2m_100", "pegasus")
+FAMILIES = compiled.FAMILIES
 HOW = """
 import numpy as np
 from onnxruntime import InferenceSession
@@ -51,10 +52,12 @@ past = {
     if one.name.startswith("past.")
 }
 tokens = [config.decoder_start_token_id]
-while tokens[-1] != config.eos_token_id and len(tokens) <= $longest:
+for _ in range($longest):
     logits, *new = decoder.run(None, {"input_ids": np.array([tokens[-1:]]), **known, **past})
     past = dict(zip(past, new))
 $never    tokens.append(int(logits[0].argmax()))$forced
+    if tokens[-1] in np.atleast_1d(config.eos_token_id):
+        break
 print(tokenizer.decode(tokens, skip_special_tokens=True))
 """
 ENCODER, DECODER = "encoder.onnx", "decoder.onnx"

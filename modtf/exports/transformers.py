@@ -21,7 +21,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 folder = "$folder"
 source = $source
 model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-tokens = model.generate(**tokenizer(source, truncation=True, return_tensors="pt"), max_new_tokens=$longest)
+inputs = tokenizer(source, truncation=True, return_tensors="pt")
+tokens = model.generate(**inputs, max_new_tokens=$longest, do_sample=False, num_beams=1)
 print(tokenizer.decode(tokens[0], skip_special_tokens=True))
 """
 

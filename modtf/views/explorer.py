@@ -197,9 +197,14 @@ class Explorer:
         limited = [self._limiting()] if self._profiled else []
         return [controls, *limited, stacks, self.picture.widget, self.impossible, self.structure]
 
+    @property
+    def _loops(self) -> bool:
+        """Whether the greedy loop can write with a model of this family, which drafts need."""
+        return self.controller.modular.architecture.model_type in LAYOUTS
+
     def _engines(self) -> widgets.Widget:
         """Who writes the texts: sizes and engines can be compared."""
-        own = "greedy loop" if self.controller.modular.architecture.model_type in LAYOUTS else "generate"
+        own = "greedy loop" if self._loops else "generate"
         self.engine = widgets.Dropdown(
             options=[
                 (own, ""),
@@ -235,7 +240,7 @@ class Explorer:
         self.drafting = widgets.Checkbox(
             description="draft with the small, answer with the large",
             indent=False,
-            layout={"width": "auto"},
+            layout={"width": "auto", "display": None if self._loops else "none"},
         )
         return [_bar(self.race_button, self.drafting, self.race_status), self.race]
 

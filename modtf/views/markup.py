@@ -261,9 +261,12 @@ def race_html(race: Race | None) -> str:
         name = f"full model, drafted by {layers} {'layer' if layers == 1 else 'layers'}"
         kinds = Counter(piece.kind for piece in pieces)
         passes = len(set(race.small.times_ms))
+        same = "word for word the same text"
+        if race.full.texts[-1] != race.small.texts[-1]:
+            same = "another text, since two words were as good as tied"
         times = "once" if passes == 1 else f"{passes} times"
         end = (
-            f" With drafts it {outcome}, word for word the same text: the large decoder ran {times} for "
+            f" With drafts it {outcome}, {same}: the large decoder ran {times} for "
             f"{len(race.small.texts)} tokens and accepted {kinds['accepted']} of "
             f"{len(pieces) - kinds['own']} guesses."
         )

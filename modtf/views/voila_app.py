@@ -47,15 +47,7 @@ class PageApp(Voila):
     def init_settings(self) -> dict[str, Any]:
         settings = super().init_settings()
         manager: Any = self.kernel_manager
-        refill, cull = manager.fill_if_needed, manager.cull_kernel_if_idle
-
-        async def cull_and_refill(kernel: str) -> None:
-            """The kernel that waits for a visitor is idle, so it is stopped after an hour like any other."""
-            await cull(kernel)
-            if not manager.get_pool_size(manager.notebook_path):
-                refill(delay=0, notebook_name=manager.notebook_path)
-
-        manager.fill_if_needed, manager.cull_kernel_if_idle = (lambda **given: None), cull_and_refill
+        refill, manager.fill_if_needed = manager.fill_if_needed, lambda **given: None
         return {**settings, "refill": refill}
 
     def init_handlers(self) -> list[Any]:
