@@ -46,8 +46,13 @@ nitpick_ignore_regex = [("py:.*", r"(collections|huggingface_hub|ipywidgets|path
 nb_execution_mode = "off"
 myst_heading_anchors = 3  # as on GitHub
 myst_enable_extensions = ["dollarmath"]
-suppress_warnings = ["misc.highlighting_failure"]  # of a shell command with a backslash in a cell, which is coloured all the same
+suppress_warnings = [
+    "misc.highlighting_failure"
+]  # of a shell command with a backslash in a cell, which is coloured all the same
 
+smartquotes = False
+pygments_style, pygments_dark_style = "friendly", "github-dark"
+toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 88
@@ -87,7 +92,7 @@ def resolve(app: Sphinx, env: Any, link: Any, text: nodes.Node) -> nodes.referen
     for path in (place or link.get("py:module"), target, *sorted(sys.modules)):
         module = sys.modules.get(path) if f"{path}.".startswith("modtf.") else None
         value = getattr(module, name, None)
-        if module and (path == target or value is not None and getattr(value, "__module__", path) == path):
+        if module and (path == target or (value is not None and getattr(value, "__module__", path) == path)):
             file = Path(str(module.__file__)).relative_to(ROOT).as_posix()
             return nodes.reference("", "", text, refuri=f"{REPOSITORY}/blob/main/{file}")
     return None
@@ -102,11 +107,15 @@ def describe_options(app: Sphinx, what: str, name: str, one: Any, options: Any, 
 
 
 def prepare(app: Sphinx, page: str, source: list[str]) -> None:
-    """The badge for Colab, a picture from the net, becomes words; figures get their alternative texts."""
+    """The badge for Colab, a picture from the net, becomes words; figures get their alternative texts.
+
+    The cell that installs modtf on Colab is left out: it is the same everywhere, and says nothing to a reader.
+    """
     badge = "![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)"
     source[0] = source[0].replace(badge, "Open in Colab")
     if app.env.doc2path(page).suffix == ".ipynb":
         notebook = json.loads(source[0])
+        notebook["cells"] = [cell for cell in notebook["cells"] if "install" not in cell["metadata"].get("tags", [])]
         for cell in notebook["cells"]:
             for output in cell.get("outputs", []):
                 output.get("data", {}).pop("application/vnd.plotly.v1+json", None)  # the PNG beside it needs no script
