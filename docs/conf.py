@@ -36,7 +36,7 @@ release = PROJECT["version"]
 # The source folder is the repository itself, so a link that works on GitHub works here.
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/*.md", "notebooks/*.md", "notebooks/*.ipynb", "benchmarks/*.md", "data/*/*.md"]
-exclude_patterns = [".*", "build", "dist"]
+exclude_patterns = [".*", "**/.*", "build", "dist"]
 
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
 nitpicky = True
@@ -46,9 +46,8 @@ nitpick_ignore_regex = [("py:.*", r"(collections|huggingface_hub|ipywidgets|path
 nb_execution_mode = "off"
 myst_heading_anchors = 3  # as on GitHub
 myst_enable_extensions = ["dollarmath"]
-suppress_warnings = [
-    "misc.highlighting_failure"
-]  # of a shell command with a backslash in a cell, which is coloured all the same
+# Pygments takes the backslash in a cell's shell command for an error, and colours the cell all the same.
+suppress_warnings = ["misc.highlighting_failure"]
 
 smartquotes = False
 pygments_style, pygments_dark_style = "friendly", "github-dark"
@@ -84,18 +83,20 @@ def resolve(app: Sphinx, env: Any, link: Any, text: nodes.Node) -> nodes.referen
     if link.get("refdomain") != "py":
         return None
     target, public = link["reftarget"], f"modtf.{link['reftarget']}"
-    if public in env.domains.python_domain.objects:
-        return env.domains.python_domain.resolve_xref(
-            env, link["refdoc"], app.builder, link["reftype"], public, link, text
-        )
+    python = env.domains.python_domain
+    if public in python.objects:
+        return python.resolve_xref(env, link["refdoc"], app.builder, link["reftype"], public, link, text)
+    known = {path: module for path, module in sys.modules.items() if path.partition(".")[0] == "modtf"}
     place, _, name = target.rpartition(".")
-    for path in (place or link.get("py:module"), target, *sorted(sys.modules)):
-        module = sys.modules.get(path) if f"{path}.".startswith("modtf.") else None
-        value = getattr(module, name, None)
-        if module and (path == target or (value is not None and getattr(value, "__module__", path) == path)):
-            file = Path(str(module.__file__)).relative_to(ROOT).as_posix()
-            return nodes.reference("", "", text, refuri=f"{REPOSITORY}/blob/main/{file}")
-    return None
+    places = [place] if place else [link.get("py:module"), *sorted(known)]
+    homes = (
+        getattr(getattr(known[path], name), "__module__", path) for path in places if hasattr(known.get(path), name)
+    )
+    module = known.get(target) or known.get(next(homes, ""))
+    if module is None:
+        return None
+    file = Path(str(module.__file__)).relative_to(ROOT).as_posix()
+    return nodes.reference("", "", text, refuri=f"{REPOSITORY}/blob/main/{file}")
 
 
 def describe_options(app: Sphinx, what: str, name: str, one: Any, options: Any, lines: list[str]) -> None:
