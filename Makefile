@@ -12,7 +12,7 @@ COLAB := .venv-colab
 TORCH := 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test test-colab lint format notebooks benchmark pocket translator wheel constraints clean
+.PHONY: help demo lab test test-colab lint format notebooks benchmark pocket translator site wheel constraints clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -78,6 +78,9 @@ translator: $(VENV)/dev.stamp  ## train the bundled translator anew, from the Ta
 		--output build/translator/kit
 	$(BIN)/python benchmarks/bundle.py translator --original build/translator/plain build/translator/original \
 		--kit build/translator/plain-kit build/translator/kit --data "$(DATA)"
+
+site: $(VENV)/dev.stamp  ## build the site into build/site-html/html: README, course, API; nothing is run
+	$(BIN)/sphinx-build -M html . build/site-html --conf-dir docs --fresh-env --write-all --fail-on-warning --keep-going $(ARGS)
 
 wheel: $(VENV)/dev.stamp  ## build the package into dist/
 	$(BIN)/python -m build --wheel --no-isolation
