@@ -254,7 +254,7 @@ with notebook.check("0.2"):
 # - *How does one layer stand for six?* [1](1_layer_mapping.ipynb) says which, [2](2_module_replacement.ipynb) and [3](3_distillation.ipynb) how it learns that.
 # - *How is a model assembled, and where does the time go?* [4](4_assembly.ipynb).
 # - *Can I trust these numbers?* [5](5_quality_and_speed.ipynb).
-# - *I have a model of my own.* [6](6_your_own_model.ipynb).
+# - *I have a model of my own.* [7](7_your_own_model.ipynb).
 #
 # > **In the paper** (Zhou, Le Bras, Choi, Findings of ACL 2023): models of any ratio from 1.1x to 6x after one training phase, for T5-base and T5-large. Its results are on other
 # > tasks and models than ours; what is shown here was measured on `translator` and `pocket`.

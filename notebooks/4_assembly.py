@@ -395,7 +395,7 @@ described(
 # %% [markdown]
 # At the same *number of layers*, speed first is faster. Down to 9 layers both keep about as much; from 8 on size first keeps more, until they meet at 2-1. At the same *speed* the two lines hardly differ: 3-3 and 6-3 write about 1.5 times as fast as the full model, and both keep 97 % of the BLEU. Then
 # size first is the better choice here, since 3-3 has fewer parameters. Speed first ends where one layer stands for the whole decoder, and no encoder makes up for that: 1-1, 2-1, 3-1 and 5-1 all keep 90 to 92 %. That is a property of this model and
-# task, not a law: look at the same figure for yours ([notebook 6](6_your_own_model.ipynb)). (The third line, *quality first*, is our own strategy. It chooses by a *profile*: how well this kit's assemblies were measured to predict people's translations of sentences that no training saw. See [Use](../README.md#use).)
+# task, not a law: look at the same figure for yours ([notebook 7](7_your_own_model.ipynb)). (The third line, *quality first*, is our own strategy. It chooses by a *profile*: how well this kit's assemblies were measured to predict people's translations of sentences that no training saw. See [Use](../README.md#use).)
 #
 # ### Exercise 4.3
 # Pick from `measured` the row you would put on a phone: the **smallest** (`parameters`) that keeps at least 94 % of the BLEU (`bleu_kept`).

@@ -3,7 +3,7 @@
 # <!-- header -->
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/5_quality_and_speed.ipynb) · runs in 1.5 minutes on two CPU cores · about 50 minutes to work through
 #
-# [← 4 · Assembly](4_assembly.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [6 · Your own model →](6_your_own_model.ipynb)
+# [← 4 · Assembly](4_assembly.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [7 · Your own model →](7_your_own_model.ipynb)
 # <!-- end of header -->
 #
 # *Six times smaller: how good is it still, how fast is it really, and how do you know?*
@@ -933,5 +933,5 @@ modtf.explore(modular)
 # 5. Warm up, write the same number of tokens, take turns, show median and p95.
 #
 # <!-- footer -->
-# [← 4 · Assembly](4_assembly.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [6 · Your own model →](6_your_own_model.ipynb)
+# [← 4 · Assembly](4_assembly.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [7 · Your own model →](7_your_own_model.ipynb)
 # <!-- end of footer -->

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "modtf"
 ROOMS = (
     "errors", "bundled", "mapping", "strategies", "quality", "architectures", "layers", "decoding", "saving", "compiled", "modular",
     "conformance", "replacing", "distillation", "tasks", "bootstrap", "evaluation", "options_file", "training", "profile",
-    "exports", "recipes", "views", "commands", "cli",
+    "exports", "recipes", "views", "course", "commands", "cli",
 )  # fmt: skip
 # A task depends on less than its place allows: it knows nothing of models.
 ONLY = {"tasks": {"errors", "bundled"}}

@@ -137,3 +137,19 @@ def test_a_description_travels_with_its_figure() -> None:
     figure = described(go.Figure(go.Bar(y=[1])), "One bar.", height=200)
     assert json.loads(figure.to_json())["layout"]["meta"]["alt"] == "One bar."
     assert figure.layout.height == 200
+
+
+def test_whose_function_runs_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    def test(double: Any) -> None:
+        assert double(2) == 4, "twice two is four"
+
+    def ours(x: float) -> float:
+        return x + x
+
+    stub, mine, broken = (lambda x: None), (lambda x: 2 * x), (lambda x: x.nothing)
+    assert notebook.chosen("double", mine, ours, test) is mine
+    assert notebook.chosen("double", stub, ours, test) is notebook.chosen("double", broken, ours, test) is ours
+    assert capsys.readouterr().out.split("\n")[:2] == [
+        "double: yours",
+        "double: the library's, since yours does not pass its check yet",
+    ]

@@ -1,4 +1,4 @@
-"""The lines that people copy from the README run as they stand; the commands of notebook 6 have options that exist."""
+"""The lines that people copy from the README run as they stand; the commands of notebook 7 have options that exist."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_student_of_one_size_is_fine_tuned_as_any_model(make_model: object) ->
 
 #: Its texts, without the marks of comments.
 NOTEBOOK = re.sub(
-    r"^# ?", "", (ROOT / "notebooks" / "6_your_own_model.py").read_text(encoding="utf-8"), flags=re.MULTILINE
+    r"^# ?", "", (ROOT / "notebooks" / "7_your_own_model.py").read_text(encoding="utf-8"), flags=re.MULTILINE
 )
 COMMANDS = [
     line.partition("modtf.cli ")[2] or line.removeprefix("modtf ")

@@ -1,7 +1,7 @@
 # %% [markdown]
-# # 6 · Your own model
+# # 7 · Your own model
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/6_your_own_model.ipynb) · runs in 2.5 minutes on two CPU cores · about 40 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/7_your_own_model.ipynb) · runs in 2.5 minutes on two CPU cores · about 40 minutes to work through
 #
 # [← 5 · Quality and speed](5_quality_and_speed.ipynb) · [index](README.md) · [glossary](README.md#glossary)
 # <!-- end of header -->
@@ -136,7 +136,7 @@ print(modtf.check(AutoModelForSeq2SeqLM.from_pretrained("small")))
 # %% [markdown]
 # Whatever is wrong is said in one line that begins with `modtf:`, before anything is computed. Here the columns have other names than the commands expect.
 #
-# ### Exercise 6.1
+# ### Exercise 7.1
 # Write the options of `modtf train kit`, as you would type them, for this case: the model lies in the folder `my-bart`. The data lie in the folder `tickets`, with the
 # columns `question` and `answer`. The model was fine-tuned on questions that begin with `reply: ` (with a space after the colon). Questions may have 300 tokens; what is longer is cut. (`modtf train kit --help` has all options;
 # those that are modtf's own come first. You need not break the line. If you do, no `\` is needed here.)
@@ -164,7 +164,7 @@ options = None  # "--model my-bart ..." in place of None
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with notebook.check("6.1"):
+with notebook.check("7.1"):
     assert options is not None, "options is None; write a text"
     _, given, _ = parse_kit(["--output", "kit", *shlex.split(options)])  # as the command itself reads them
     assert given.original == "my-bart", f"the model would be {given.original!r}"
@@ -208,7 +208,7 @@ report_to: none
 # There is no second copy of the original for the teacher: the teacher *is* the original, inside the same model. On top of that come the activations of a batch, which
 # no formula tells; they are measured below.
 #
-# ### Exercise 6.2
+# ### Exercise 7.2
 # `memory_gb(original, banks)`: how many GB (10⁹ bytes) is that, for so many parameters of the original and of the banks?
 
 
@@ -233,7 +233,7 @@ def memory_gb(original: int, banks: int) -> float:
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with notebook.check("6.2"):
+with notebook.check("7.2"):
     assert memory_gb(1, 1) is not None, "memory_gb(1, 1) gives nothing back yet"
     assert round(memory_gb(10**9, 0), 6) == 4, (
         f"an original of 10⁹ parameters alone is 4 GB, not {memory_gb(10**9, 0):g}: only its weights are there"
@@ -326,7 +326,7 @@ print(pd.DataFrame(costs).assign(GB=lambda table: table.sum(axis=1, numeric_only
 #     --steps 300 --learning-rate 3e-3 --logging-steps 100
 
 # %% [markdown]
-# ### Exercise 6.3
+# ### Exercise 7.3
 # Stacks need not have the same depth, nor the same granularities: `modtf.modularize`, which the command below calls, takes `decoder_granularities` too. Here is a BART of **8 encoder and 4 decoder layers**.
 # Give it a kit with which the encoder can be assembled down to **2** layers, but the decoder to no fewer than **2**, with as many lengths between as possible. Return the
 # modular model. (The check builds all 100 of its assemblies and counts their layers.)
@@ -357,7 +357,7 @@ def careful_kit(original):
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with notebook.check("6.3"):
+with notebook.check("7.3"):
     careful = careful_kit(small_model("bart", 8, 4))
     assert careful is not None, "careful_kit(original) gives nothing back yet"
     assert isinstance(careful, modtf.ModularModel), (
