@@ -11,6 +11,7 @@
 # **You will be able to**
 # - say which original layers the modularized layer m(g, j) does the work of;
 # - build a path by hand, and say why another one is impossible;
+# - write `layers(path)`, the heart of the machine, and let a real model run through your list;
 # - count the models that one training gives you;
 # - tell apart four things that "six times smaller" can mean: layers, parameters, bytes, time.
 #
@@ -28,17 +29,14 @@ if importlib.util.find_spec("modtf") is None:  # on Colab; nothing that is there
 import json
 
 import ipywidgets as widgets
-import pandas as pd
-import plotly.graph_objects as go
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 import modtf
 from modtf.bundled import bundled
-from modtf.evaluation import size_of_assembly
-from modtf.mapping import StackMapping, default_granularities, divisors, parse_path
+from modtf.course import mapping as course
+from modtf.mapping import default_granularities, divisors
 from modtf.views import notebook
-from modtf.views.figures import described, paths_figure
 
 torch.set_num_threads(1)
 modular = modtf.load("pocket")
@@ -58,33 +56,17 @@ print("encoder:", mapping.encoder.depth, "layers, granularities", mapping.encode
 print("decoder:", mapping.decoder.depth, "layers, granularities", mapping.decoder.granularities)
 
 # %%
-banks = {"originals": (1,) * 12} | {f"bank {g}": (g,) * (12 // g) for g in mapping.encoder.granularities}
-described(
-    paths_figure(banks, "Everything that one stack can be made of"),
-    "Five rows of blocks over 12 original layers. The first row has the 12 originals. Below it, bank 2 has six blocks of two layers each, bank 3 four blocks of three, "
-    "bank 4 three blocks of four, bank 6 two blocks of six.",
-)
+course.all_banks(mapping.encoder)
 
 # %% [markdown]
 # **This is the figure to remember.** Read it from top to bottom: blocks that span the same columns do the same work. m(3, 1) stands for the original layers 3, 4
 # and 5; so do the three originals above it. Each row is a whole stack by itself, and the lowest one has two layers instead of twelve.
 #
-# Pick a module and see what it stands for:
-
-
-# %%
-def module(g: int, j: int):
-    j = min(j, 12 // g - 1)
-    path = (1,) * (g * j) + (g,) + (1,) * (12 - g * (j + 1))
-    first, last = g * j, g * j + g - 1
-    return paths_figure({"stack": path}, f"m({g}, {j}) stands for the original layers {first} to {last}")
-
-
-described(module(3, 1), "A row of original layers 0 to 11, in which the block m(3, 1) takes the place of layers 3, 4 and 5.")
+# Pick a module and see what it stands for. *Which module ends with layer 7 and does the work of more than two?*
 
 # %%
 notebook.play(
-    module,
+    course.one_module,
     g=widgets.SelectionSlider(options=[2, 3, 4, 6], value=3, description="g"),
     j=widgets.IntSlider(value=1, min=0, max=5, description="j"),
 )
@@ -118,12 +100,7 @@ def covers(g: int, j: int) -> range:
 
 # %% tags=["check", "nbval-check-output"]
 with notebook.check("1.1"):
-    assert covers(3, 1) is not None, "covers(3, 1) gives nothing back yet; `return` a range in place of None"
-    assert list(covers(3, 1)) == [3, 4, 5], f"covers(3, 1) gives {list(covers(3, 1))}; look at the figure: which columns does m(3, 1) span?"
-    assert list(covers(6, 0)) == [0, 1, 2, 3, 4, 5], f"covers(6, 0) gives {list(covers(6, 0))}; it should be the first six layers"
-    for g in (2, 3, 4, 6):
-        joined = [layer for j in range(12 // g) for layer in covers(g, j)]
-        assert joined == list(range(12)), f"the bank of granularity {g} should cover every layer once, but yours covers {joined}"
+    course.check_covers(covers)
 
 # %% [markdown]
 # Which granularities can a stack have? Those that divide its depth. (By default modtf takes the divisors up to half of it; where there are none, the depth itself.)
@@ -149,22 +126,90 @@ for encoder in [(1, 1, 2, 2, 6), (2, 2, 2), (1, 2, 3, 6), (2, 2, 2, 1, 5)]:
         print("✗", error)
 
 # %% [markdown]
-# Now build one by hand. Write granularities, separated by spaces or commas, and press Enter; `[2]*3` is 2·2·2.
-
-
-# %%
-def draw_path(path: str):
-    assembly = mapping.check(modtf.Assembly(parse_path(path), (1,) * 12))
-    return paths_figure({"encoder": assembly.encoder}, f"{len(assembly.encoder)} layers in place of {sum(assembly.encoder)}")
-
-
-described(
-    draw_path("1 1 2 2 6"),
-    "The path 1·1·2·2·6: the original layers 0 and 1, then m(2, 1), m(2, 2) and m(6, 1). Five layers in place of 12.",
-)
+# Now build one by hand: click layers together, or type them. What you have, how many layers and which ratio, and whether it is possible, is written at once.
+#
+# **The challenge: a decoder of four layers, no two of the same granularity.** (And one to think about: can a decoder of nine layers contain a module of granularity 6?)
 
 # %%
-notebook.play(draw_path, path=widgets.Text("1 1 2 2 6", description="path"))
+course.one_path((1, 1, 2, 2, 6))
+
+# %%
+builder = course.PathBuilder(mapping.decoder, other=12, challenge=course.check_four_kinds, text="1 1 2 2 6")
+builder.widget
+
+# %% [markdown]
+# <details><summary>Nine layers with m(6, ·)?</summary>
+#
+# No: it leaves six original layers to cover, so seven layers are the most that such a path can have.
+# </details>
+#
+# ## The machine
+#
+# A T5 keeps its layers in a list, and its forward pass calls them one after another. So a path becomes a model as soon as somebody turns it into a *list of layers*. That somebody is you.
+#
+# ### Exercise 1.2
+# Write `layers(originals, banks, path)`. `originals` is the list of a stack's original layers; `banks[3]` is the list m(3, 0), m(3, 1) …, and so for each granularity. Give the list of layers that `path` runs.
+
+
+# %% tags=["exercise"]
+def layers(originals: list, banks: dict[int, list], path: tuple[int, ...]) -> list:
+    return None  # your code in place of this line
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Walk along the path and count in `start` how many original layers are done. There the next layer begins.
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# m(g, j) begins at layer j · g. So which j begins at `start`?
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def layers(originals: list, banks: dict[int, list], path: tuple[int, ...]) -> list:
+#     found, start = [], 0
+#     for g in path:
+#         found.append(originals[start] if g == 1 else banks[g][start // g])
+#         start += g
+#     return found
+# ```
+# </details>
+
+# %% tags=["check", "nbval-check-output"]
+with notebook.check("1.2"):
+    course.check_layers(layers)
+
+# %% [markdown]
+# Does it run? `course.through` puts your function into both stacks of `pocket`; Hugging Face's own forward pass then runs whatever your list holds, and hooks write down which layers that were. Beside it the library assembles the same model, as an
+# ordinary T5. The logits (a number for each word of the vocabulary, from which the next word is chosen) must be the same **bit for bit**.
+
+# %%
+layers = notebook.chosen("layers", layers, course.layers, course.check_layers)
+
+# %% tags=["nbval-check-output"]
+facts = "name[The Vaults], eatType[pub], food[French]"
+assembly = modtf.Assembly((1, 1, 2, 2, 6), (2, 1, 3, 6))
+batch = modular.encode([facts]) | {
+    "decoder_input_ids": torch.tensor([[0, 5, 6, 7]])
+}  # three words are given, logits for four places come out
+with torch.no_grad():
+    with course.through(modular, layers) as ran:
+        logits = modular(assembly, **batch).logits
+    ordinary = modular.assemble(assembly=assembly)  # by the library: a plain T5ForConditionalGeneration
+    print("the same logits, bit for bit:", torch.equal(logits, ordinary(**batch).logits))
+for stack, names in ran.items():
+    print(f"{stack} ran {', '.join(names)}")
+
+# %% [markdown]
+# And a whole text, written through your list:
+
+# %% tags=["nbval-check-output"]
+with course.through(modular, layers):
+    print(modular.generate(facts, assembly=modtf.Assembly((2, 2, 2, 6), (2, 1, 3, 6))))
 
 # %% [markdown]
 # ## How many models is that?
@@ -188,22 +233,12 @@ notebook.reveal("Assemblies of 12 + 12 layers", guess_assemblies, mapping.count_
 # All of them are there after **one** training, because they are built from the same 12 originals and 6 + 4 + 3 + 2 modules in each stack. Nobody could train 85,264 models one by one.
 
 # %%
-lengths = pd.Series([len(path) for path in paths]).value_counts().sort_index()
-figure = go.Figure(go.Bar(x=lengths.index, y=lengths.values, text=lengths.values, textposition="outside"))
-figure.update_layout(template="plotly_white", title="Paths of one stack, by how many layers they have", height=320)
-figure.update_yaxes(range=[0, 72])
-figure.update_xaxes(title="layers of the path", dtick=1)
-described(
-    figure,
-    "A bar for each length from 2 to 12 layers, with the number of paths that have it: "
-    + ", ".join(f"{length} layers {count}" for length, count in lengths.items())
-    + ".",
-)
+course.count_by_length(paths)
 
 # %% [markdown]
 # Only one path has 12 layers and only one has 2, but in between there is a wide choice. Which of the 62 paths of seven layers is the best? That needs a rule, a *strategy*: see notebook 4.
 #
-# ### Exercise 1.2
+# ### Exercise 1.3
 # Count them without listing them. `count_paths(depth, granularities)`: how many paths cover `depth` layers? (Originals can always be used: granularity 1 need not be
 # given.)
 
@@ -238,15 +273,8 @@ def count_paths(depth: int, granularities: tuple[int, ...]) -> int:
 # </details>
 
 # %% tags=["check", "nbval-check-output"]
-with notebook.check("1.2"):
-    assert count_paths(2, (2,)) is not None, "count_paths(2, (2,)) gives nothing back yet"
-    assert count_paths(2, (2,)) == 2, f"two layers and granularity 2 have two paths, 1·1 and 2; yours are {count_paths(2, (2,))}"
-    assert count_paths(4, (2,)) == 4, (
-        f"four layers and granularity 2: 1·1·1·1, 1·1·2, 2·1·1, 2·2. Yours are {count_paths(4, (2,))}; do modules begin at any layer?"
-    )
-    for granularities in [(2, 3, 4, 6), (2, 3, 6), (12,), ()]:
-        wanted, given = StackMapping(12, granularities).count, count_paths(12, granularities)
-        assert given == wanted, f"12 layers with {granularities} have another number of paths than {given}"
+with notebook.check("1.3"):
+    course.check_count_paths(count_paths)
 
 # %% [markdown]
 # ## What a ratio means
@@ -268,22 +296,7 @@ with torch.device("meta"):  # shapes only: nothing is downloaded, no memory is u
     t5_base = T5ForConditionalGeneration(T5Config(d_model=768, d_ff=3072, num_layers=12, num_heads=12))
 models = {"pocket": modular, "T5-base": modtf.modularize(t5_base, (2, 3, 4, 6))}
 
-sizes = pd.DataFrame(
-    [
-        {
-            "model": name,
-            "ratio (layers)": f"{ratio}x",
-            "layers": model.choose(ratio).shape,
-            "parameters (M)": round(size_of_assembly(model, model.choose(ratio)).parameters / 1e6, 2),
-            "times fewer": round(
-                size_of_assembly(model, model.choose(1)).parameters / size_of_assembly(model, model.choose(ratio)).parameters, 2
-            ),
-            "float32 (MB)": round(size_of_assembly(model, model.choose(ratio)).megabytes, 1),
-        }
-        for name, model in models.items()
-        for ratio in (1, 2, 3, 6)
-    ]
-)
+sizes = course.table_of_sizes(models, ratios=(1, 2, 3, 6))
 print(sizes.to_string(index=False))
 
 # %% tags=["nbval-check-output"]
@@ -291,91 +304,27 @@ notebook.reveal("T5-base at 6x: times fewer parameters", guess_t5, sizes["times 
 
 # %% [markdown]
 # A sixth of the layers, but a quarter of the parameters: T5-base keeps its 24.7 million of embeddings. And time? It cannot be counted, only measured. The package brings a
-# table of measurements with it ([notebook 5](5_quality_and_speed.ipynb) is about how they were made):
+# table of measurements with it: one text at a time, with modtf's plain loop on one core ([notebook 5](5_quality_and_speed.ipynb) is about how to measure such things).
 
 # %%
-table = json.loads(bundled("pocket/table.json").read_text())
-rows = [row for row in table["rows"] if row["trained"] and row["strategy"] == "size_first"]
-whole = rows[0]["parameters"]
-figure = go.Figure()
-for name, values, dash, symbol in (
-    ("layers", [row["ratio"] for row in rows], "solid", "circle"),
-    ("parameters and bytes", [whole / row["parameters"] for row in rows], "dot", "square"),
-    ("time (measured)", [row["speed_up"] for row in rows], "dash", "diamond"),
-):
-    figure.add_scatter(
-        x=[row["ratio"] for row in rows],
-        y=values,
-        name=name,
-        mode="lines+markers",
-        line={"dash": dash},
-        marker={"symbol": symbol, "size": 8},
-    )
-figure.update_layout(template="plotly_white", title="Three ratios of each assembly (pocket, size first)", height=380)
-figure.update_xaxes(title="ratio of layers")
-figure.update_yaxes(title="times less", rangemode="tozero")
-described(
-    figure,
-    "Three lines over the ratio of layers from 1 to 6. At 6 times fewer layers, parameters are "
-    f"{whole / rows[-1]['parameters']:.1f} times fewer, and one sentence was written {rows[-1]['speed_up']:.1f} times as fast.",
-)
+course.three_ratios(json.loads(bundled("pocket/table.json").read_text(encoding="utf-8")))
 
 # %% [markdown]
-# Time falls by *more* than the layers here: this was one text at a time, with modtf's plain loop, on a machine whose cache the full model outgrows. With another engine or in batches it falls by less than the layers
-# ([notebook 5](5_quality_and_speed.ipynb)). So always look at all of them. A ratio of layers says nothing about quality either; for that one has to measure what the model *writes*.
+# That is what was measured: on that machine time fell by less than the parameters, which fell by less than the layers. *Why* is our guess, not measured here: some work is done for each token whatever the layers, such as the head over the vocabulary and the loop itself.
+# Another engine, another machine or a batch gives other numbers. And no ratio says anything about quality; for that one has to measure what the model *writes*.
 #
-# ### Exercise 1.3
-# T5-base's encoder layer has 7,079,424 parameters, its decoder layer 9,439,488 (it has cross-attention too). Everything else (embeddings, norms, position biases) is
-# 24,676,608. How many **times fewer** parameters than 12-12 does an assembly of `encoder` and `decoder` layers have?
-
-
-# %% tags=["exercise"]
-def times_fewer(encoder: int, decoder: int) -> float:
-    return None  # your code in place of this line
-
-
-# %% [markdown]
-# <details><summary>Hint</summary>
-#
-# Write a small function for the parameters first, then divide that of (12, 12) by that of (encoder, decoder).
-# </details>
-#
-# <details><summary>Solution</summary>
-#
-# ```python
-# def times_fewer(encoder: int, decoder: int) -> float:
-#     def parameters(e: int, d: int) -> int:
-#         return 7_079_424 * e + 9_439_488 * d + 24_676_608
-#
-#     return parameters(12, 12) / parameters(encoder, decoder)
-# ```
-# </details>
-
-# %% tags=["check", "nbval-check-output"]
-with notebook.check("1.3"):
-    assert times_fewer(12, 12) is not None, "times_fewer(12, 12) gives nothing back yet"
-    assert abs(times_fewer(12, 12) - 1) < 0.01, f"12-12 is the original: 1 times fewer, not {times_fewer(12, 12)}"
-    assert times_fewer(6, 6) > 1, (
-        f"6-6 has fewer parameters than 12-12, but yours says {times_fewer(6, 6):.3f} times fewer: is the division upside down?"
-    )
-    assert times_fewer(6, 6) != 2, "6-6 has half of the layers, but did you count what is not in layers?"
-    for encoder, decoder in [(6, 6), (12, 2), (2, 12)]:
-        assembly = modtf.Assembly((12 // encoder,) * encoder, (12 // decoder,) * decoder)
-        real = (
-            size_of_assembly(models["T5-base"], modtf.Assembly((1,) * 12, (1,) * 12)).parameters
-            / size_of_assembly(models["T5-base"], assembly).parameters
-        )
-        given = times_fewer(encoder, decoder)
-        assert abs(given - real) < 0.01, f"{encoder}-{decoder} has {real:.3f} times fewer parameters; yours says {given:.3f}"
-
-# %% [markdown]
 # ## In five lines
 #
 # 1. The modularized layer m(g, j) does the work of the original layers j·g … j·g + g − 1; all of one g are a bank.
-# 2. A path covers a stack once, from left to right; a module of granularity g begins at a multiple of g.
+# 2. A path covers a stack once, from left to right; a module of granularity g begins at a multiple of g. Its list of layers *is* the model.
 # 3. 12 layers with granularities 2, 3, 4, 6 have 292 paths, two stacks 85,264 assemblies: one training, as many models.
 # 4. The ratio counts layers. Parameters, bytes and time have ratios of their own: show all of them.
 # 5. How the modules learn their work is still open: that is what the next two notebooks are about.
+#
+# ## References
+#
+# - Zhou, Le Bras, Choi: [Modular Transformers: Compressing Transformers into Modularized Layers for Flexible Efficient Inference](https://arxiv.org/abs/2306.02379), Findings of ACL 2023. The method.
+# - Raffel and others: [Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer](https://arxiv.org/abs/1910.10683), JMLR 2020. T5.
 #
 # <!-- footer -->
 # [← 0 · Quickstart](0_quickstart.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [2 · Module replacement →](2_module_replacement.ipynb)
