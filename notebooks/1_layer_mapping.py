@@ -188,7 +188,7 @@ with notebook.check("1.2"):
 # ordinary T5. The logits (a number for each word of the vocabulary, from which the next word is chosen) must be the same **bit for bit**.
 
 # %%
-layers = notebook.chosen("layers", layers, course.layers, course.check_layers)
+chosen_layers = notebook.chosen("layers", layers, course.layers, course.check_layers)
 
 # %% tags=["nbval-check-output"]
 facts = "name[The Vaults], eatType[pub], food[French]"
@@ -197,7 +197,7 @@ batch = modular.encode([facts]) | {
     "decoder_input_ids": torch.tensor([[0, 5, 6, 7]])
 }  # three words are given, logits for four places come out
 with torch.no_grad():
-    with course.through(modular, layers) as ran:
+    with course.through(modular, chosen_layers) as ran:
         logits = modular(assembly, **batch).logits
     ordinary = modular.assemble(assembly=assembly)  # by the library: a plain T5ForConditionalGeneration
     print("the same logits, bit for bit:", torch.equal(logits, ordinary(**batch).logits))
@@ -208,7 +208,7 @@ for stack, names in ran.items():
 # And a whole text, written through your list:
 
 # %% tags=["nbval-check-output"]
-with course.through(modular, layers):
+with course.through(modular, chosen_layers):
     print(modular.generate(facts, assembly=modtf.Assembly((2, 2, 2, 6), (2, 1, 3, 6))))
 
 # %% [markdown]

@@ -51,20 +51,18 @@ pocket = modtf.load("pocket")
 # %% [markdown]
 # ## Budget and report card
 #
-# What does it cost to train a model that slides, and what does one get? First the bill of the two bundled models, the original's training and its *kit*'s (all banks together), as it was measured while they were made:
+# What does a model that slides cost, and what does one get for it? The bill of the two bundled models, their original's training and that of their *kit* (all banks together), as it was measured while they were made:
 
 # %% tags=["nbval-check-output"]
 print(course.budget().to_string(index=False))
 
 # %% [markdown]
-# So a kit costs about as much as its original did: here some two hours of a small machine, without a GPU. And the report card, on the test sets, for *size first* (**SER**, the slot error rate, is the share of facts that a text misses, gets wrong, repeats or adds):
+# A kit costs about as much as its original did, or half as much again: here some two hours of a small machine, without a GPU. The report card, *size first*, against people's texts (**SER**, the slot error rate, is the share of facts that a text misses, gets wrong, repeats or adds):
 
 # %% tags=["nbval-check-output"]
-print(course.report_card().to_string())
+print(course.report_card().to_string(index=False))
 
 # %% [markdown]
-# Before their training the modules are useless; after it half of the layers do almost what all did. This notebook and the next are about what happens in between.
-#
 # ## The ship of Theseus
 #
 # The Athenians kept the ship of Theseus for centuries. Whenever a plank was rotten they put a new one in its place, until no plank of the old ship was left. It sailed all
@@ -92,8 +90,7 @@ print(inspect.getsource(ModularStack))
 # To watch a training we need new modules, so we give `pocket`'s original a fresh bank of granularity 2 in each stack. Each new module begins as
 # a copy of the *first* layer that it stands for (as in BERT-of-Theseus; our choice).
 #
-# How bad is that? We let the new 2x model write texts for 40 inputs (MRs, *meaning representations*: the facts as text), and compare them with the original's texts: BLEU 100 would be the very same texts. (On the report card it was BLEU against *people's* texts, a harder yardstick.
-# The two cannot be compared.)
+# How bad is that? We let the new 2x model write texts for 40 inputs (MRs, *meaning representations*: the facts as text), and compare them with the *original's* texts: BLEU 100 would be the very same ones. (So this BLEU cannot be compared with the report card's.)
 #
 # **Your guess: what BLEU do untrained modules reach?**
 
@@ -239,8 +236,8 @@ with notebook.check("2.2"):
 # Now 20 real steps, with your functions where they pass their checks and the library's where a stub stands. Hooks look on: they read each gradient as the backward pass brings it, and compare all weights before and after.
 
 # %%
-draw = notebook.chosen("draw", draw, course.draw, course.check_draw)
-training_step = notebook.chosen("training_step", training_step, course.training_step, course.check_training_step)
+chosen_draw = notebook.chosen("draw", draw, course.draw, course.check_draw)
+chosen_step = notebook.chosen("training_step", training_step, course.training_step, course.check_training_step)
 
 # %%
 modular = new_modules().train()
@@ -249,9 +246,9 @@ optimizer = torch.optim.AdamW([parameter for parameter in modular.parameters() i
 steps = []
 for step in range(20):
     rng = random.Random(f"picture {step}")
-    drawn = modtf.Assembly(draw(rng, 0.5, 12, 2), draw(rng, 0.5, 12, 2))
-    if drawn != mapping.original:  # without a module there is nothing to learn
-        steps.append(course.measure_step(training_step, modular, drawn, batches[step], optimizer, step))
+    assembly = modtf.Assembly(chosen_draw(rng, 0.5, 12, 2), chosen_draw(rng, 0.5, 12, 2))
+    if assembly != mapping.original:  # without a module there is nothing to learn
+        steps.append(course.measure_step(chosen_step, modular, assembly, batches[step], optimizer, step))
 
 # %%
 course.step_figure(steps[2])
@@ -273,10 +270,10 @@ course.step_figure(steps[2])
 print(course.who_learned(modular, steps[2]).to_string(index=False))
 
 # %% [markdown]
-# Embeddings, head, final norms and T5's position biases belong to the original, so they are frozen, too. (The norms *inside* a module are its own, and learn.) The position biases are a table in the first layer of each stack that all layers use. m(2, 0) does not copy it but shares it with the original layer 0;
-# otherwise, originals behind m(2, 0) would suddenly be given other positions.
+# Embeddings, head, final norms and T5's position biases belong to the original, so they are frozen, too. (The norms *inside* a module are its own, and learn.) The position biases are a table in the first layer of a stack that all its layers use; m(2, 0) shares that of the original layer 0. Had it a copy that
+# learned, the originals behind it would be given other biases.
 #
-# Go through the other steps. **Find one in which the gradient ends early in the encoder, and one in which it never reaches the encoder's first layers although m(2, 0) exists. What do they have in common?**
+# Go through the other steps. **In which one does the gradient die soonest in the encoder? What decides how far to the left it comes?** (The answer is above.)
 
 # %%
 notebook.play(
@@ -334,14 +331,14 @@ with notebook.check("2.3"):
 
 # %%
 STEPS = 200
-probability = notebook.chosen("probability", probability, course.probability, course.check_probability)
+chosen_probability = notebook.chosen("probability", probability, course.probability, course.check_probability)
 
 
 def drawn(step: int, start: float, full_at: float) -> modtf.Assembly:
     """The assembly of a step: your draw, with your p."""
     rng = random.Random(f"training {step}")
-    p = probability(step, STEPS, start, full_at)
-    return modtf.Assembly(draw(rng, p, 12, 2), draw(rng, p, 12, 2))
+    p = chosen_probability(step, STEPS, start, full_at)
+    return modtf.Assembly(chosen_draw(rng, p, 12, 2), chosen_draw(rng, p, 12, 2))
 
 
 sliders = {
@@ -378,7 +375,7 @@ for step in range(STEPS + 1):
         )
     assembly = drawn(step, **settings)
     if step < STEPS and assembly != mapping.original:
-        training_step(modular.train(), assembly, batches[step], optimizer)
+        chosen_step(modular.train(), assembly, batches[step], optimizer)
         pace.step()
 modular.eval()
 print(f"{STEPS} steps of 16 texts, and {len(curve)} looks, in {time.perf_counter() - begun:.0f} seconds")
@@ -462,7 +459,7 @@ course.given_back(kept)
 # 2. A step is draw, forward, loss, backward, update. Gradients pass through frozen originals; only modules on the path learn, and embeddings, head, final norms and position biases never do.
 # 3. Untrained modules break the model; a few hundred steps of replacing alone bring 2x most of the way back, and a path works as well as it was practised.
 # 4. A schedule raises how much is replaced, and how coarsely; only measuring tells which is better, and the coarsest modules tell it loudest.
-# 5. A whole kit costs about as much as its original did: some two hours of two CPU cores for the bundled ones.
+# 5. A whole kit costs one to one and a half times what its original did: some two hours of two CPU cores for the bundled ones.
 #
 # ## References
 #

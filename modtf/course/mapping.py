@@ -99,7 +99,7 @@ def check_layers(layers: Callable[[Sequence[Any], Mapping[int, Sequence[Any]], L
                 "A bank of granularity g has 12 / g modules; banks has no 1, since those are the originals"
             ) from error
         assert given is not None, (
-            f"layers(originals, banks, {path}) gives nothing back yet; `return` a list in place of None"
+            "layers(originals, banks, path) gives nothing back yet; `return` a list in place of None"
         )
         given = list(given)
         assert len(given) == len(path), f"the path {text} has {len(path)} layers; your list has {len(given)}"

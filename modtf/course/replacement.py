@@ -41,25 +41,26 @@ def budget() -> pd.DataFrame:
     rows = []
     for model in BUNDLED_MODELS:
         for part, run in json.loads(bundled(f"{model}/training.json").read_text(encoding="utf-8")).items():
+            cores = run["processes"] * run["threads"]
             rows.append(
                 {"model": model, "part": part, "steps": run["steps"], "texts a step": run["batch_size"]}
                 | {
                     "minutes": round(run["seconds"] / 60),
-                    "on": f"{run['processes']} × {run['threads']} {run['device'].upper()} core",
+                    "on": f"{cores} {run['device'].upper()} core{'s' * (cores > 1)}",
                 }
             )
     return pd.DataFrame(rows)
 
 
-def report_card(ratios: Iterable[float] = (1, 2, 3, 6)) -> pd.DataFrame:
+def report_card(ratios: Sequence[float] = (1, 2, 3, 6)) -> pd.DataFrame:
     """What these trainings gave: scores of each size against people's texts, as the bundled tables hold them."""
-    cards: dict[tuple[str, str], dict[str, float]] = {}
-    for model, scores in (("translator", {"bleu": "BLEU"}), ("pocket", {"bleu": "BLEU", "ser": "slot errors %"})):
-        rows = _size_first(model)
-        for trained, when in ((False, "modules untrained"), (True, "trained")):
-            for score, name in scores.items():
-                cards[model, f"{name}, {when}"] = {f"{ratio}x": rows[trained, ratio][score] for ratio in ratios}
-    return pd.DataFrame(cards).T.round(1)
+    rows = []
+    for model, scores in (("translator", {"bleu": "BLEU"}), ("pocket", {"bleu": "BLEU", "ser": "slot errors, %"})):
+        of_model = _size_first(model)
+        for score, name in scores.items():
+            of_sizes = {f"{ratio}x": round(of_model[True, ratio][score], 1) for ratio in ratios}
+            rows.append({"model": model, "score": name, **of_sizes})
+    return pd.DataFrame(rows)
 
 
 def _size_first(model: str) -> dict[tuple[bool, float], dict[str, Any]]:
@@ -192,7 +193,8 @@ def check_training_step(training_step: TrainingStep) -> None:
             )
             raise
         assert len(optimizer.seen) == step + 1, (
-            "the optimizer took no step: call optimizer.step()"
+            ("training_step does nothing yet: " if given is None else "")
+            + "the optimizer took no step; call optimizer.step()"
             if len(optimizer.seen) <= step
             else "the optimizer took more than one step: one batch, one step"
         )
@@ -517,7 +519,7 @@ def check_probability(probability: Probability) -> None:
     )
 
 
-def two_schedules(mapping: ModelMapping, steps: int = 200) -> go.Figure:
+def two_schedules(mapping: ModelMapping, steps: int = 100) -> go.Figure:
     """The figure to remember: what stands in the place of the decoder's layers, step by step, in two schedules."""
     schedules = {
         "mixtures: fine before coarse": ReplacingSchedule(mapping, steps, mixtures=1, whole=0, coarse_at=0.5),
@@ -563,7 +565,7 @@ def share_of_modules(assemblies: Sequence[Assembly]) -> float:
 def check_mixed_to_the_end(assemblies: Sequence[Assembly]) -> None:
     """The challenge of the sliders: much is replaced, and yet modules meet originals until the end."""
     share = share_of_modules(assemblies)
-    assert share >= 0.6, f"modules stand for {100 * share:.0f} % of the layers; at least 60 % are wanted"
+    assert share >= 0.6, f"modules stand for {100 * share:.1f} % of the layers; at least 60 % are wanted"
     last = assemblies[-len(assemblies) // 4 :]
     mixed = sum(1 in one.encoder + one.decoder for one in last) / len(last)
     assert mixed >= 0.5, (
@@ -578,7 +580,7 @@ def schedule_map(assemblies: Sequence[Assembly]) -> tuple[go.Figure, str]:
         (_rows(one.encoder for one in assemblies), _rows(one.decoder for one in assemblies)), start=1
     ):
         figure.add_heatmap(
-            z=[[g > 1 for g in row] for row in rows], zmin=0, zmax=1, colorscale=[[0, "#ffffff"], [1, "#5fa3d5"]], showscale=False,
+            z=[[int(g > 1) for g in row] for row in rows], zmin=0, zmax=1, colorscale=[[0, "#ffffff"], [1, "#5fa3d5"]], showscale=False,
             hovertemplate="step %{x}, layer %{y}<extra></extra>", row=1, col=column,
         )  # fmt: skip
     figure.update_layout(template="plotly_white", height=320, width=900)
@@ -592,7 +594,7 @@ def schedule_map(assemblies: Sequence[Assembly]) -> tuple[go.Figure, str]:
         verdict = f"The challenge is open: {error}."
     else:
         verdict = "✓ That solves the challenge. Now train with it."
-    return figure, f"<p>Modules (blue) stand for {100 * share:.0f} % of the layers. {escape(verdict)}</p>"
+    return figure, f"<p>Modules (blue) stand for {100 * share:.1f} % of the layers. {escape(verdict)}</p>"
 
 
 # -- what came of it ---------------------------------------------------------------------------------------------------
