@@ -126,7 +126,7 @@ for encoder in [(1, 1, 2, 2, 6), (2, 2, 2), (1, 2, 3, 6), (2, 2, 2, 1, 5)]:
         print("✗", error)
 
 # %% [markdown]
-# Now build one by hand: click layers together, or type them. What you have, how many layers and which ratio, and whether it is possible, is written at once.
+# Now build one by hand: click layers together, or type them. It says at once what you have, how many layers that is and which ratio, and whether it is possible.
 #
 # **The challenge: a decoder of four layers, no two of the same granularity.** (And one to think about: can a decoder of nine layers contain a module of granularity 6?)
 
@@ -192,10 +192,9 @@ chosen_layers = notebook.chosen("layers", layers, course.layers, course.check_la
 
 # %% tags=["nbval-check-output"]
 facts = "name[The Vaults], eatType[pub], food[French]"
-assembly = modtf.Assembly((1, 1, 2, 2, 6), (2, 1, 3, 6))
-batch = modular.encode([facts]) | {
-    "decoder_input_ids": torch.tensor([[0, 5, 6, 7]])
-}  # three words are given, logits for four places come out
+assembly = modtf.Assembly((1, 1, 2, 2, 6), (3, 1, 1, 1, 6))
+words = torch.tensor([[0, 5, 6, 7]])  # the start and three words: logits for four places come out
+batch = modular.encode([facts]) | {"decoder_input_ids": words}
 with torch.no_grad():
     with course.through(modular, chosen_layers) as ran:
         logits = modular(assembly, **batch).logits
@@ -209,7 +208,7 @@ for stack, names in ran.items():
 
 # %% tags=["nbval-check-output"]
 with course.through(modular, chosen_layers):
-    print(modular.generate(facts, assembly=modtf.Assembly((2, 2, 2, 6), (2, 1, 3, 6))))
+    print(modular.generate(facts, assembly=modtf.Assembly((2, 2, 2, 6), (3, 3, 6))))
 
 # %% [markdown]
 # ## How many models is that?

@@ -89,7 +89,7 @@ def check_layers(layers: Callable[[Sequence[Any], Mapping[int, Sequence[Any]], L
     """Exercise 1.2: ``layers(originals, banks, path)`` is the list of a path's layers."""
     originals = [f"original {i}" for i in range(12)]
     banks = {g: [f"m({g}, {j})" for j in range(12 // g)] for g in GRANULARITIES}
-    for path in [(1,) * 12, (2,) * 6, (1, 1, 2, 2, 6), (2, 1, 3, 6), *TWELVE.paths()]:
+    for path in [(1,) * 12, (2,) * 6, (1, 1, 2, 2, 6), (3, 1, 1, 1, 6), *TWELVE.paths()]:
         text = write_path(path)
         try:
             given = layers(list(originals), {g: list(bank) for g, bank in banks.items()}, path)

@@ -83,7 +83,9 @@ def damage_figure(damage: Mapping[str, Sequence[float]], whole: float) -> go.Fig
     for stack, losses in damage.items():
         pattern = "/" if stack == "decoder" else ""
         figure.add_bar(name=stack, x=[f"m(2, {j})" for j in range(6)], y=losses, marker_pattern_shape=pattern)
-    figure.add_hline(whole, line_dash="dot", annotation_text="original", annotation_position="top right")
+    figure.add_hline(
+        whole, line_dash="dot", annotation={"text": "original", "x": 1.01, "xanchor": "left", "yanchor": "middle"}
+    )
     figure.update_layout(template="plotly_white", title="One untrained module at a time", height=330, width=800)
     figure.update_yaxes(title="cross-entropy")
     worst = {stack: max(losses) for stack, losses in damage.items()}
