@@ -197,7 +197,7 @@ def _chips(stack: StackMapping, path: LayerPath) -> str:
         fine = _fits(stack, path[: place + 1])
         background, color = _CHIPS.get(g, ("transparent", "inherit"))
         border = "1px solid #888" if fine else f"2px dashed {_WRONG}"
-        name = str(start) if g == 1 else f"m({g}, {start // g})" if start % g == 0 else f"{g}?"
+        name = f"{g}?" if not fine else str(start) if g == 1 else f"m({g}, {start // g})"
         span = max(0, min(g, stack.depth - start)) or 1
         style = f"grid-column: span {span}; background: {background}; color: {color}; border: {border}"
         chips.append(f"<span style='{style}; border-radius: 3px; padding: 6px 0; text-align: center'>{name}</span>")
