@@ -199,12 +199,12 @@ def test_slots_of_a_step_are_those_of_its_word(pocket: modtf.ModularModel) -> No
 
 
 def test_modules_begin_as_the_first_or_the_last_layer_of_their_group(pocket: modtf.ModularModel) -> None:
-    for begin, layer in (("first", 6), ("last", 8)):
-        modular = course.new_modules(pocket, (3,), begin)
-        decoder = modular.stacks[1]
-        module = dict(decoder.banks["3"][2].named_parameters())  # type: ignore[index]
-        wanted = dict(decoder.originals[layer].named_parameters())
-        assert all(torch.equal(weight, wanted[name]) for name, weight in module.items())
+    for begin, layers in (("first", (0, 6)), ("last", (2, 8)), ("mixed", (0, 8))):
+        decoder = course.new_modules(pocket, (3,), begin).stacks[1]
+        for module, layer in zip((0, 2), layers, strict=True):
+            weights = dict(decoder.banks["3"][module].named_parameters())  # type: ignore[index]
+            wanted = dict(decoder.originals[layer].named_parameters())
+            assert all(torch.equal(weight, wanted[name]) for name, weight in weights.items() if weight.requires_grad)
 
 
 def test_a_silent_head_changes_the_loss_and_nothing_else(pocket: modtf.ModularModel) -> None:
@@ -213,15 +213,18 @@ def test_a_silent_head_changes_the_loss_and_nothing_else(pocket: modtf.ModularMo
     two = Assembly((2,) * 6, (2,) * 6)
     with torch.no_grad():
         before = modular(two, **batch).loss.item()
-        assert course.loss_without(modular, two, batch, 5, 0) != before
-        assert modular(two, **batch).loss.item() == before
+    held = course.Held(modular, batch)
+    assert held.cross_entropy(modular, two) == before
+    assert course.loss_without(modular, two, held, 5, 0) != before
+    assert held.cross_entropy(modular, two) == before
 
 
 def test_the_original_does_not_diverge_from_itself(pocket: modtf.ModularModel) -> None:
     modular = course.new_modules(pocket)
     batch = TaskBatches(E2E, E2E.bundled_examples("evaluation"), pocket.tokenizer, 1, batch_size=4)[0]
-    assert course.divergence_from_original(modular, modular.mapping.original, [batch]) == pytest.approx(0, abs=1e-6)
-    assert course.divergence_from_original(modular, Assembly((2,) * 6, (2,) * 6), [batch]) > 0.1
+    held = course.Held(modular, batch)
+    assert held.divergence(modular, modular.mapping.original) == pytest.approx(0, abs=1e-6)
+    assert held.divergence(modular, Assembly((2,) * 6, (2,) * 6)) > 0.1
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
@@ -236,7 +239,7 @@ def test_figures_have_titles_words_and_room(pocket: modtf.ModularModel, heads: c
         course.beginnings([0.1, 0.2], [5.0, 0.3]),
         *(heads.figure(kind, 2, 2) for kind in course.KINDS),
         course.next_words(pocket, "name[The Mill], food[Thai]", "The Mill serves Thai food.", 2),
-        course.learning_curves({("texts", 0): [(0, 1.0), (20, 0.5)], ("logits", 0): [(0, 1.0), (20, 0.25)]}),
+        course.learning_curves({("texts", 0): [(0, 1.0, 2.0), (20, 0.5, 1.0)], ("logits", 0): [(0, 1.0, 2.0)]}),
         course.signals_figure(comparison, list(comparison["sizes"])),
     ]
     for figure in figures:

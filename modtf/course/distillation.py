@@ -207,20 +207,45 @@ def check_step_loss(function: Callable[..., Any]) -> None:
 
 
 def new_modules(kit: ModularModel, granularities: Sequence[int] = (2,), begin: str = "first") -> ModularModel:
-    """The kit's original with untrained modules: copies of the ``first`` or of the ``last`` layer of their group."""
+    """The kit's original with untrained modules: copies of the ``first`` or of the ``last`` layer of their group.
+
+    ``mixed`` begins m(g, 0) as the first layer of its group, and all others as the last of theirs.
+    """
     original = kit.assemble()
     set_attention(original, "eager")  # the only attention that gives its maps out, and for short texts the fastest
     modular = modularize(original, granularities, tokenizer=kit.tokenizer, task=kit.task)
     encode_sources_once(modular.model)  # a batch holds each source once, however many texts were written for it
-    if begin == "last":
+    if begin != "first":
         for stack in modular.stacks:
             for g, bank in stack.banks.items():
                 for j, module in enumerate(bank):  # type: ignore[arg-type]
+                    if begin == "mixed" and j == 0:
+                        continue
                     last = dict(stack.originals[(j + 1) * int(g) - 1].named_parameters())
                     for name, weight in module.named_parameters():
                         if weight.requires_grad:
                             weight.data.copy_(last[name])
     return modular
+
+
+class Held:
+    """Texts that no training sees, and what the original makes of them."""
+
+    def __init__(self, kit: ModularModel, batch: dict[str, torch.Tensor]) -> None:
+        self.batch = batch
+        with torch.no_grad():
+            self._original = kit(kit.mapping.original, **batch)
+
+    def cross_entropy(self, modular: ModularModel, assembly: Assembly) -> float:
+        """Of an assembly with the original's texts, in nats a token."""
+        with torch.no_grad():
+            return modular(assembly, **self.batch).loss.item()
+
+    def divergence(self, modular: ModularModel, assembly: Assembly) -> float:
+        """Of an assembly from the original's probabilities, in nats a token."""
+        with torch.no_grad():
+            student = modular(assembly, **self.batch).logits
+        return logits_loss(student, self._original.logits, self.batch["labels"] != -100).item()
 
 
 def heatmaps(distances: Callable[[str], torch.Tensor], names: Sequence[str], g: int, stack: str) -> go.Figure:
@@ -420,8 +445,8 @@ def check_reading_head(found: Any, heads: Heads) -> None:
     )
 
 
-def loss_without(modular: ModularModel, assembly: Assembly, batch: dict[str, Any], module: int, head: int) -> float:
-    """The loss of an assembly of T5 when one head of cross-attention of one of the decoder's layers is silent."""
+def loss_without(modular: ModularModel, assembly: Assembly, held: Held, module: int, head: int) -> float:
+    """The cross-entropy of an assembly of T5 when one head of cross-attention of one of the decoder's layers is silent."""
     attention = modular.stacks[1].layers(assembly.decoder)[module].get_submodule("layer.1.EncDecAttention")
     width = attention.key_value_proj_dim  # type: ignore[union-attr]
 
@@ -432,8 +457,7 @@ def loss_without(modular: ModularModel, assembly: Assembly, batch: dict[str, Any
 
     hook = attention.get_submodule("o").register_forward_pre_hook(silence)
     try:
-        with torch.no_grad():
-            return modular(assembly, **batch).loss.item()
+        return held.cross_entropy(modular, assembly)
     finally:
         hook.remove()
 
@@ -489,42 +513,35 @@ def share_of_first_choices(kit: ModularModel, examples: Sequence[Example]) -> fl
 # -- trainings ---------------------------------------------------------------------------------------------------------
 
 
-def divergence_from_original(
-    modular: ModularModel, assembly: Assembly, batches: Sequence[dict[str, torch.Tensor]]
-) -> float:
-    """Nats a token by which an assembly's probabilities differ from the original's, the mean over batches."""
-    found = []
-    for batch in batches:
-        with torch.no_grad():
-            student, teacher = modular(assembly, **batch).logits, modular(modular.mapping.original, **batch).logits
-        found.append(logits_loss(student, teacher, batch["labels"] != -100).item())
-    return sum(found) / len(found)
+#: A training as (what it learns from, seed): steps, the cross-entropy and the divergence of 2x at each.
+Curves = Mapping[tuple[str, int], Sequence[tuple[int, float, float]]]
 
 
-def learning_curves(curves: Mapping[tuple[str, int], Sequence[tuple[int, float]]]) -> go.Figure:
-    """The divergence from the original over the steps of trainings, which are named by (what they learn from, seed)."""
-    figure = go.Figure()
-    names = list(dict.fromkeys(name for name, _ in curves))
-    looks = dict(zip(names, ((ORANGE, "solid"), (BLUE, "solid"), (PINK, "solid"), (GREEN, "solid")), strict=False))
-    for (name, seed), points in curves.items():
-        color, _ = looks[name]
-        figure.add_scatter(
-            x=[step for step, _ in points], y=[value for _, value in points], name=name, legendgroup=name, mode="lines+markers",
-            showlegend=(name, seed) == next(key for key in curves if key[0] == name),
-            line={"color": color, "dash": "solid" if seed == 0 else "dash", "width": 2},
-            marker={"size": 6, "symbol": "circle" if seed == 0 else "square-open"},
-            hovertemplate=f"{name}, seed {seed}<br>step %{{x}}: %{{y:.3f}}<extra></extra>",
-        )  # fmt: skip
-    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
-    title = {"text": "How far 2x is from the original", "y": 0.97}
-    figure.update_layout(template="plotly_white", height=380, width=860, legend=legend, title=title)
+def learning_curves(curves: Curves) -> go.Figure:
+    """How far 2x is from the original's texts, and from its probabilities, over the steps of trainings."""
+    titles = ("from its texts: cross-entropy", "from its probabilities: divergence")
+    figure = make_subplots(rows=1, cols=2, subplot_titles=titles, horizontal_spacing=0.09)
+    colors = dict(zip(dict.fromkeys(name for name, _ in curves), (ORANGE, BLUE, PINK, GREEN), strict=False))
+    for column in (1, 2):
+        for (name, seed), points in curves.items():
+            figure.add_scatter(
+                x=[point[0] for point in points], y=[point[column] for point in points], legendgroup=name, row=1, col=column,
+                name=f"{name}, seed {seed}", mode="lines+markers", showlegend=column == 1,
+                line={"color": colors[name], "dash": "solid" if seed == 0 else "dot", "width": 2},
+                marker={"size": 7, "symbol": "circle" if seed == 0 else "square-open"},
+            )  # fmt: skip
+    legend = {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0.5, "xanchor": "center"}
+    figure.update_layout(template="plotly_white", height=400, width=900, legend=legend)
     figure.update_xaxes(title="training step")
-    figure.update_yaxes(title="divergence, nats a token", type="log", dtick=0.30103, tickformat=".2~f")
-    ends = "; ".join(f"{name}, seed {seed}: {points[-1][1]:.2f}" for (name, seed), points in curves.items())
+    figure.update_yaxes(rangemode="tozero").update_yaxes(title="nats a token", col=1)
+    ends = "; ".join(
+        f"{name}, seed {seed}: {end[1]:.2f} and {end[2]:.2f}" for (name, seed), (*_, end) in curves.items()
+    )
     return described(
         figure,
-        f"Falling curves of the divergence of the 2x model from the original on texts held out of the training, on a logarithmic axis. At the end: {ends} nats a token.",
-        margin={"l": 70, "r": 20, "t": 90, "b": 50},
+        "Two panels of falling curves over the training steps: the cross-entropy of the 2x model with texts of the original that it has not seen, and its divergence from the original's probabilities. "
+        f"At the end, in nats a token, {ends}.",
+        margin={"l": 60, "r": 20, "t": 40, "b": 90},
     )
 
 
