@@ -519,8 +519,8 @@ Curves = Mapping[tuple[str, int], Sequence[tuple[int, float, float]]]
 
 def learning_curves(curves: Curves) -> go.Figure:
     """How far 2x is from the original's texts, and from its probabilities, over the steps of trainings."""
-    titles = ("from its texts: cross-entropy", "from its probabilities: divergence")
-    figure = make_subplots(rows=1, cols=2, subplot_titles=titles, horizontal_spacing=0.09)
+    titles = ("How far is 2x from the original's texts?", "And from its probabilities?")
+    figure = make_subplots(rows=1, cols=2, subplot_titles=titles, horizontal_spacing=0.12)
     colors = dict(zip(dict.fromkeys(name for name, _ in curves), (ORANGE, BLUE, PINK, GREEN), strict=False))
     for column in (1, 2):
         for (name, seed), points in curves.items():
@@ -533,7 +533,8 @@ def learning_curves(curves: Curves) -> go.Figure:
     legend = {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0.5, "xanchor": "center"}
     figure.update_layout(template="plotly_white", height=400, width=900, legend=legend)
     figure.update_xaxes(title="training step")
-    figure.update_yaxes(rangemode="tozero").update_yaxes(title="nats a token", col=1)
+    figure.update_yaxes(rangemode="tozero").update_yaxes(title="cross-entropy, nats a token", col=1)
+    figure.update_yaxes(title="divergence, nats a token", col=2)
     ends = "; ".join(
         f"{name}, seed {seed}: {end[1]:.2f} and {end[2]:.2f}" for (name, seed), (*_, end) in curves.items()
     )
