@@ -501,7 +501,7 @@ course.signals_figure(comparison, list(comparison["sizes"]))
 # - **The original's texts are level with people's**, at every size, and cost no step.
 # - **Attention maps alone teach nobody to write.** They say where to look, not what to say.
 # - **Hidden states alone teach 2x best**, without a word about tokens. (At half the learning rates, labels do as well on dev.) At 6x and `fast` they are far behind. Our guess why: a module for two layers can give what both gave; one for six cannot.
-# - **No other kit that runs the original in each step is ahead anywhere**; at 6x and `fast` all are behind, by more than noise, with about half as many steps.
+# - **No other kit that runs the original in each step is shown to be ahead anywhere**; at 6x and `fast` all are behind, by more than noise, with about half as many steps.
 #
 # What this does *not* show: no row leaves out labels *and* logits and keeps the rest, so nobody knows what hidden states and maps can do together. Nor does it say what is best in a long training.
 #
@@ -538,7 +538,7 @@ course.signals_figure(comparison, list(comparison["sizes"]))
 # 1. Five signals: people's texts, the original's texts, logits, hidden states, attention maps. Labels that the original wrote are distillation, too.
 # 2. A module's output is compared with the original's where its piece of work ends: at the path's boundaries.
 # 3. Trained modules stand in their places, as a staircase, with the heads that they began with; they begin as first layers, and m(g, 0) must.
-# 4. A step records the original, records the student and adds up weighted losses. What a path never practises, it does not learn.
+# 4. A step records the original, records the student and adds up weighted losses. Practise the paths that people will ask for.
 # 5. A teacher in each step costs steps. Compare at equal cost, and look at the interval before you believe a difference.
 #
 # <!-- footer -->

@@ -217,8 +217,9 @@ def new_modules(kit: ModularModel, granularities: Sequence[int] = (2,), begin: s
     encode_sources_once(modular.model)  # a batch holds each source once, however many texts were written for it
     if begin != "first":
         for stack in modular.stacks:
-            for g, bank in stack.banks.items():
-                for j, module in enumerate(bank):  # type: ignore[arg-type]
+            banks: Any = stack.banks
+            for g, bank in banks.items():
+                for j, module in enumerate(bank):
                     if begin == "mixed" and j == 0:
                         continue
                     last = dict(stack.originals[(j + 1) * int(g) - 1].named_parameters())
@@ -448,11 +449,11 @@ def check_reading_head(found: Any, heads: Heads) -> None:
 def loss_without(modular: ModularModel, assembly: Assembly, held: Held, module: int, head: int) -> float:
     """The cross-entropy of an assembly of T5 when one head of cross-attention of one of the decoder's layers is silent."""
     attention = modular.stacks[1].layers(assembly.decoder)[module].get_submodule("layer.1.EncDecAttention")
-    width = attention.key_value_proj_dim  # type: ignore[union-attr]
+    width: Any = attention.key_value_proj_dim
 
     def silence(output: Any, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         states = args[0].clone()
-        states[..., head * int(width) : (head + 1) * int(width)] = 0
+        states[..., head * width : (head + 1) * width] = 0
         return (states,)
 
     hook = attention.get_submodule("o").register_forward_pre_hook(silence)
@@ -620,8 +621,8 @@ def signals_figure(comparison: Mapping[str, Any], sizes: Sequence[str]) -> go.Fi
         tickfont={"size": 12}, showgrid=False, zeroline=False, row=1, col=1,
     )  # fmt: skip
     figure.update_yaxes(autorange="reversed", showticklabels=False, showgrid=False, zeroline=False)
-    for y in (4.5, 5.5):
-        figure.add_hline(y=y, line={"color": "#cccccc", "width": 1})
+    for border in (4.5, 5.5):
+        figure.add_hline(y=border, line={"color": "#cccccc", "width": 1})
     figure.update_layout(template="plotly_white", height=530, width=900, showlegend=False)
     told = "; ".join(
         f"{kit}: " + ", ".join(f"{rows[kit, size]['bleu']:+.1f} at {size}" for size in sizes) for kit in kits
