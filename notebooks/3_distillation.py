@@ -209,7 +209,7 @@ heads = course.Heads(pocket, untrained, [examples[48], *examples[:30]])
 heads.figure("decoder, cross", module=2, head=2)
 
 # %% [markdown]
-# That of layer 4, and a strange one: it stares at `food[`, whatever is being written. Does it do anything? We silence it, and then another:
+# That of layer 4, and a strange one: it stares at `food[`, nearly whatever is being written. Does it do anything? We silence it, and then another:
 
 # %%
 for module, head in ((2, 2), (5, 0)):
