@@ -24,7 +24,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +74,12 @@ DESCRIBE = """view => {
 }"""
 
 
+#: Puts contents into the HTML widgets; not into frames, which stay as they are.
+REPLAY = """(view, contents) => Array.from(view.querySelectorAll('.widget-html-content')).forEach((one, number) => {
+    if (!one.querySelector('iframe')) one.innerHTML = contents[number];
+})"""
+
+
 def chromium() -> str:
     """The browser. Ends the program with what to do where there is none."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -83,23 +89,37 @@ def chromium() -> str:
 
 
 class Recorder(NotebookClient):
-    """Runs a notebook, and remembers all figures that its widgets showed meanwhile, by the widget's id."""
+    """Runs a notebook, and remembers what its HTML widgets showed meanwhile."""
 
     def __init__(self, notebook: Any, **settings: Any) -> None:
         super().__init__(notebook, **settings)
-        self.shown: dict[str, list[str]] = defaultdict(list)
+        self.shown: list[tuple[str, str]] = []  # widget and content, in the order of time
 
     def handle_comm_msg(self, outs: Any, msg: Any, cell_index: int) -> None:
         super().handle_comm_msg(outs, msg, cell_index)
+        widget = msg["content"]["comm_id"]
         value = msg["content"]["data"].get("state", {}).get("value")
-        if isinstance(value, str) and "modtf-figure" in value:
-            self.shown[msg["content"]["comm_id"]].append(value)
+        if self.widget_state.get(widget, {}).get("_model_name") == "HTMLModel" and value is not None:
+            self.shown.append((widget, value))
 
-    def shown_in(self, widget: str) -> list[str]:
-        """The figures of this widget or of one inside it, that which changed most often."""
-        inside = self.widget_state.get(widget, {}).get("children", [])
-        below = [self.shown_in(child.removeprefix("IPY_MODEL_")) for child in inside]
-        return max([self.shown.get(widget, []), *below], key=len)
+    def frames(self, view: str) -> list[list[str]]:
+        """The contents of all HTML widgets in a view, each time that the one that changes most often has changed."""
+        inside = self.inside(view)
+        changes = Counter(widget for widget, value in self.shown if widget in inside and value)
+        clock = max(reversed(inside), key=changes.__getitem__, default=None)  # a figure follows the words above it
+        now, frames = dict.fromkeys(inside, ""), []
+        for widget, value in self.shown:
+            if widget in now:
+                now[widget] = value
+                if widget == clock and value:
+                    frames.append(list(now.values()))
+        return frames
+
+    def inside(self, view: str) -> list[str]:
+        """The HTML widgets of a view, from top to bottom."""
+        state = self.widget_state.get(view, {})
+        below = [self.inside(child.removeprefix("IPY_MODEL_")) for child in state.get("children", [])]
+        return [view] * (state.get("_model_name") == "HTMLModel") + list(itertools.chain(*below))
 
 
 def run(notebook: Any, folder: Path) -> float:
@@ -127,7 +147,7 @@ def run(notebook: Any, folder: Path) -> float:
             if views:
                 with opened(views, place) as tab:
                     taken = [
-                        Camera(tab, tab.locator(".jp-CodeCell").nth(number)).take(client.shown_in(view.data[VIEW]["model_id"]))
+                        Camera(tab, tab.locator(".jp-CodeCell").nth(number)).take(client.frames(view.data[VIEW]["model_id"]))
                         for number, view in enumerate(views)
                     ]
                 store(notebook, views, taken)
@@ -234,8 +254,8 @@ class Camera:
         self.frames: list[bytes] = []
         self.stand: list[int] = []  # milliseconds
 
-    def take(self, shown: Sequence[str]) -> tuple[bytes, str, str]:
-        """A PNG, its alternative text, and words to go below it. ``shown`` is what a figure showed while its cell ran."""
+    def take(self, shown: Sequence[list[str]]) -> tuple[bytes, str, str]:
+        """A PNG, its alternative text, and words to go below it. ``shown`` are the HTML widgets' contents while its cell ran."""
         self.view.scroll_into_view_if_needed()
         self.still()
         if self.view.locator(".modtf-result").count():
@@ -255,12 +275,13 @@ class Camera:
         words = f"A picture of the controls in use. When you run this cell, {listed} {be} yours to change."
         return encoded([self.still()]), shortened(f"Controls in use, set to {values}. They show: {told}"), words
 
-    def growing(self, shown: Sequence[str]) -> tuple[bytes, str, str]:
-        for figure in spread(shown):
-            self.view.evaluate("(view, html) => view.querySelector('.modtf-figure').outerHTML = html", figure)
+    def growing(self, shown: Sequence[list[str]]) -> tuple[bytes, str, str]:
+        for contents in spread(shown):
+            self.view.evaluate(REPLAY, contents)
             self.snap(self.still(), 2 * STEP)
         self.stand[-1] = END
-        name = self.view.locator("iframe").first.get_attribute("title")
+        frame = self.view.locator("iframe")
+        name = frame.first.get_attribute("title") if frame.count() else "output"
         told = " ".join(self.view.evaluate(DESCRIBE).split())
         alt = f"A recording of the {name} as it grew while the cell ran, and then stood still. At its end: {told}"
         words = f"A recording of the {name}. When you run this cell, it grows before your eyes."

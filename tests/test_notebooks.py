@@ -234,6 +234,19 @@ def test_some_of_many_frames_are_kept() -> None:
     assert len(some) == controls.FRAMES and (some[0], some[-1]) == (0, 99) and some == sorted(set(some))
 
 
+def test_what_a_view_showed_while_its_cell_ran_is_remembered() -> None:
+    client = controls.Recorder(nbformat.v4.new_notebook())
+    client.widget_state = {
+        "view": {"_model_name": "VBoxModel", "children": ["IPY_MODEL_words", "IPY_MODEL_box"]},
+        "box": {"_model_name": "HBoxModel", "children": ["IPY_MODEL_figure"]},
+        **{name: {"_model_name": "HTMLModel"} for name in ("words", "figure", "elsewhere")},
+    }
+    steps = [("words", ""), ("figure", ""), ("words", "one"), ("figure", "1"), ("elsewhere", "!"), ("words", "two")]
+    client.shown = [*steps, ("figure", "2"), ("figure", "3")]
+    assert client.frames("view") == [["one", "1"], ["two", "2"], ["two", "3"]]
+    assert client.frames("elsewhere") == [["!"]] and client.frames("box") == [["1"], ["2"], ["3"]]
+
+
 def test_a_picture_takes_the_place_of_a_widget() -> None:
     view = nbformat.v4.new_output("execute_result", {controls.VIEW: {"model_id": "a"}, "text/plain": "VBox()"})
     text = nbformat.v4.new_output("stream", text="said")
