@@ -270,8 +270,10 @@ class Camera:
         values = ", ".join(" = ".join(filter(None, pair)) for pair in named)
         told = " ".join(self.view.evaluate(DESCRIBE).split())
         names = [name for name, _ in named if name] or ["these controls"]
+        if len(names) > 3:
+            names = [f"these {len(names)} controls"]
         listed = ", ".join(names[:-1]) + " and " * (len(names) > 1) + names[-1]
-        be = "are" if len(names) > 1 or not named else "is"
+        be = "is" if len(named) == 1 else "are"
         words = f"A picture of the controls in use. When you run this cell, {listed} {be} yours to change."
         return encoded([self.still()]), shortened(f"Controls in use, set to {values}. They show: {told}"), words
 
@@ -356,16 +358,18 @@ class Camera:
         return now
 
     def move(self, back: bool = False) -> None:
-        """Move the first control that can be: a slider by a part of its way, a choice to the next one."""
+        """Move the first control that can be: a slider by a quarter of its way, a choice to the next one."""
         handle, choice = self.view.locator(".noUi-handle").first, self.view.locator("select").first
         others = self.view.locator(".widget-toggle-buttons button:not(.mod-active)")
         if handle.count():
             low, high, at = (float(handle.get_attribute(f"aria-value{name}")) for name in ("min", "max", "now"))
-            key, steps = ("Page{}", 20) if high - low > 30 else ("Arrow{}", 4)
             up = (at < high) != back
-            key = key.format({"A": ("Left", "Right"), "P": ("Down", "Up")}[key[0]][up])
+            arrow, page = ("ArrowRight", "PageUp") if up else ("ArrowLeft", "PageDown")
             handle.focus()
-            for _ in range(max(1, min(6, round((high - low) / steps)))):
+            handle.press(arrow)
+            step = abs(float(handle.get_attribute("aria-valuenow")) - at) or high - low
+            pages, arrows = divmod(max(0, round((high - low) / 4 / step) - 1), 5)  # a page is five steps
+            for key in [page] * pages + [arrow] * arrows:
                 handle.press(key)
         elif others.count():
             others.first.click()

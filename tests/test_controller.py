@@ -953,9 +953,9 @@ def test_a_quiet_explorer_shows_its_scores_when_asked(modular: modtf.ModularMode
     for quiet, words in ((True, "show the scores"), (False, "hide the scores")):
         explorer = Explorer(modular, quiet=quiet)
         try:
-            assert ("modtf-quiet" in explorer.widget._dom_classes) == quiet and explorer.quiet.description == words
-            explorer.quiet.value = not quiet
-            assert ("modtf-quiet" in explorer.widget._dom_classes) != quiet and explorer.quiet.description != words
+            assert ("modtf-quiet" in explorer.widget._dom_classes) == quiet and explorer.scores.description == words
+            explorer.scores.click()
+            assert ("modtf-quiet" in explorer.widget._dom_classes) != quiet and explorer.scores.description != words
         finally:
             explorer.controller.close()
     assert modtf.explore(modular, quiet=True)._dom_classes == ("modtf", "modtf-quiet")
@@ -1020,10 +1020,7 @@ def test_only_core_widgets_are_used(explorer: Explorer) -> None:
         seen.add(type(widget))
         waiting += getattr(widget, "children", ())
     assert {kind.__module__.partition(".")[0] for kind in seen} == {"ipywidgets"}
-    known = (
-        "HTML VBox HBox GridBox Text Combobox Dropdown Checkbox Button ToggleButton ToggleButtons SelectionSlider "
-        "IntProgress"
-    )
+    known = "HTML VBox HBox GridBox Text Combobox Dropdown Checkbox Button ToggleButtons SelectionSlider IntProgress"
     assert {kind.__name__ for kind in seen} <= set(known.split())
 
 

@@ -109,7 +109,8 @@ class Explorer:
         self._named: Assembly | None = None  # the assembly that the suggested folder name is for
         self.job_buttons: dict[str, Any] = {}
         self.result = widgets.HTML()
-        self.quiet = widgets.ToggleButton(value=quiet, layout={"width": "170px"})
+        self.scores = _button("", "")
+        self.scores.on_click(lambda _: self.be_quiet("modtf-quiet" not in self.widget._dom_classes))
         sections = [
             widgets.VBox([widgets.HTML(self._title()), *self._input()]),
             _section("", *self._how_small()),
@@ -120,8 +121,7 @@ class Explorer:
         ]
         self.widget = widgets.VBox(sections)
         self.widget.add_class("modtf")
-        self.quiet.observe(self._show_or_hide, "value")
-        self._show_or_hide()
+        self.be_quiet(quiet)
         self._ask(ratio=self.ratio.value, strategy=self.strategy.value)
 
     # -- the parts of the page, from top to bottom ---------------------------------------------------------------------
@@ -246,13 +246,14 @@ class Explorer:
             indent=False,
             layout={"width": "auto", "display": None if self._loops else "none"},
         )
-        return [_bar(self.race_button, self.drafting, self.quiet, self.race_status), self.race]
+        return [_bar(self.race_button, self.drafting, self.scores, self.race_status), self.race]
 
-    def _show_or_hide(self, _: object = None) -> None:
-        """Scores, marks and times, which the style sheet hides: to show them again, nothing is computed."""
-        self.quiet.description = "show the scores" if self.quiet.value else "hide the scores"
-        self.quiet.icon = "eye" if self.quiet.value else "eye-slash"
-        (self.widget.add_class if self.quiet.value else self.widget.remove_class)("modtf-quiet")
+    def be_quiet(self, quiet: bool) -> None:
+        """Hide scores, marks and times, or show them; they are there all the time, and the style sheet hides them."""
+        self.scores.description, self.scores.icon = (
+            ("show the scores", "eye") if quiet else ("hide the scores", "eye-slash")
+        )
+        (self.widget.add_class if quiet else self.widget.remove_class)("modtf-quiet")
 
     def _quality(self) -> list[widgets.Widget]:
         self.quality, self.measured = widgets.HTML(), widgets.HTML()
