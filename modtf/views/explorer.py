@@ -110,7 +110,6 @@ class Explorer:
         self.job_buttons: dict[str, Any] = {}
         self.result = widgets.HTML()
         self.scores = _button("", "")
-        self.scores.on_click(lambda _: self.be_quiet("modtf-quiet" not in self.widget._dom_classes))
         sections = [
             widgets.VBox([widgets.HTML(self._title()), *self._input()]),
             _section("", *self._how_small()),
@@ -121,6 +120,7 @@ class Explorer:
         ]
         self.widget = widgets.VBox(sections)
         self.widget.add_class("modtf")
+        self.scores.on_click(lambda _: self.be_quiet("modtf-quiet" not in self.widget._dom_classes))
         self.be_quiet(quiet)
         self._ask(ratio=self.ratio.value, strategy=self.strategy.value)
 
