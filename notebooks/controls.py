@@ -74,6 +74,10 @@ DESCRIBE = """view => {
 }"""
 
 
+#: What can be moved; a text only where it has a placeholder (ipywidgets writes an invisible one).
+MOVED = """.noUi-handle, .widget-toggle-buttons button:not(.mod-active), select,
+:is(input[type=text], textarea)[placeholder]:not([placeholder="\u200b"], [placeholder=""])"""
+
 #: Puts contents into the HTML widgets; not into frames, which stay as they are.
 REPLAY = """(view, contents) => Array.from(view.querySelectorAll('.widget-html-content')).forEach((one, number) => {
     if (!one.querySelector('iframe')) one.innerHTML = contents[number];
@@ -129,6 +133,8 @@ def run(notebook: Any, folder: Path) -> float:
         for folder_of in ("kernels", "data"):
             (place / folder_of).mkdir()
         kernel = AsyncKernelManager(kernel_name="python3", connection_file=str(place / "kernels" / "kernel.json"))
+        if os.name != "nt":
+            kernel.transport, kernel.ip = "ipc", str(place / "kernel")  # no open port
         client = Recorder(
             notebook,
             km=kernel,
@@ -269,11 +275,11 @@ class Camera:
         named = self.view.evaluate(READ)
         values = ", ".join(" = ".join(filter(None, pair)) for pair in named)
         told = " ".join(self.view.evaluate(DESCRIBE).split())
-        names = [name for name, _ in named if name] or ["these controls"]
-        if len(names) > 3:
-            names = [f"these {len(names)} controls"]
+        names = [name for name, _ in named if name]
+        if not 0 < len(names) == len(named) <= 3:
+            names = ["these controls"]
         listed = ", ".join(names[:-1]) + " and " * (len(names) > 1) + names[-1]
-        be = "is" if len(named) == 1 else "are"
+        be = "is" if len(named) == 1 and named[0][0] else "are"
         words = f"A picture of the controls in use. When you run this cell, {listed} {be} yours to change."
         return encoded([self.still()]), shortened(f"Controls in use, set to {values}. They show: {told}"), words
 
@@ -358,23 +364,28 @@ class Camera:
         return now
 
     def move(self, back: bool = False) -> None:
-        """Move the first control that can be: a slider by a quarter of its way, a choice to the next one."""
-        handle, choice = self.view.locator(".noUi-handle").first, self.view.locator("select").first
-        others = self.view.locator(".widget-toggle-buttons button:not(.mod-active)")
-        if handle.count():
-            low, high, at = (float(handle.get_attribute(f"aria-value{name}")) for name in ("min", "max", "now"))
+        """Move the first control: a slider by a quarter of its way, a choice to the next one, a text to its placeholder."""
+        control = self.view.locator(MOVED).first
+        if not control.count():
+            return
+        kind = control.evaluate("one => one.matches('.noUi-handle') ? 'slider' : one.localName")
+        if kind == "slider":
+            low, high, at = (float(control.get_attribute(f"aria-value{name}")) for name in ("min", "max", "now"))
             up = (at < high) != back
             arrow, page = ("ArrowRight", "PageUp") if up else ("ArrowLeft", "PageDown")
-            handle.focus()
-            handle.press(arrow)
-            step = abs(float(handle.get_attribute("aria-valuenow")) - at) or high - low
+            control.focus()
+            control.press(arrow)
+            step = abs(float(control.get_attribute("aria-valuenow")) - at) or high - low
             pages, arrows = divmod(max(0, round((high - low) / 4 / step) - 1), 5)  # a page is five steps
             for key in [page] * pages + [arrow] * arrows:
-                handle.press(key)
-        elif others.count():
-            others.first.click()
-        elif choice.count():
-            choice.select_option(index=choice.evaluate("one => (one.selectedIndex + 1) % one.options.length"))
+                control.press(key)
+        elif kind == "button":
+            control.click()
+        elif kind == "select":
+            control.select_option(index=control.evaluate("one => (one.selectedIndex + 1) % one.options.length"))
+        else:
+            control.fill(control.get_attribute("placeholder"))
+            control.blur()
         self.still()
 
 

@@ -277,6 +277,7 @@ display(canvas.widget)
 for length in range(1, 6):
     canvas.draw(go.Figure(go.Scatter(y=list(range(length)))).update_layout(height=200, title="a line"))
 """
+TYPED = 'notebook.play(lambda text: f"<p>{text.upper()}</p>", text=widgets.Text("one", placeholder="a few", description="text"))'
 
 
 @pytest.mark.browser
@@ -288,14 +289,18 @@ def test_controls_are_moved_and_recorded(monkeypatch: pytest.MonkeyPatch) -> Non
         pytest.skip("no Chromium found; no picture was taken")
     for name, value in {**ENVIRONMENT, "JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": str(ROOT)}.items():
         monkeypatch.setenv(name, value)
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in (IN_USE, GROWING)])
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source) for source in (IN_USE, GROWING, TYPED)]
+    )
     assert controls.run(notebook, FOLDER) > 0
     assert "widgets" not in notebook.metadata
-    (moved, below), (grown, _) = (cell.outputs for cell in notebook.cells)
+    (moved, below), (grown, _), (typed, asked) = (cell.outputs for cell in notebook.cells)
+    assert typed.metadata["image/png"]["alt"] == "Controls in use, set to text = a few. They show: A FEW"
+    assert "text is yours to change" in asked.data["text/plain"]
     assert moved.metadata["image/png"]["alt"].startswith(
         "Controls in use, set to height = 4, red. They show: 4 high a red bar"
     )
-    assert "height is yours to change" in below.data["text/plain"]
+    assert "these controls are yours to change" in below.data["text/plain"]
     assert "recording of the growing line" in grown.metadata["image/png"]["alt"]
     frames = [image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))) for output in (moved, grown)]
     assert [picture.n_frames for picture in frames] == [1, 5]
