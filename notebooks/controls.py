@@ -41,11 +41,11 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 WORDS = "(Controls to play with: they appear when you run this cell.)"
 #: Inside, an output is as wide as the page is, less JupyterLab's margins.
 WIDTH, HEIGHT = 1020, 3000
-#: How much of an explorer can be seen at once: a screen of a laptop.
-SCENE = 720
+#: How much of an explorer is seen at once: controls and texts, or a race with what stands above it.
+SCENE = 800
 #: A label may begin left of its widget.
 MARGIN = 8
-COLOURS, OF_ANIMATION = 128, 48
+COLOURS, OF_ANIMATION = 128, 32
 #: Milliseconds between two pictures of a race, and for how long others stand.
 STEP, STAND, END = 250, 1400, 3000
 #: As many pictures as a race or a growing figure has at most.
@@ -273,7 +273,7 @@ class Camera:
         if self.view.locator("[role=alert]").count():
             self.move(back=True)
         named = self.view.evaluate(READ)
-        values = ", ".join(" = ".join(filter(None, pair)) for pair in named)
+        values = ", ".join(" = ".join(filter(None, pair)) for pair in named).rstrip(".")
         told = " ".join(self.view.evaluate(DESCRIBE).split())
         names = [name for name, _ in named if name]
         if not 0 < len(names) == len(named) <= 3:
@@ -346,7 +346,7 @@ class Camera:
 
     def scene(self, y: float, height: float = SCENE) -> bytes:
         box = self.view.bounding_box()
-        clip = {"x": box["x"] - MARGIN, "y": y, "width": box["width"] + 2 * MARGIN, "height": height}
+        clip = {"x": box["x"] - MARGIN, "y": y, "width": box["width"] + MARGIN, "height": height}
         return bytes(self.tab.screenshot(clip=clip))
 
     def snap(self, picture: bytes, milliseconds: int) -> None:
