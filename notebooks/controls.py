@@ -53,7 +53,7 @@ FRAMES = 12
 SECONDS = 180
 
 #: What the controls are called and where they stand, from the widgets on the page.
-READ = """view => Array.from(view.querySelectorAll('.widget-inline-hbox')).map(box => {
+READ = """view => Array.from(view.querySelectorAll('.widget-inline-hbox, .widget-toggle-buttons')).map(box => {
     const name = box.querySelector('.widget-label')?.innerText.trim();
     const value = box.querySelector('.widget-readout')?.innerText.trim()
         || box.querySelector('.widget-toggle-button.mod-active, .jupyter-button.mod-active')?.innerText.trim()
@@ -264,7 +264,7 @@ class Camera:
         """A PNG, its alternative text, and words to go below it. ``shown`` are the HTML widgets' contents while its cell ran."""
         self.view.scroll_into_view_if_needed()
         self.still()
-        if self.view.locator(".modtf-result").count():
+        if self.view.locator(".modtf-ratio").count():
             return self.explorer()
         return self.growing(shown) if len(shown) > 2 else self.controls()
 
@@ -299,6 +299,8 @@ class Camera:
         """The ratio slides from where it stands to the right end; then both models race."""
         top = self.view.bounding_box()
         handle = self.view.locator(".modtf-ratio .noUi-handle").first
+        if not self.view.locator(".modtf-result").count():  # it waits for a text
+            self.move()
         said = self.settled()
         self.snap(self.scene(top["y"]), STAND)
         readout = self.view.locator(".modtf-ratio .widget-readout")

@@ -982,6 +982,13 @@ class Loud(HTMLParser):
         self.text += f" {data}" * (not self._depth)
 
 
+def test_an_explorer_can_open_with_an_input_of_ones_own(modular: modtf.ModularModel) -> None:
+    explorer = Explorer(modular, source=MR)
+    state = explorer.controller.wait()
+    assert state.request is not None and state.request.source == MR and explorer.fields["food"].value == "French"
+    explorer.controller.close()
+
+
 def test_scores_can_be_told_from_texts(explorer: Explorer) -> None:
     """Texts, layers and ratios are seen in a quiet explorer; times, slots and shares are not."""
     state = explorer.controller.wait()

@@ -52,18 +52,21 @@ _LIMIT_LABELS = {name: f"{words} at most" for name, (words, _) in UNITS.items()}
 }
 
 
-def explore(modular: ModularModel | None = None, *, folder: str | Path = ".", quiet: bool = False) -> widgets.Widget:
+def explore(
+    modular: ModularModel | None = None, *, source: str = "", folder: str | Path = ".", quiet: bool = False
+) -> widgets.Widget:
     """The explorer for a modular model (default: the bundled ones, with a switch), as a widget to end a cell with.
 
-    The model's task defines how inputs are made and texts are judged. Checkpoints are saved in ``folder``. With
-    ``quiet`` it shows texts without scores, marks and times until a button is pressed: guess first. Raises
-    :class:`ModtfError` if ``modular`` is not a :class:`ModularModel`.
+    The model's task defines how inputs are made and texts are judged. ``source`` is the input that a given model's
+    explorer opens with (default: the task's own). Checkpoints are saved in ``folder``. With ``quiet`` it shows texts
+    without scores, marks and times until a button is pressed: guess first. Raises :class:`ModtfError` if ``modular`` is
+    not a :class:`ModularModel`.
     """
     if modular is not None and not isinstance(modular, ModularModel):
         raise ModtfError(
             f"cannot explore a {type(modular).__name__}; give it modularized layers first: modtf.modularize(model, ...)"
         )
-    return bundled_models(folder, {}, quiet) if modular is None else Explorer(modular, folder, quiet).widget
+    return bundled_models(folder, {}, quiet) if modular is None else Explorer(modular, folder, quiet, source).widget
 
 
 def bundled_models(folder: str | Path, explorers: dict[str, Explorer], quiet: bool = False) -> widgets.Widget:
@@ -95,7 +98,7 @@ def bundled_models(folder: str | Path, explorers: dict[str, Explorer], quiet: bo
 class Explorer:
     """The widgets of :func:`explore`, which draw the states that a controller publishes."""
 
-    def __init__(self, modular: ModularModel, folder: str | Path = ".", quiet: bool = False) -> None:
+    def __init__(self, modular: ModularModel, folder: str | Path = ".", quiet: bool = False, source: str = "") -> None:
         self.table, self._table_note = measured_table(modular)
         self._students = measured_students(modular, self.table)
         self.controller = Controller(modular, self.table, self._draw, folder)
@@ -111,7 +114,7 @@ class Explorer:
         self.result = widgets.HTML()
         self.scores = _button("", "")
         sections = [
-            widgets.VBox([widgets.HTML(self._title()), *self._input()]),
+            widgets.VBox([widgets.HTML(self._title()), *self._input(source)]),
             _section("", *self._how_small()),
             widgets.VBox([self.result, *self._racing()]),
             _section("Quality", *self._quality(), score=True),
@@ -135,10 +138,10 @@ class Explorer:
         )
         return f'<style>{style}</style><h2>Train once, slide to any size</h2><p class="modtf-sub">{about}</p>'
 
-    def _input(self) -> list[widgets.Widget]:
+    def _input(self, source: str) -> list[widgets.Widget]:
         form = self.task.form
         self.source = widgets.Text(
-            value=self.task.first,
+            value=source or self.task.first,
             continuous_update=False,
             description=self.task.input_label,
             placeholder=self.task.placeholder,
