@@ -45,7 +45,7 @@ WIDTH, HEIGHT = 1020, 3000
 SCENE = 800
 #: A label may begin left of its widget.
 MARGIN = 8
-COLOURS, OF_ANIMATION = 128, 32
+COLOURS = 128
 #: Milliseconds between two pictures of a race, and for how long others stand.
 STEP, STAND, END = 250, 1400, 3000
 #: As many pictures as a race or a growing figure has at most.
@@ -335,7 +335,7 @@ class Camera:
             "A recording. When you run this cell, the explorer is yours: slide, split and merge blocks, "
             "race, sweep, and type what the models shall write about."
         )
-        return encoded(self.frames, self.stand, OF_ANIMATION), shortened(alt, 600), words
+        return encoded(self.frames, self.stand), shortened(alt, 600), words
 
     def settled(self, after: str | None = None) -> str:
         """Wait until an explorer's texts belong to a request after this one; gives the number of theirs."""
@@ -401,42 +401,39 @@ def shortened(text: str, most: int = 400) -> str:
     return text if len(text) <= most else text[:most].rpartition(" ")[0] + " …"
 
 
-def encoded(frames: Sequence[bytes], stand: Sequence[int] = (), colours: int = COLOURS) -> bytes:
-    """One PNG with few colours, the same for all frames; with more than one frame it is animated.
+def encoded(frames: Sequence[bytes], stand: Sequence[int] = ()) -> bytes:
+    """One PNG of the most frequent colours, the same for all frames; with more than one frame it is animated.
 
     Of a later frame only what has changed is stored; the rest is transparent, so that the one before it shows through.
     """
-    from PIL import Image, ImageChops
+    import numpy as np
+    from PIL import Image
 
     pictures = [Image.open(io.BytesIO(frame)).convert("RGB") for frame in frames]
     width, height = (max(sizes) for sizes in zip(*(picture.size for picture in pictures), strict=True))
     strip = Image.new("RGB", (width, height * len(pictures)), "white")
     for number, picture in enumerate(pictures):
         strip.paste(picture, (0, number * height))
-    strip = strip.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    palette = strip.getpalette()[: 3 * colours]
-    clear = len(palette) // 3
-
-    def part(number: int) -> Any:
-        return strip.crop((0, number * height, width, (number + 1) * height))
-
-    def coloured(indices: Any) -> Any:
-        made = Image.frombytes("P", indices.size, indices.tobytes())
-        made.putpalette([*palette, 255, 255, 255])
-        made.info["transparency"] = clear
-        return made
-
-    indices = [Image.frombytes("L", (width, height), part(number).tobytes()) for number in range(len(pictures))]
-    made, nothing = [coloured(indices[0])], Image.new("L", (width, height), clear)
-    for before, now in itertools.pairwise(indices):
-        changed = ImageChops.difference(before, now).point(lambda value: 255 * (value > 0))
-        made.append(coloured(Image.composite(now, nothing, changed)))
+    found = sorted(strip.getcolors(strip.width * strip.height), reverse=True)[:COLOURS]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(bytes(value for _, colour in found for value in colour))
+    near = np.asarray(strip.quantize(palette=palette, dither=Image.Dither.NONE))
+    # Pillow finds a colour that is near. One that is in the palette shall stay as it is, white above all.
+    places = np.full(1 << 24, -1, np.int16)
+    for place, (_, (red, green, blue)) in enumerate(found):
+        places[red << 16 | green << 8 | blue] = place
+    exact = places[np.asarray(strip).astype(np.int32) @ (1 << 16, 1 << 8, 1)]
+    indices = np.where(exact < 0, near, exact).astype(np.uint8).reshape(-1, height, width)
+    clear = len(found)
+    for number in range(len(pictures) - 1, 0, -1):
+        indices[number][indices[number] == indices[number - 1]] = clear
+    made = [Image.fromarray(frame).convert("P") for frame in indices]
+    for picture in made:
+        picture.putpalette(palette.getpalette()[: 3 * clear] + [255] * 3)
+        picture.info["transparency"] = clear
     file = io.BytesIO()
+    animation = {"append_images": made[1:], "duration": list(stand), "loop": 0, "disposal": 0, "blend": 1}
     if len(made) == 1:
-        part(0).save(file, "PNG", optimize=True)
-    else:
-        made[0].save(
-            file, "PNG", save_all=True, append_images=made[1:], duration=list(stand), loop=0, disposal=0, blend=1,
-            optimize=True, transparency=clear,
-        )  # fmt: skip
+        del made[0].info["transparency"]
+    made[0].save(file, "PNG", optimize=True, **(animation | {"save_all": True} if len(made) > 1 else {}))
     return file.getvalue()
