@@ -314,7 +314,7 @@ class Camera:
                 said = self.settled(said)
                 self.snap(self.scene(top["y"]), STAND)
         final = readout.inner_text()
-        self.tab.wait_for_timeout(2000)  # times of several runs; then nothing moves but the race
+        self.tab.wait_for_timeout(2000)  # the curve follows the texts; then nothing moves but the race
         self.view.get_by_role("button", name=re.compile(r"^\W*race$")).click()
         race = self.view.locator(".modtf-race")
         race.wait_for()
@@ -343,7 +343,8 @@ class Camera:
         result.wait_for()
         while (number := result.get_attribute("data-generation")) == after:
             self.tab.wait_for_timeout(100)
-        self.tab.wait_for_timeout(700)  # the curve follows the text
+        result.get_by_text("median of").wait_for()  # its first time may have met a busy browser
+        self.tab.wait_for_timeout(300)
         return str(number)
 
     def scene(self, y: float, height: float = SCENE) -> bytes:
