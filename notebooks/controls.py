@@ -301,19 +301,16 @@ class Camera:
         handle = self.view.locator(".modtf-ratio .noUi-handle").first
         if not self.view.locator(".modtf-result").count():  # it waits for a text
             self.move()
-        said = self.settled()
+        first = final = self.settled()
         self.snap(self.scene(top["y"]), STAND)
-        readout = self.view.locator(".modtf-ratio .widget-readout")
-        first = readout.inner_text()
         last = int(float(handle.get_attribute("aria-valuemax")))
         places = range(int(float(handle.get_attribute("aria-valuenow"))), last + 1)
         handle.focus()
         for place in places[1:]:
             handle.press("ArrowRight")
             if place in (places[len(places) // 2], last):
-                said = self.settled(said)
+                final = self.settled()
                 self.snap(self.scene(top["y"]), STAND)
-        final = readout.inner_text()
         self.tab.wait_for_timeout(2000)  # the curve follows the texts; then nothing moves but the race
         self.view.get_by_role("button", name=re.compile(r"^\W*race$")).click()
         race = self.view.locator(".modtf-race")
@@ -337,15 +334,14 @@ class Camera:
         )
         return encoded(self.frames, self.stand), shortened(alt, 600), words
 
-    def settled(self, after: str | None = None) -> str:
-        """Wait until an explorer's texts belong to a request after this one; gives the number of theirs."""
+    def settled(self) -> str:
+        """Wait until an explorer's texts are those of the ratio that its slider shows, and timed; gives the ratio."""
+        ratio = self.view.locator(".modtf-ratio .widget-readout").inner_text()
         result = self.view.locator(".modtf-result[aria-busy=false]:not(.modtf-waiting, .modtf-stale)")
-        result.wait_for()
-        while (number := result.get_attribute("data-generation")) == after:
-            self.tab.wait_for_timeout(100)
+        result.locator(".modtf-small header", has_text=ratio).wait_for()
         result.get_by_text("median of").wait_for()  # its first time may have met a busy browser
         self.tab.wait_for_timeout(300)
-        return str(number)
+        return str(ratio)
 
     def scene(self, y: float, height: float = SCENE) -> bytes:
         box = self.view.bounding_box()
