@@ -54,6 +54,9 @@ def _parser() -> Parser:
         "--port", type=int, default=8866, help="on 127.0.0.1; the next free one if it is taken (default %(default)s)"
     )
     demo.add_argument("--no-browser", action="store_true", help="only print the address")
+    demo.add_argument(
+        "--quiet", action="store_true", help="for a class: no scores until the button is pressed that shows them"
+    )
     demo.set_defaults(run=_demo, parser=demo)
 
     generate = commands.add_parser("generate", help="write a text with the full model and an assembled one")
@@ -126,7 +129,7 @@ def _parser() -> Parser:
 def _demo(options: argparse.Namespace) -> None:
     from modtf.views.serve import serve
 
-    serve(port=options.port, open_browser=not options.no_browser)
+    serve(port=options.port, open_browser=not options.no_browser, quiet=options.quiet)
 
 
 def _generate(options: argparse.Namespace) -> None:

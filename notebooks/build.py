@@ -5,7 +5,7 @@
 
 What is the same everywhere is written here: links, the badge, the cell that installs modtf on Colab (both from the
 project's address in pyproject.toml), the minutes that a run took, and the index in README.md. Needs Chromium, for the
-figures' PNG copies.
+figures' PNG copies and the pictures of controls (controls.py).
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import math
 import os
 import re
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+import controls
 import jupytext
 import nbformat
-from nbclient import NotebookClient
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,6 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("numbers", nargs="*", help="of the notebooks to build; all where none are given")
     numbers = parser.parse_args().numbers
+    controls.chromium()
     os.environ.update(PLOTLY_RENDERER="plotly_mimetype+png", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1", OMP_NUM_THREADS="1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for source in SOURCES:
@@ -59,17 +59,7 @@ def main() -> None:
 def build(source: Path) -> float:
     """Run one notebook and write both of its files; the seconds that the run took."""
     notebook = read(source)
-    begun = time.perf_counter()
-    NotebookClient(
-        notebook,
-        timeout=900,
-        kernel_name="python3",
-        store_widget_state=False,
-        record_timing=False,
-        coalesce_streams=True,
-        resources={"metadata": {"path": FOLDER}},
-    ).execute()
-    seconds = time.perf_counter() - begun
+    seconds = controls.run(notebook, FOLDER)
     write_frame(notebook, source, seconds)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -152,11 +142,8 @@ def exercises_of(notebook: Any) -> int:
 
 
 def tidied(output: Any) -> Any:
-    """An output as it is stored: figures with their alternative text, controls as words, since their state is not stored."""
-    data = output.get("data", {})
-    if "application/vnd.jupyter.widget-view+json" in data:
-        output.data = nbformat.from_dict({"text/plain": "(Controls to play with: they appear when you run this cell.)"})
-    figure = data.get("application/vnd.plotly.v1+json")
+    """An output as it is stored: figures with their alternative text."""
+    figure = output.get("data", {}).get("application/vnd.plotly.v1+json")
     if figure:
         figure.get("config", {}).pop("plotlyServerURL", None)
         output.data.pop("text/html", None)

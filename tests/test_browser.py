@@ -419,6 +419,39 @@ def test_any_sentence_can_be_typed(translator: Page) -> None:
     assert translator.root.locator(".modtf-problem").count() == 0
 
 
+def test_a_quiet_page_hides_scores_until_they_are_asked_for(browser: Any, folder: Path) -> None:
+    PICTURES.mkdir(exist_ok=True)
+    with started([*DEMO, "--quiet"], folder, ADDRESS, "Stopped.") as address:
+        tab = browser.new_page(viewport={"width": 900, "height": 1400})
+        tab.set_default_timeout(SECONDS * 1000)
+        tab.goto(address)
+        page = Page(tab, "voila")
+        page.settled()
+        for model in (TRANSLATION.label, E2E.label):
+            page.choose(model)
+            scores = page.root.locator(".modtf-score")
+            assert scores.count() >= 2 and not any(one.is_visible() for one in scores.all())
+            marked = page.root.locator(".modtf-result mark")
+            clear = "one => getComputedStyle(one).backgroundColor"
+            assert all(mark.evaluate(clear) == "rgba(0, 0, 0, 0)" for mark in marked.all())
+            assert page.root.locator(".modtf-result .modtf-text").first.is_visible()
+            tab.screenshot(path=PICTURES / f"quiet-{model}.png")
+            page.button("show the scores").click()
+            page.root.locator(".modtf-speed b").first.wait_for()
+            page.root.locator(".modtf-quality").wait_for()
+            curve = page.root.frame_locator(".modtf-curve iframe")
+            curve.locator(".legendtext", has_text="size first").wait_for()
+            tab.wait_for_function(
+                "[...document.querySelectorAll('.modtf-curve iframe')].filter(one => one.offsetWidth > 0)"
+                ".every(one => one.contentDocument.querySelector('.main-svg').clientWidth > 600)"
+            )  # it was drawn where nobody saw it
+            tab.screenshot(path=PICTURES / f"shown-{model}.png")
+            page.button("hide the scores").click()
+            page.root.locator(".modtf-speed b").first.wait_for(state="hidden")
+        tab.goto("about:blank")
+        tab.close()
+
+
 def test_a_limit_in_place_of_a_ratio(translator: Page) -> None:
     before = translator.settled()
     field = translator.root.get_by_label("or the best with")

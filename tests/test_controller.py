@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -945,6 +946,61 @@ def test_without_a_model_there_is_a_switch_between_the_bundled_ones(monkeypatch:
         time.sleep(0.1)
     else:
         pytest.fail(result.value)
+
+
+def test_a_quiet_explorer_shows_its_scores_when_asked(modular: modtf.ModularModel) -> None:
+    """The style sheet hides what has a score; what is hidden is all there."""
+    for quiet, words in ((True, "show the scores"), (False, "hide the scores")):
+        explorer = Explorer(modular, quiet=quiet)
+        try:
+            assert ("modtf-quiet" in explorer.widget._dom_classes) == quiet and explorer.scores.description == words
+            explorer.scores.click()
+            assert ("modtf-quiet" in explorer.widget._dom_classes) != quiet and explorer.scores.description != words
+        finally:
+            explorer.controller.close()
+    assert modtf.explore(modular, quiet=True)._dom_classes == ("modtf", "modtf-quiet")
+    style = Path(markup.__file__).with_name("style.css").read_text(encoding="utf-8")
+    assert ".modtf-quiet .modtf-score { display: none" in style and ".modtf-quiet mark {" in style
+
+
+class Loud(HTMLParser):
+    """The text outside elements of the class that a quiet explorer hides."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text, self._depth = "", 0
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag != "br" and (self._depth or "modtf-score" in (dict(attributes).get("class") or "").split()):
+            self._depth += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        self._depth -= self._depth > 0
+
+    def handle_data(self, data: str) -> None:
+        self.text += f" {data}" * (not self._depth)
+
+
+def test_an_explorer_can_open_with_an_input_of_ones_own(modular: modtf.ModularModel) -> None:
+    explorer = Explorer(modular, source=MR)
+    state = explorer.controller.wait()
+    assert state.request is not None and state.request.source == MR and explorer.fields["food"].value == "French"
+    explorer.controller.close()
+
+
+def test_scores_can_be_told_from_texts(explorer: Explorer) -> None:
+    """Texts, layers and ratios are seen in a quiet explorer; times, slots and shares are not."""
+    state = explorer.controller.wait()
+    assert state.result is not None and state.request is not None
+    side = state.result.small
+    swept = sweep_html(Sweep(state.request.source, "size_first", 1, (side, side)), E2E)
+    for html, seen in ((result_html(state, E2E), side.assembly.shape), (swept, f"{side.assembly.ratio:.2f}×")):
+        loud = Loud(html).text
+        assert side.text.split()[0] in loud and seen in loud
+        assert not any(sign in loud for sign in ("%", "✓", "○", "≠", "ms", "tokens", "marked")), loud
+    scores = [child for child in explorer.widget.children if "modtf-score" in child._dom_classes]
+    assert [section.children[0].value for section in scores] == ["<h3>Quality</h3>"]
 
 
 def test_a_damaged_bundled_model_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

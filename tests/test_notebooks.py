@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -33,10 +36,12 @@ ENVIRONMENT = {
     "PLOTLY_RENDERER": "plotly_mimetype",
 }
 
+sys.path.insert(0, str(FOLDER))  # the builder's own modules, as where it runs
 _spec = importlib.util.spec_from_file_location("build", FOLDER / "build.py")
 assert _spec and _spec.loader
 build: Any = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(build)
+controls: Any = build.controls
 
 of_each = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 taken: dict[str, float] = {}
@@ -182,6 +187,124 @@ def test_figures_can_be_seen_anywhere_and_by_anybody(source: Path) -> None:
     for output in figures:
         assert output.data["image/png"]
         assert len(output.metadata["image/png"]["alt"].split()) >= 8
+
+
+@of_each
+def test_controls_can_be_seen_in_use_by_those_who_run_nothing(source: Path) -> None:
+    """In the place of each widget stands a picture with its alternative text, and below it what one can do."""
+    for cell in stored(source).cells:
+        outputs = cell.get("outputs", [])
+        places = [i for i, output in enumerate(outputs) if output.get("data", {}).get("text/plain") == controls.WORDS]
+        made = re.findall(r"^(?:notebook\.play|modtf\.explore)\(", cell.source, re.MULTILINE)
+        assert cell.cell_type != "code" or len(places) >= len(made), cell.id
+        for i in places:
+            assert outputs[i].data["image/png"], f"{cell.id}: run `make notebooks`"
+            assert len(outputs[i].metadata["image/png"]["alt"].split()) >= 8
+            assert "When you run this cell" in outputs[i + 1].data["text/markdown"]
+
+
+def screen(colours: list[str]) -> bytes:
+    """A picture of stripes."""
+    image = pytest.importorskip("PIL.Image")
+    picture = image.new("RGB", (90, 30 * len(colours)))
+    for number, colour in enumerate(colours):
+        picture.paste(colour, (0, 30 * number, 90, 30 * number + 30))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def test_an_animation_is_a_png_that_shows_each_frame() -> None:
+    image = pytest.importorskip("PIL.Image")
+    frames = [screen(["red", "white", "blue"]), screen(["red", "lime", "blue"]), screen(["red", "white", "blue"])]
+    made = controls.encoded(frames, [100, 200, 300])
+    with image.open(io.BytesIO(made)) as shown:
+        assert (shown.format, shown.n_frames, shown.size) == ("PNG", 3, (90, 90))
+        for number, frame in enumerate(frames):
+            shown.seek(number)
+            assert shown.info["duration"] == 100 * (number + 1)
+            assert shown.convert("RGB").tobytes() == image.open(io.BytesIO(frame)).tobytes()
+    with image.open(io.BytesIO(controls.encoded(frames[:1]))) as still:
+        assert still.n_frames == 1 and still.mode == "P" and still.convert("RGB").getpixel((0, 89)) == (0, 0, 255)
+
+
+def test_some_of_many_frames_are_kept() -> None:
+    assert controls.spread([]) == [] and controls.spread([7]) == [7] and controls.spread([1, 2, 3]) == [1, 2, 3]
+    some = controls.spread(range(100))
+    assert len(some) == controls.FRAMES and (some[0], some[-1]) == (0, 99) and some == sorted(set(some))
+
+
+def test_what_a_view_showed_while_its_cell_ran_is_remembered() -> None:
+    client = controls.Recorder(nbformat.v4.new_notebook())
+    client.widget_state = {
+        "view": {"_model_name": "VBoxModel", "children": ["IPY_MODEL_words", "IPY_MODEL_box"]},
+        "box": {"_model_name": "HBoxModel", "children": ["IPY_MODEL_figure"]},
+        **{name: {"_model_name": "HTMLModel"} for name in ("words", "figure", "elsewhere")},
+    }
+    steps = [("words", ""), ("figure", ""), ("words", "one"), ("figure", "1"), ("elsewhere", "!"), ("words", "two")]
+    client.shown = [*steps, ("figure", "2"), ("figure", "3")]
+    assert client.frames("view") == [["one", "1"], ["two", "2"], ["two", "3"]]
+    assert client.frames("elsewhere") == [["!"]] and client.frames("box") == [["1"], ["2"], ["3"]]
+
+
+def test_a_picture_takes_the_place_of_a_widget() -> None:
+    view = nbformat.v4.new_output("execute_result", {controls.VIEW: {"model_id": "a"}, "text/plain": "VBox()"})
+    text = nbformat.v4.new_output("stream", text="said")
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell("words"), nbformat.v4.new_code_cell(outputs=[text, view, text])]
+    )
+    views = [notebook.cells[1].outputs[1]]
+    controls.store(notebook, views, [(b"png", "what it shows", "m_(2, j) is yours")])
+    kinds = [list(output.get("data", {})) for output in notebook.cells[1].outputs]
+    assert kinds == [[], ["image/png", "text/plain"], ["text/markdown", "text/plain"], []]
+    assert views[0].metadata == {"image/png": {"alt": "what it shows"}}
+    assert notebook.cells[1].outputs[2].data["text/markdown"] == r"m\_(2, j) is yours"
+    nbformat.validate(notebook)
+
+
+IN_USE = """
+import ipywidgets as widgets
+import plotly.graph_objects as go
+from modtf.views import notebook
+def bar(height, colour):
+    figure = go.Figure(go.Bar(y=[height], marker_color=colour)).update_layout(height=200, title=f"{height} high")
+    return figure, f"<p>a {colour} bar</p>"
+notebook.play(bar, height=widgets.IntSlider(2, 0, 8, description="height"), colour=widgets.Dropdown(options=["red", "blue"]))
+"""
+GROWING = """
+canvas = notebook.Canvas("growing line")
+display(canvas.widget)
+for length in range(1, 6):
+    canvas.draw(go.Figure(go.Scatter(y=list(range(length)))).update_layout(height=200, title="a line"))
+"""
+TYPED = 'notebook.play(lambda text: f"<p>{text.upper()}</p>", text=widgets.Text("one", placeholder="a few", description="text"))'
+
+
+@pytest.mark.browser
+def test_controls_are_moved_and_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("playwright")
+    pytest.importorskip("jupyterlab")
+    image = pytest.importorskip("PIL.Image")
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        pytest.skip("no Chromium found; no picture was taken")
+    for name, value in {**ENVIRONMENT, "JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": str(ROOT)}.items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source) for source in (IN_USE, GROWING, TYPED)]
+    )
+    assert controls.run(notebook, FOLDER) > 0
+    assert "widgets" not in notebook.metadata
+    (moved, below), (grown, _), (typed, asked) = (cell.outputs for cell in notebook.cells)
+    assert typed.metadata["image/png"]["alt"] == "Controls in use, set to text = a few. They show: A FEW"
+    assert "text is yours to change" in asked.data["text/plain"]
+    assert moved.metadata["image/png"]["alt"].startswith(
+        "Controls in use, set to height = 4, red. They show: 4 high a red bar"
+    )
+    assert "these controls are yours to change" in below.data["text/plain"]
+    assert "recording of the growing line" in grown.metadata["image/png"]["alt"]
+    frames = [image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))) for output in (moved, grown)]
+    assert [picture.n_frames for picture in frames] == [1, 5]
+    assert all(700 < picture.size[0] <= 900 and picture.size[1] > 180 for picture in frames)
 
 
 # -- form --------------------------------------------------------------------------------------------------------------

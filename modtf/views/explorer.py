@@ -52,20 +52,24 @@ _LIMIT_LABELS = {name: f"{words} at most" for name, (words, _) in UNITS.items()}
 }
 
 
-def explore(modular: ModularModel | None = None, *, folder: str | Path = ".") -> widgets.Widget:
+def explore(
+    modular: ModularModel | None = None, *, source: str = "", folder: str | Path = ".", quiet: bool = False
+) -> widgets.Widget:
     """The explorer for a modular model (default: the bundled ones, with a switch), as a widget to end a cell with.
 
-    The model's task defines how inputs are made and texts are judged. Checkpoints are saved in ``folder``. Raises
-    :class:`ModtfError` if ``modular`` is not a :class:`ModularModel`.
+    The model's task defines how inputs are made and texts are judged. ``source`` is the input that a given model's
+    explorer opens with (default: the task's own). Checkpoints are saved in ``folder``. With ``quiet`` it shows texts
+    without scores, marks and times until a button is pressed: guess first. Raises :class:`ModtfError` if ``modular`` is
+    not a :class:`ModularModel`.
     """
     if modular is not None and not isinstance(modular, ModularModel):
         raise ModtfError(
             f"cannot explore a {type(modular).__name__}; give it modularized layers first: modtf.modularize(model, ...)"
         )
-    return bundled_models(folder, {}) if modular is None else Explorer(modular, folder).widget
+    return bundled_models(folder, {}, quiet) if modular is None else Explorer(modular, folder, quiet, source).widget
 
 
-def bundled_models(folder: str | Path, explorers: dict[str, Explorer]) -> widgets.Widget:
+def bundled_models(folder: str | Path, explorers: dict[str, Explorer], quiet: bool = False) -> widgets.Widget:
     """An explorer for each bundled model, made and put into ``explorers`` when it is first chosen; one is shown."""
     labels = {task.model: task.label for task in TASKS.values() if task.model}
     switch = widgets.ToggleButtons(options=[(labels.get(name, name), name) for name in BUNDLED_MODELS])
@@ -79,7 +83,7 @@ def bundled_models(folder: str | Path, explorers: dict[str, Explorer]) -> widget
             if name in explorers:
                 explorers[name].controller.cancel()  # goes on with the text and times that the switch interrupted
             else:
-                explorers[name] = Explorer(load(name), folder)
+                explorers[name] = Explorer(load(name), folder, quiet)
             page.children = [explorers[name].widget]
         except ModtfError as error:  # damaged files: the other model can still be chosen
             page.children = [widgets.HTML(markup.problem_html(str(error)))]
@@ -94,7 +98,7 @@ def bundled_models(folder: str | Path, explorers: dict[str, Explorer]) -> widget
 class Explorer:
     """The widgets of :func:`explore`, which draw the states that a controller publishes."""
 
-    def __init__(self, modular: ModularModel, folder: str | Path = ".") -> None:
+    def __init__(self, modular: ModularModel, folder: str | Path = ".", quiet: bool = False, source: str = "") -> None:
         self.table, self._table_note = measured_table(modular)
         self._students = measured_students(modular, self.table)
         self.controller = Controller(modular, self.table, self._draw, folder)
@@ -108,16 +112,19 @@ class Explorer:
         self._named: Assembly | None = None  # the assembly that the suggested folder name is for
         self.job_buttons: dict[str, Any] = {}
         self.result = widgets.HTML()
+        self.scores = _button("", "")
         sections = [
-            widgets.VBox([widgets.HTML(self._title()), *self._input()]),
+            widgets.VBox([widgets.HTML(self._title()), *self._input(source)]),
             _section("", *self._how_small()),
             widgets.VBox([self.result, *self._racing()]),
-            _section("Quality", *self._quality()),
+            _section("Quality", *self._quality(), score=True),
             _section("One input at every ratio", *self._sweeping()),
             _section("Take it away", *self._taking_away()),
         ]
         self.widget = widgets.VBox(sections)
         self.widget.add_class("modtf")
+        self.scores.on_click(lambda _: self.be_quiet("modtf-quiet" not in self.widget._dom_classes))
+        self.be_quiet(quiet)
         self._ask(ratio=self.ratio.value, strategy=self.strategy.value)
 
     # -- the parts of the page, from top to bottom ---------------------------------------------------------------------
@@ -131,10 +138,10 @@ class Explorer:
         )
         return f'<style>{style}</style><h2>Train once, slide to any size</h2><p class="modtf-sub">{about}</p>'
 
-    def _input(self) -> list[widgets.Widget]:
+    def _input(self, source: str) -> list[widgets.Widget]:
         form = self.task.form
         self.source = widgets.Text(
-            value=self.task.first,
+            value=source or self.task.first,
             continuous_update=False,
             description=self.task.input_label,
             placeholder=self.task.placeholder,
@@ -242,7 +249,14 @@ class Explorer:
             indent=False,
             layout={"width": "auto", "display": None if self._loops else "none"},
         )
-        return [_bar(self.race_button, self.drafting, self.race_status), self.race]
+        return [_bar(self.race_button, self.drafting, self.scores, self.race_status), self.race]
+
+    def be_quiet(self, quiet: bool) -> None:
+        """Hide scores, marks and times, or show them; they are there all the time, and the style sheet hides them."""
+        self.scores.description, self.scores.icon = (
+            ("show the scores", "eye") if quiet else ("hide the scores", "eye-slash")
+        )
+        (self.widget.add_class if quiet else self.widget.remove_class)("modtf-quiet")
 
     def _quality(self) -> list[widgets.Widget]:
         self.quality, self.measured = widgets.HTML(), widgets.HTML()
@@ -409,7 +423,7 @@ class Explorer:
         """How much an assembly has of what is limited."""
         profile = self.controller.modular.profile
         if self.limited.value == "min_quality":
-            return f"{profile.kept[assembly]:.1f} % of each score or more"
+            return f'<span class="modtf-score">{profile.kept[assembly]:.1f} % of each score or more</span>'
         words, unit = UNITS[self.limited.value]
         return f"{profile.cost(assembly, self.limited.value) / unit:.3g} {words}"
 
@@ -599,10 +613,12 @@ def _slider(name: str, options: list[tuple[str, Any]], value: Any) -> Any:
     return slider
 
 
-def _section(title: str, *children: widgets.Widget) -> Any:
+def _section(title: str, *children: widgets.Widget, score: bool = False) -> Any:
     heading = [widgets.HTML(f"<h3>{title}</h3>")] if title else []
     section = widgets.VBox([*heading, *children])
     section.add_class("modtf-section")
+    if score:
+        section.add_class("modtf-score")
     return section
 
 

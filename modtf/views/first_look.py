@@ -16,14 +16,15 @@ from modtf.views.state import Result
 MARK = "modtf_first_look"
 
 
-def show(folder: str | Path = ".") -> None:
-    """Display the explorer of the bundled models, once the first texts are written."""
+def show(folder: str | Path = ".", quiet: bool = False) -> None:
+    """Display the explorer of the bundled models, once the first texts are written; ``quiet`` is that of ``explore``."""
     explorers: dict[str, Explorer] = {}
-    page = bundled_models(folder, explorers)
+    page = bundled_models(folder, explorers, quiet)
     for explorer in explorers.values():
         result = _first_result(explorer.controller)
         if result is not None:
             html = texts_html(result, result.small.assembly.shape)
+            html = f'<div class="modtf-quiet">{html}</div>' if quiet else html
             display({"text/html": html}, raw=True, metadata={MARK: True})
     display(page)
 

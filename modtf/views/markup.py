@@ -65,7 +65,7 @@ def chips_html(judgement: Judgement, faults_only: bool = False) -> str:
         chips.append(
             f'<span class="modtf-chip modtf-{mark.kind}">{_SYMBOLS[mark.kind]} {escape(mark.name)}{word}</span>'
         )
-    return f'<div class="modtf-chips">{"".join(chips)}</div>' if chips else ""
+    return f'<div class="modtf-chips modtf-score">{"".join(chips)}</div>' if chips else ""
 
 
 def value_text(judgement: Judgement, task: Task) -> str:
@@ -134,7 +134,7 @@ def result_html(state: State, task: Task) -> str:
     return (
         f'<div class="modtf-result {dim}" aria-live="polite" aria-busy="{busy}" data-generation="{generation}">'
         f"{texts}{references_html(full.judgement.references)}"
-        '<div class="modtf-facts modtf-new"><div><table class="modtf-table">'
+        '<div class="modtf-facts modtf-score modtf-new"><div><table class="modtf-table">'
         '<thead><tr><th></th><th scope="col">full</th><th scope="col">assembled</th></tr></thead>'
         f'<tbody>{rows}</tbody></table><p class="modtf-note">{how}; written by {engines}</p></div>'
         f'<div class="modtf-speed"><b>{result.speed_up:.2f}×</b>'
@@ -296,7 +296,8 @@ def sweep_html(sweep: Sweep | None, task: Task) -> str:
     rows = "".join(
         f'<tr class="{"modtf-first-loss" if side is found else ""}">'
         f'<th scope="row">{side.assembly.ratio:.2f}×</th><td>{side.assembly.shape}</td>'
-        f"<td>{side.latency.median_ms:,.0f}</td><td>{value_text(side.judgement, task)}</td>"
+        f'<td class="modtf-score">{side.latency.median_ms:,.0f}</td>'
+        f'<td class="modtf-score">{value_text(side.judgement, task)}</td>'
         f"<td>{marked_html(side.text, full.text)}{chips_html(side.judgement, faults_only=True)}</td></tr>"
         for side in sweep.sides
     )
@@ -315,12 +316,13 @@ def sweep_html(sweep: Sweep | None, task: Task) -> str:
         finding = f"The first text that differs from the full model's: at <b>{at.ratio:.2f}×</b> ({at.shape})."
     elif len(sweep.sides) == sweep.total:
         finding = "Every assembly writes the full model's text."
-    headers = "".join(f'<th scope="col">{name}</th>' for name in ("ratio", "layers", "ms", escape(task.measure)))
+    headers = "".join(f'<th scope="col">{name}</th>' for name in ("ratio", "layers"))
+    headers += "".join(f'<th scope="col" class="modtf-score">{name}</th>' for name in ("ms", escape(task.measure)))
     return (
-        f'<div class="modtf-swept"><p aria-live="polite">{finding}</p><table class="modtf-table modtf-sweep">'
+        f'<div class="modtf-swept"><p class="modtf-score" aria-live="polite">{finding}</p><table class="modtf-table modtf-sweep">'
         f'<thead><tr>{headers}<th scope="col" style="text-align:left">text</th></tr></thead>'
         f'<tbody>{rows}</tbody></table><p class="modtf-note">{sweep.strategy.replace("_", " ")}; one run each, '
-        f"by {_ENGINES[full.engine]}; marked words differ from the full model's text</p></div>"
+        f'by {_ENGINES[full.engine]}<span class="modtf-score">; marked words differ from the full model\'s text</span></p></div>'
     )
 
 

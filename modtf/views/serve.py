@@ -36,8 +36,8 @@ _EXTENSIONS = [
     "@voila-dashboards/widgets-manager8",
 ]
 
-#: Tells the page's kernel where to save checkpoints.
-SAVE_FOLDER = "MODTF_SAVE_FOLDER"
+#: Tell the page's kernel where to save checkpoints, and whether to hide the scores.
+SAVE_FOLDER, QUIET = "MODTF_SAVE_FOLDER", "MODTF_QUIET"
 
 #: The page runs its own inline scripts (Voila, plotly) and loads nothing from other servers: it needs no network, and
 #: input typed into it stays on this machine.
@@ -48,12 +48,12 @@ _CONTENT_POLICY = (
 )
 
 
-def serve(port: int = 0, open_browser: bool = True) -> None:
+def serve(port: int = 0, open_browser: bool = True, quiet: bool = False) -> None:
     """Serve the explorer until Ctrl-C or SIGTERM. Prints its address with the token, and opens it in a browser.
 
     ``port`` 0 means the default, 8866. If the port is taken, another one is used and printed. The token, which every
-    request needs, is ``JUPYTER_TOKEN`` if that is set, and otherwise a new random one. Raises :class:`ModtfError` if
-    Voila is not installed, the port number is invalid, or no port is free.
+    request needs, is ``JUPYTER_TOKEN`` if that is set, and otherwise a new random one. With ``quiet`` the page opens
+    without scores. Raises :class:`ModtfError` if Voila is not installed, the port number is invalid, or no port is free.
     """
     if not 0 <= port <= 65535:
         raise ModtfError(f"{port} is not a valid port; give one from 1024 to 65535, or 0 for the default")
@@ -71,6 +71,7 @@ def serve(port: int = 0, open_browser: bool = True) -> None:
     url = f"http://{HOST}:{chosen}/?token={token}"
 
     os.environ[SAVE_FOLDER] = os.getcwd()  # save checkpoints where the command was run, not beside the page
+    os.environ[QUIET] = "yes" if quiet else ""
     app = PageApp()
     app.initialize([str(PAGE), "--no-browser"])
     app.ip, app.port, app.port_retries, app.token = HOST, chosen, 0, token
