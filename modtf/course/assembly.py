@@ -89,12 +89,12 @@ def time_map(mapping: Any, times: dict[Shape, float]) -> go.Figure:
     encoders, decoders = (sorted({shape[stack] for shape in times}) for stack in (0, 1))
     figure = go.Figure(
         go.Contour(
-            x=encoders, y=decoders, z=[[times[e, d] for e in encoders] for d in decoders], colorscale="Blues",
+            x=encoders, y=decoders, z=[[times[e, d] for e in encoders] for d in decoders], colorscale=[[0, "#ffffff"], [1, "#8f8f8f"]],
             colorbar={"title": "ms"}, hovertemplate="%{x}-%{y} layers: %{z:.1f} ms<extra></extra>",
             contours={"coloring": "heatmap", "showlabels": True, "labelfont": {"color": "#222222", "size": 12}},
         )
     )  # fmt: skip
-    for strategy, dash, color in (("size_first", "solid", _SPEED), ("speed_first", "dash", _HERE)):
+    for strategy, dash, color in (("size_first", "solid", _SIZE), ("speed_first", "dash", _SPEED)):
         way = assemblies(mapping, strategy)
         figure.add_scatter(
             x=[len(one.encoder) for one in way], y=[len(one.decoder) for one in way], name=strategy.replace("_", " "),
@@ -207,7 +207,7 @@ def who_is_faster(costs: LayerCosts, cases: dict[str, Shape]) -> go.Figure:
     return described(
         figure,
         f"A map over the length of the source (across) and of the text (up), coloured by whether 10-2 or 6-6 is faster: {said}. "
-        "A black line, low and to the right, parts the two.",
+        "A black line that rises to the right parts the two: above it 10-2 is faster, below it 6-6.",
         template="plotly_white", height=420, title="Twelve layers: is 10-2 faster than 6-6?",
     )  # fmt: skip
 
@@ -410,10 +410,14 @@ def passes_figure(words: Sequence[str], passes: Sequence[tuple[Sequence[str], in
         if at + right < len(words):
             cells["the large decoder's own"].append((row, right, words[at + right]))
         at += right + 1
+
+    def shown(word: str) -> str:
+        return "(end)" if word == "</s>" else word.replace("▁", "")  # the sign before which a word begins
+
     for name, (color, text) in looks.items():
         figure.add_bar(
             orientation="h", y=[row for row, _, _ in cells[name]], base=[place for _, place, _ in cells[name]],
-            x=[0.96] * len(cells[name]), text=[word for _, _, word in cells[name]], name=name, textangle=0,
+            x=[0.96] * len(cells[name]), text=[shown(word) for _, _, word in cells[name]], name=name, textangle=0,
             textposition="inside", insidetextanchor="middle", constraintext="none", textfont={"color": text, "size": 12},
             marker={"color": color, "line": {"color": "#999999", "width": 1}}, hoverinfo="skip",
         )  # fmt: skip

@@ -146,8 +146,8 @@ def columns_figure(rows: Sequence[dict[str, Any]], across: str, up: str) -> go.F
     ends = {name: COLUMNS[up](row, first) for name, row in (("1x", first), ("6x", rows[-1]))}
     return described(
         figure,
-        f"{up}, over {across}, a line for each of three strategies: from {ends['1x']:.3g} at 1x to {ends['6x']:.3g} at 6x.",
-        template="plotly_white", title=f"{up}, over {across}", height=400,
+        f"{up[0].upper()}{up[1:]}, over {across}, a line for each of three strategies: from {ends['1x']:.3g} at 1x to {ends['6x']:.3g} at 6x.",
+        template="plotly_white", title=f"{up[0].upper()}{up[1:]}, over {across}", height=400,
         legend={"orientation": "h", "y": -0.2}, margin={"l": 60, "r": 20, "t": 50, "b": 80},
     )  # fmt: skip
 
