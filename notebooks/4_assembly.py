@@ -229,7 +229,7 @@ notebook.play(
     course.shapes_in_a_race(costs, mapping, quickest),
     source=widgets.IntSlider(value=60, min=16, max=512, description="tokens read"),
     tokens=widgets.IntSlider(value=32, min=1, max=64, description="tokens written"),
-    ratio=widgets.SelectionSlider(options=[("1.5x", 1.5), ("2x", 2.0), ("3x", 3.0)], value=2.0, description="ratio"),
+    ratio=widgets.SelectionSlider(options=[("1.5x", 1.5), ("2x", 2.0), ("3x", 3.0)], value=2.0, description="size"),
 )
 
 # %% [markdown]
@@ -386,7 +386,7 @@ for name, kit in {"pocket": modular, "translator": translator}.items():
         print(f"  {who:14} loss {kit.profile.losses[assembly]:.3f}  {assembly}")
 
 # %% [markdown]
-# (At the few others, an assembly drawn at random turned out better than all that were proposed: a sum is only a model.) With a limit in place of a ratio (megabytes, parameters, milliseconds for 32 tokens) it is the least loss within the limit:
+# (At the few others, an assembly drawn at random turned out better than all that were proposed: a sum is only a model.) With a limit in place of a ratio (megabytes, parameters, milliseconds for 32 tokens; see [Use](../README.md#use)) it is the least loss within the limit:
 
 # %%
 limit = 25
