@@ -1,6 +1,9 @@
 # %% [markdown]
 # # 4 · Assembly
 # <!-- header -->
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/4_assembly.ipynb) · runs in 1 minute on two CPU cores · about 30 minutes to work through
+#
+# [← 3 · Distillation](3_distillation.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [5 · Quality and speed →](5_quality_and_speed.ipynb)
 # <!-- end of header -->
 #
 # *The modules are trained. How does a model of any size come out of the box, which layers should go first, and what does that depend on?*
@@ -14,6 +17,12 @@
 # **You need** [notebook 1](1_layer_mapping.ipynb) (paths, assemblies, ratios).
 
 # %% tags=["install"]
+import importlib.util
+
+if importlib.util.find_spec("modtf") is None:  # on Colab; nothing that is there gets upgraded
+    get_ipython().run_line_magic("pip", "install --quiet https://github.com/modtf/modtf/archive/refs/heads/main.zip")
+    if importlib.util.find_spec("modtf") is None:
+        print("modtf could not be installed. Is there a network? The stored outputs can be read without.")
 
 # %%
 import json
@@ -535,4 +544,5 @@ for name, kit, source in (("pocket", modular, facts), ("translator", translator,
 # - Mostafa Elhoushi and others: [LayerSkip: Enabling Early Exit Inference and Self-Speculative Decoding](https://arxiv.org/abs/2404.16710), ACL 2024. A model that drafts with its own first layers.
 #
 # <!-- footer -->
+# [← 3 · Distillation](3_distillation.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [5 · Quality and speed →](5_quality_and_speed.ipynb)
 # <!-- end of footer -->
