@@ -486,8 +486,8 @@ def speculate(large, small, inputs, ahead: int = 6) -> tuple[list[int], list]:
 
 
 tokens, passes = speculate(large, small, modular.encode([facts]))
-words = partial(modular.tokenizer.convert_ids_to_tokens)
-course.passes_figure(words(tokens), [(words(guesses), right) for guesses, right in passes], layers=12)
+words = [modular.tokenizer.decode([token]) for token in tokens]
+course.passes_figure(words, [([modular.tokenizer.decode([token]) for token in guesses], right) for guesses, right in passes], layers=12)
 
 # %% [markdown]
 # Is each text what the full model writes alone? It must be: all tokens before a wrong guess are the large one's, so `wanted` is what it would have said anyway. That holds for *any* draft, even for one that draws its tokens at random:

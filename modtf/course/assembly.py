@@ -66,11 +66,8 @@ def milliseconds_by_part(model: Any, inputs: Mapping[str, torch.Tensor], tokens:
 def parts_figure(parts: dict[str, dict[str, float]], tokens: int) -> go.Figure:
     """Stacked bars of :func:`milliseconds_by_part`, one for each shape."""
     figure = go.Figure()
-    for name, pattern in zip(_PARTS, ("", "/", "\\", "x", ".", "-"), strict=True):
-        figure.add_bar(
-            orientation="h", y=list(parts), x=[of_shape[name] for of_shape in parts.values()], name=name,
-            marker_pattern_shape=pattern,
-        )  # fmt: skip
+    for name in _PARTS:
+        figure.add_bar(orientation="h", y=list(parts), x=[of_shape[name] for of_shape in parts.values()], name=name)
     total = {shape: sum(of_shape.values()) for shape, of_shape in parts.items()}
     figure.update_xaxes(title="milliseconds", title_standoff=8)
     figure.update_yaxes(title="layers", type="category", autorange="reversed")
@@ -91,7 +88,7 @@ def time_map(mapping: Any, times: dict[Shape, float]) -> go.Figure:
         go.Contour(
             x=encoders, y=decoders, z=[[times[e, d] for e in encoders] for d in decoders], colorscale=[[0, "#ffffff"], [1, "#8f8f8f"]],
             colorbar={"title": "ms"}, hovertemplate="%{x}-%{y} layers: %{z:.1f} ms<extra></extra>",
-            contours={"coloring": "heatmap", "showlabels": True, "labelfont": {"color": "#222222", "size": 12}},
+            contours={"coloring": "fill", "showlabels": True, "labelfont": {"color": "#222222", "size": 12}},
         )
     )  # fmt: skip
     for strategy, dash, color in (("size_first", "solid", _SIZE), ("speed_first", "dash", _SPEED)):
@@ -177,11 +174,11 @@ class LayerCosts:
 
 def who_is_faster(costs: LayerCosts, cases: dict[str, Shape]) -> go.Figure:
     """A map over the lengths of source and text: by how much 10-2 is faster than 6-6; ``cases`` are marked."""
-    sources, tokens = np.linspace(costs.sources[0], costs.sources[-1], 60), range(1, 41)
+    sources, tokens = np.linspace(costs.sources[0], costs.sources[-1], 48).round(), range(1, 41)
     ratio = np.array([[costs.text_ms((6, 6), s, n) / costs.text_ms((10, 2), s, n) for s in sources] for n in tokens])
     figure = go.Figure(
         go.Heatmap(
-            x=sources, y=list(tokens), z=np.log2(ratio), zmin=-1, zmax=1, colorscale="RdBu",
+            x=sources, y=list(tokens), z=np.log2(ratio).round(3), zmin=-1, zmax=1, colorscale="RdBu",
             colorbar={
                 "title": "10-2 is", "tickvals": [-1, -0.585, 0, 0.585, 1],
                 "ticktext": ["2x slower", "1.5x slower", "as fast", "1.5x faster", "2x faster"],
@@ -191,11 +188,11 @@ def who_is_faster(costs: LayerCosts, cases: dict[str, Shape]) -> go.Figure:
     )  # fmt: skip
     level = {"start": 0, "end": 0, "size": 1, "coloring": "none"}
     figure.add_contour(
-        x=sources, y=list(tokens), z=np.log2(ratio), contours=level, showscale=False, hoverinfo="skip", showlegend=False,
+        x=sources, y=list(tokens), z=np.log2(ratio).round(3), contours=level, showscale=False, hoverinfo="skip", showlegend=False,
         line={"color": "#222222", "width": 2},
     )  # fmt: skip
     figure.add_scatter(
-        x=[source for source, _ in cases.values()], y=[length for _, length in cases.values()], text=list(cases),
+        x=[source for source, _ in cases.values()], y=[length for _, length in cases.values()], text=[f"  {name}  " for name in cases],
         mode="markers+text", textposition=["middle right" if s < 250 else "middle left" for s, _ in cases.values()],
         marker={"symbol": "star", "size": 12, "color": "#222222"}, textfont={"size": 13}, showlegend=False,
     )  # fmt: skip
@@ -403,7 +400,7 @@ def passes_figure(words: Sequence[str], passes: Sequence[tuple[Sequence[str], in
     cells: dict[str, list[tuple[int, int, str]]] = {name: [] for name in looks}
     at = 0
     for row, (guesses, right) in enumerate(passes, start=1):
-        for place, guess in enumerate(guesses):
+        for place, guess in enumerate(guesses[: len(words) - at]):  # behind the end there is nothing to refuse
             name = "guessed, and right" if place < right else "guessed, and refused"
             if place != right:
                 cells[name].append((row, place, guess))
@@ -412,7 +409,7 @@ def passes_figure(words: Sequence[str], passes: Sequence[tuple[Sequence[str], in
         at += right + 1
 
     def shown(word: str) -> str:
-        return "(end)" if word == "</s>" else word.replace("▁", "")  # the sign before which a word begins
+        return "(end)" if word == "</s>" else word.strip()
 
     for name, (color, text) in looks.items():
         figure.add_bar(

@@ -254,10 +254,9 @@ def first_and_later_runs(relative: np.ndarray) -> go.Figure:
             x=[number] * len(values), y=values, mode="markers", showlegend=False,
             marker={"color": _HERE if number == 1 else _BLUE, "size": 8},
         )  # fmt: skip
-    for name, value in (("median", np.median(later)), ("p95", np.percentile(later, 95))):
-        figure.add_hline(
-            y=value, line={"color": _GREY, "dash": "dot"}, annotation_text=name, annotation_position="top left"
-        )
+    for name, value, side in (("median", np.median(later), "bottom"), ("p95", np.percentile(later, 95), "top")):
+        line = {"color": _GREY, "dash": "dot"}
+        figure.add_hline(y=value, line=line, annotation_text=name, annotation_position=f"{side} left")
     figure.update_xaxes(title="run", dtick=1).update_yaxes(title="time / median of later runs", rangemode="tozero")
     return described(
         figure,
