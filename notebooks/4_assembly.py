@@ -171,7 +171,7 @@ for name in models:
 notebook.reveal("encoder's share of the time at 1x (%)", guess_encoder, 100 * parts["12-12"]["encoder"] / sum(parts["12-12"].values()))
 
 # %% [markdown]
-# Look at the spread of the runs first: smaller differences say nothing. So whether 2-12 is a little faster than 12-12 cannot be read here, in either direction; that ten *decoder* layers less save most of the time can. *Everything else* is Python between two tokens, against which no compression helps. (That is why modtf writes greedy
+# Look at the spread of the runs first: where two ranges overlap, the difference may be noise. Ten *encoder* layers less (2-12) gain a few percent at best, often no more than the runs of one model differ. Ten *decoder* layers less (12-2) save most of the time, and no spread hides that. *Everything else* is Python between two tokens, against which no compression helps. (That is why modtf writes greedy
 # texts by a plain [loop](../modtf/decoding/loop.py) of its own, as below. And self-attention is thick even at 12-2, because the first decoder layer also computes T5's position biases for all layers.)
 #
 # The whole landscape, by the loop: one text at 25 assemblies, and the two strategies' ways down from 12-12 to 2-2.
