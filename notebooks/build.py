@@ -63,7 +63,8 @@ def build(source: Path) -> float:
     write_frame(notebook, source, seconds)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            # Now and then the browser that draws the PNG copies logs a message that it could not read.
+            # Now and then the library that draws the PNG copies logs that it could not read a message of its browser's.
+            cell.outputs = [output for output in cell.outputs if "JSONError decoding message. Ignoring" not in output.get("text", "")]
             if errors := [output.text for output in cell.outputs if output.get("name") == "stderr"]:
                 raise SystemExit(f"{source.name} was not written; run it again if this is no fault of {cell.id}: {errors[0]}")
             cell.outputs = [tidied(output) for output in cell.outputs]

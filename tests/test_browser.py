@@ -820,7 +820,7 @@ def test_quickstart_runs_and_slides(run_all: Any) -> None:
 @pytest.mark.parametrize("run_all", ["4_assembly.ipynb"], indirect=True)
 def test_assembly_runs_and_slides(run_all: Any) -> None:
     text = run_all.locator(".widget-html .course-text")
-    figure = run_all.locator(".modtf-curve iframe").content_frame.locator(".gtitle")
+    figure = run_all.locator(".modtf-curve iframe").first.content_frame.locator(".gtitle")
     text.wait_for()
     assert "2.00x, size_first: 6-6" in figure.text_content()
     assert "£30" in text.inner_text()

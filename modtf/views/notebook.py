@@ -20,13 +20,16 @@ _BAR = 40
 
 
 def reveal(what: str, guess: Any, measured: float) -> None:
-    """Show a guess and the measured value as two bars; the result stays folded until there is a guess."""
+    """Show a guess and the measured value as two bars; until there is a guess, the value alone, folded."""
     number = _number(guess)
     longest = max(abs(measured), abs(number or 0)) or 1  # 1 where both are zero
 
     def line(name: str, value: float) -> str:
         shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-        return f"  {name:<10} {'█' * round(_BAR * abs(value) / longest):<{_BAR}} {shown}"
+        bar = (
+            f"{'█' * round(_BAR * abs(value) / longest):<{_BAR}} " if number is not None else ""
+        )  # one alone compares nothing
+        return f"  {name:<10} {bar}{shown}"
 
     opening, title = "<details>", f"{escape(what)}: write your guess into its cell, run that and this one; or open this"
     if number is not None:

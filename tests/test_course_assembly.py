@@ -1,0 +1,121 @@
+"""Notebook 4's room: the checks of its exercises know solutions from faults, and its figures say what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from modtf.course import assembly as course
+from modtf.mapping import Mapping, StackMapping
+
+MAPPING = Mapping(StackMapping(12, (2, 3, 4, 6), "encoder"), StackMapping(12, (2, 3, 4, 6), "decoder"))
+COSTS = course.LayerCosts((16, 512), (0.2, 5.0), (0.1, 0.3), (0.1, 0.2), (1.0, 0.1))
+
+
+def anywhere(best: Any, end: int, granularities: Any, cost: Any) -> Any:
+    """Modules begin where they like."""
+    found: dict[Any, Any] = {}
+    for g in (1, *granularities):
+        for (before, n), (so_far, path) in best[end - g].items() if end >= g else ():
+            way = so_far + cost(before, g, end - g), (*path, g)
+            found[g, n + 1] = min(way, found.get((g, n + 1), way))
+    return found
+
+
+def any_way(best: Any, end: int, granularities: Any, cost: Any) -> Any:
+    """The last way found is kept, not the cheapest."""
+    found: dict[Any, Any] = {}
+    for g in (1, *granularities):
+        if end >= g and (end - g) % g == 0:
+            for (before, n), (so_far, path) in best[end - g].items():
+                found[g, n + 1] = so_far + cost(before, g, end - g), (*path, g)
+    return found
+
+
+def for_nothing(best: Any, end: int, granularities: Any, cost: Any) -> Any:
+    """Only the first layer costs something."""
+    return course.extend(best, end, granularities, lambda before, g, start: 0.0 if start else cost(before, g, start))
+
+
+def right_ones(guesses: list[int], wanted: list[int]) -> list[int]:
+    return [guess for guess, token in zip(guesses, wanted, strict=False) if guess == token]
+
+
+def no_own_token(guesses: list[int], wanted: list[int]) -> list[int]:
+    return course.verify(guesses, wanted)[:-1]
+
+
+def gives_up_at_the_end(guesses: list[int], wanted: list[int]) -> list[int]:
+    return course.verify(guesses, wanted)[: max(1, len(guesses))]
+
+
+FAULTS: list[tuple[Callable[[Any], None], Any, str]] = [
+    (course.check_fastest, lambda *_: None, "nothing back yet"),
+    (course.check_fastest, lambda n, e, d: course.fastest(n, d, e), "keeps ten of them"),
+    (course.check_fastest, lambda n, e, d: (n - 2, 2), "cannot have more than 12"),
+    (course.check_fastest, lambda n, e, d: (min(12, n - 2), max(2, n - 12)), "encoder layers are the dear ones"),
+    (course.check_fastest, lambda n, e, d: (n - 1, 1), "at least 2 layers"),
+    (course.check_extend, lambda *_: None, "nothing back yet"),
+    (course.check_extend, anywhere, "multiples of"),
+    (course.check_extend, any_way, "is a dearer way kept"),
+    (course.check_extend, for_nothing, "is a cost left out"),
+    (course.check_verify, lambda *_: None, "nothing back yet"),
+    (course.check_verify, lambda guesses, wanted: wanted, "should be .5, 6, 9."),
+    (course.check_verify, no_own_token, "Its own token counts"),
+    (
+        course.check_verify,
+        lambda guesses, wanted: [*right_ones(guesses, wanted), wanted[len(right_ones(guesses, wanted))]],
+        "goes on",
+    ),
+    (course.check_verify, gives_up_at_the_end, "after the last one"),
+]
+
+
+@pytest.mark.parametrize("name", ["fastest", "extend", "verify"])
+def test_solutions_pass(name: str) -> None:
+    getattr(course, f"check_{name}")(getattr(course, name))
+
+
+@pytest.mark.parametrize(("check", "fault", "said"), FAULTS)
+def test_a_fault_is_named(check: Callable[[Any], None], fault: Any, said: str) -> None:
+    with pytest.raises(AssertionError, match=said):
+        check(fault)
+
+
+def test_layers_cost_what_their_lengths_say() -> None:
+    assert COSTS.encoder_ms(16) == pytest.approx(0.2) and COSTS.encoder_ms(264) == pytest.approx(2.6)
+    assert COSTS.decoder_ms(16, 10) == pytest.approx(0.1 + 10 * 0.1)
+    assert COSTS.text_ms((10, 2), 16, 10) == pytest.approx(1 + 1 + 2 + 2.2)
+
+
+def test_the_instrument_says_who_wins_and_which_challenges_are_met() -> None:
+    draw = course.shapes_in_a_race(COSTS, MAPPING, course.fastest)
+    figure, words = draw(60, 32, 2.0)
+    assert figure.data[0].text[figure.data[0].x.index("10-2")] == "speed first<br>fastest"
+    assert "✓ speed first loses" not in words
+    figure, words = draw(512, 2, 2.0)
+    assert figure.data[0].text[figure.data[0].x.index("2-10")] == "fastest"
+    assert "✓ speed first loses to size first" in words and "○ it loses although" in words
+    assert "✓ it loses although" in draw(512, 8, 2.0)[1]
+
+
+def test_figures_have_titles_and_words() -> None:
+    times = {(e, d): float(e + 4 * d) for e in (2, 12) for d in (2, 12)}
+    parts = dict.fromkeys(
+        ("encoder", "self-attention", "cross-attention", "feed-forward", "head", "everything else"), 1.0
+    )
+    passes = [([5, 6, 7], 2), ([8, 9], 1)]
+    figures = [
+        course.time_map(MAPPING, times),
+        course.parts_figure({"12-12": parts}, 24),
+        course.who_is_faster(COSTS, {"a description": (60, 32)}),
+        course.shapes_in_a_race(COSTS, MAPPING, course.fastest)(60, 32, 3.0)[0],
+        course.passes_figure("abcde", [([*map(str, guesses)], right) for guesses, right in passes], 12),
+    ]
+    for figure in figures:
+        assert 0 < len(figure.layout.title.text) < 60
+        assert len(figure.layout.meta["alt"].split()) >= 8
+    assert "2 passes of 12 layers" in figures[-1].layout.title.text
+    assert "own" in figures[-1].layout.meta["alt"]
