@@ -46,9 +46,7 @@ guess_six = None  # percent that 6x keeps
 modtf.explore(translator)
 
 # %% [markdown]
-# ![The explorer: a German sentence, sliders for the ratio, both stacks as blocks, the full model's translation beside the small one's with differing words marked, speed, and the measured curve](../docs/explorer.png)
-#
-# *What the cell above shows when you run it.* Try this first:
+# Try this first:
 #
 # 1. **Slide the ratio** to 6x and back. The small model's text changes in your hand; marked words differ from the full model's. One small word turns this sentence into its opposite: at which ratios is it lost?
 # 2. Press **sweep**: one sentence, translated at every ratio. Where does it begin to break?

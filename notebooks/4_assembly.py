@@ -298,7 +298,7 @@ described(
 #
 # The third line, **quality first**, is our own strategy. It looks at what *this kit* has learned. `modtf profile` measured the loss (cross-entropy) of some assemblies on texts that no training saw, and fitted a sum to it: a cost for each module on the path, and one for each pair of neighbours, since layers work best beside those they were trained with.
 #
-# $$\text{loss} \approx c_0 + \sum_{\text{both stacks}}\ \sum_{\text{layers of the path}} \Big( c\,[m(g, j)] + c\,[g_{\text{before}} \cdot g] \Big)$$
+# $$\text{loss} \approx c_0 + \sum_{\text{both stacks}}\ \sum_{\text{layers of the path}} ( c\,[m(g, j)] + c\,[g_{\text{before}} \cdot g] )$$
 
 # %% tags=["nbval-check-output"]
 for name, kit in {"pocket": modular, "translator": translator}.items():
@@ -317,7 +317,7 @@ def cost_of(stack: str, fitted: dict[str, float]):
 # %% [markdown]
 # Of such a sum the cheapest path is found without trying all. A cheapest way to a place is a cheapest way to an earlier place, and one more layer. What the next layer costs depends on the granularity g of the last one (a pair!), and we want an answer for each number n of layers. So we keep one way for each g and n:
 #
-# $$\text{best}_{\text{end}}[g, n] = \min_{g'}\ \big(\ \text{best}_{\text{end}-g}[g', n-1] + \text{cost}(g', g, \text{end}-g)\ \big) \qquad \text{where } \text{end}-g \text{ is a multiple of } g$$
+# $$\text{best}_{\text{end}}[g, n] = \min_{g'}\ (\ \text{best}_{\text{end}-g}[g', n-1] + \text{cost}(g', g, \text{end}-g)\ ) \qquad \text{where } \text{end}-g \text{ is a multiple of } g$$
 #
 # ### Exercise 4.2
 # Write that line. `best[start]` is a dictionary for the first `start` layers: `{(last granularity, number of layers): (cost, path)}`. `extend(best, end, granularities, cost)` gives the one for `end`. `best` has all earlier ones and begins with `{(0, 0): (0.0, ())}`: nothing is covered, at no cost. Originals (granularity 1) are always allowed.

@@ -217,8 +217,8 @@ course.columns_figure(trained, "times fewer layers", "times as fast, one text")
 # %%
 notebook.play(
     lambda across, up: course.columns_figure(trained, across, up),
-    across=widgets.Dropdown(options=list(course.COLUMNS), value="times fewer parameters"),
-    up=widgets.Dropdown(options=list(course.COLUMNS), value="slot errors, %"),
+    across=widgets.Dropdown(options=list(course.COLUMNS), value="times fewer parameters", description="across"),
+    up=widgets.Dropdown(options=list(course.COLUMNS), value="slot errors, %", description="up"),
 )
 
 # %% [markdown]
@@ -297,7 +297,7 @@ course.intervals_figure(intervals(300), 300)
 # %%
 notebook.play(
     lambda inputs: course.intervals_figure(intervals(inputs), inputs),
-    inputs=widgets.SelectionSlider(options=[10, 30, 100, 300, 1000, 3000], value=30),
+    inputs=widgets.SelectionSlider(options=[10, 30, 100, 300, 1000, 3000], value=30, description="inputs"),
 )
 
 # %% [markdown]

@@ -40,7 +40,7 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 #: What a page shows that shows no pictures.
 WORDS = "(Controls to play with: they appear when you run this cell.)"
 #: Inside, an output is as wide as the page is, less JupyterLab's margins.
-WIDTH, HEIGHT = 1020, 3000
+WIDTH, HEIGHT = 1070, 3000
 #: How much of an explorer is seen at once: controls and texts, or a race with what stands above it.
 SCENE = 800
 #: A label may begin left of its widget.

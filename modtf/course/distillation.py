@@ -346,7 +346,7 @@ class Heads:
         figure.update_yaxes(
             tickvals=list(range(len(queries))), ticktext=queries, range=[len(queries) - 0.5, -0.5], **ticks
         )
-        figure.update_layout(template="plotly_white", height=190 + 18 * len(queries), width=900)
+        figure.update_layout(template="plotly_white", height=190 + 18 * len(queries), width=850)
         return described(
             figure,
             f"Three attention maps ({kind}, head {head}) of {len(queries)} rows that look at {len(keys)} columns: of the original layer {first}, of the trained module m(2, {module}), and of layer {first + 1}. "
