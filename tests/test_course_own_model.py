@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import modtf
+from modtf.commands.training import parse_kit
 from modtf.course import own_model as course
 from modtf.tasks.reading import Columns, read_split
 
 OPTIONS = "--model my-bart --data tickets --source-column question --target-column answer"
 CHECKS: list[tuple[Callable[[Any], None], Any, list[tuple[Any, str]]]] = [
     (
-        course.check_options,
+        partial(course.check_options, parse=parse_kit),
         f'{OPTIONS} --source-prefix "reply: " --max-source-length 300',
         [
             (None, "write a text"),

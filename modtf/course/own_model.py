@@ -12,10 +12,8 @@ import plotly.graph_objects as go
 import torch
 from transformers import AutoModelForSeq2SeqLM, BartConfig, PreTrainedModel, T5Config, set_seed
 
-import modtf
-from modtf.commands.training import parse_kit
 from modtf.mapping import Assembly
-from modtf.modular import ModularModel
+from modtf.modular import ModularModel, load, modularize
 from modtf.tasks import E2E, TEXT
 from modtf.tasks.e2e import parse_mr
 from modtf.views.figures import before_and_after, described
@@ -38,7 +36,7 @@ SHAPES = {
 def small_model(family: str, encoder: int, decoder: int) -> PreTrainedModel:
     """A T5 or BART of so many layers, narrow enough for a laptop, with random weights and `pocket`'s vocabulary."""
     set_seed(0)
-    shared = {"vocab_size": len(modtf.load("pocket").tokenizer), "d_model": 64, "pad_token_id": 0, "eos_token_id": 1}
+    shared = {"vocab_size": len(load("pocket").tokenizer), "d_model": 64, "pad_token_id": 0, "eos_token_id": 1}
     config: T5Config | BartConfig
     if family == "t5":
         sizes = {"num_layers": encoder, "num_decoder_layers": decoder, "d_kv": 16, "d_ff": 256, "num_heads": 4}
@@ -54,7 +52,7 @@ def small_model(family: str, encoder: int, decoder: int) -> PreTrainedModel:
 def write_model(folder: str | Path, family: str) -> None:
     """A small model of 6 + 6 layers and its tokenizer, in a folder."""
     small_model(family, 6, 6).save_pretrained(folder)
-    modtf.load("pocket").tokenizer.save_pretrained(folder)
+    load("pocket").tokenizer.save_pretrained(folder)
 
 
 def write_data(folder: str | Path) -> None:
@@ -81,10 +79,10 @@ def write_data(folder: str | Path) -> None:
 # -- exercises ---------------------------------------------------------------------------------------------------------
 
 
-def check_options(options: str | None) -> None:
-    """Of exercise 7.1, read as `modtf train kit` itself reads them."""
+def check_options(options: str | None, parse: Callable[[list[str]], Any]) -> None:
+    """Of exercise 7.1; ``parse`` is what `modtf train kit` itself reads them with."""
     assert options is not None, "options is None; write a text"
-    _, given, _ = parse_kit(["--output", "kit", *shlex.split(options)])
+    _, given, _ = parse(["--output", "kit", *shlex.split(options)])
     assert given.original == "my-bart", f"the model would be {given.original!r}"
     assert given.data == "tickets", f"the data would be {given.data!r}"
     columns = given.source_column or "source", given.target_column or "target"
@@ -117,7 +115,7 @@ def check_memory_gb(function: Callable[[int, int], Any]) -> None:
 def parameters_of(name: str, granularities: tuple[int, ...]) -> tuple[int, int]:
     """Parameters of the original and of the banks, counted on shapes alone (torch's device "meta")."""
     with torch.device("meta"):
-        modular = modtf.modularize(AutoModelForSeq2SeqLM.from_config(SHAPES[name]), granularities or (2,))
+        modular = modularize(AutoModelForSeq2SeqLM.from_config(SHAPES[name]), granularities or (2,))
     original, banks = (
         sum(weight.numel() for weight in of.values()) for of in (modular.original_weights(), modular.bank_weights())
     )
