@@ -67,6 +67,7 @@ def test_the_course_is_whole() -> None:
         "3_distillation",
         "4_assembly",
         "5_quality_and_speed",
+        "6_one_kit_or_students",
         "7_your_own_model",
     ]
 

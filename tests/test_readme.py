@@ -82,7 +82,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_of_notebook_6_have_options_that_exist(
+def test_commands_of_notebook_7_have_options_that_exist(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Up to where the model would be loaded, which is not here."""

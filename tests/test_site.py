@@ -77,7 +77,7 @@ def pages(built: Path) -> dict[Path, Page]:
 
 
 def test_every_text_has_a_page(built: Path, pages: dict[Path, Page]) -> None:
-    assert len(NOTEBOOKS) == 7
+    assert len(NOTEBOOKS) == 8
     expected = {built / path.with_suffix(".html") for path in SOURCES}
     assert set(pages) == expected | {built / name for name in ("index.html", "genindex.html", "search.html")}
     front = built / "docs" / "index.html"

@@ -1,0 +1,445 @@
+# %% [markdown]
+# # 6 · One kit or several students?
+# <!-- header -->
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/6_one_kit_or_students.ipynb) · runs in 1.5 minutes on two CPU cores · about 30 minutes to work through
+#
+# [← 5 · Quality and speed](5_quality_and_speed.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [7 · Your own model →](7_your_own_model.ipynb)
+# <!-- end of header -->
+#
+# *One training for every size, or one training for each? What both cost, what both keep, and when you should do without a kit.*
+#
+# **You will be able to**
+# - count what a training step costs, with a teacher and without one;
+# - compare two models that cost the same, and say whether chance explains the difference;
+# - place SFT, sequence-level distillation, Theseus and LayerDrop beside the kit;
+# - say when a kit is the right choice, and when it is not.
+#
+# **You need** to know what a path, an assembly and a kit are ([notebook 1](1_layer_mapping.ipynb)). The bootstrap of [notebook 5](5_quality_and_speed.ipynb) helps; you will build it again in one line.
+
+# %% tags=["install"]
+import importlib.util
+
+if importlib.util.find_spec("modtf") is None:  # on Colab; nothing that is there gets upgraded
+    get_ipython().run_line_magic("pip", "install --quiet https://github.com/modtf/modtf/archive/refs/heads/main.zip")
+    if importlib.util.find_spec("modtf") is None:
+        print("modtf could not be installed. Is there a network? The stored outputs can be read without.")
+
+# %%
+import time
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+import torch
+
+import modtf
+from modtf.architectures import set_attention
+from modtf.bootstrap import draws_of
+from modtf.course import comparison as course
+from modtf.evaluation import write_texts
+from modtf.tasks import E2E
+from modtf.tasks.batches import TaskBatches
+from modtf.training.batches import encode_sources_once
+from modtf.training.optimizer import MuonWithAdamW
+from modtf.views import notebook
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+pocket = modtf.load("pocket")
+versus = {model: course.measured(model) for model in ("translator", "pocket")}  # by benchmarks/versus.py
+
+# %% [markdown]
+# ## The question
+#
+# You want your model at 2x, 3x, 6x, and once more with a full encoder and the smallest decoder (*fast*). You can train one kit. Or you can train a **student** of each size: an ordinary small model,
+# whose layers begin as the same copies as the kit's modules, and which trains for its one size alone. Each step of a student serves its size. Each step of a kit serves one size today and another one tomorrow.
+#
+# There are two fair ways to compare them:
+#
+# - **equal total**: the four students share what the kit cost, a quarter for each;
+# - **equal each**: every student costs as much as the whole kit, and so the four cost four times as much.
+#
+# `benchmarks/versus.py` trained both on `translator`, kits and students, at several budgets, each with the best learning rate that was found for it on dev. The yardstick is BLEU on the whole test set.
+#
+# **Before you see anything: how many points of BLEU is a student of 6x ahead of the kit?** (Negative: the kit is ahead.) Guess it for a long training, at equal total and at equal each; then for the shortest one, at equal total.
+
+# %%
+guess_total = None  # student less kit, BLEU, long training, the student had a quarter of the kit's cost
+guess_each = None  # the same student, beside a kit that cost as much as the student
+guess_short = None  # short training, the student had a quarter of the kit's cost
+
+# %% tags=["nbval-check-output"]
+translator = versus["translator"]
+shortest, each, total = course.budgets(translator)  # costs of the kits
+student = course.row_of(translator, "SFT", "6x", each)  # the same student, beside two kits
+notebook.reveal("6x, student less kit, long training, equal total", guess_total, student["equal_total"]["bleu"])
+notebook.reveal("6x, student less kit, long training, equal each", guess_each, student["equal_each"]["bleu"])
+behind = course.row_of(translator, "SFT", "6x", shortest / 4)["equal_total"]["bleu"]
+notebook.reveal("6x, student less kit, shortest training, equal total", guess_short, behind)
+
+# %% [markdown]
+# Three answers to one question, and they point in different directions. The rest of this notebook is about why, and what to do with it.
+#
+# ## What a training costs
+#
+# "The same cost" cannot mean the same number of steps, since a step of a small model is cheap. It means the same number of **floating-point operations** (FLOP). Nearly all of them happen in layers, so we count
+# passes through one layer, each as expensive as the next:
+#
+# $$\text{step} = \underbrace{\text{layers of the path}}_{\text{forward}} + \underbrace{\text{layers behind the first module}}_{\text{gradient on its way back}} + \underbrace{\text{modules}}_{\text{gradient of their weights}} \; (+ \underbrace{\text{all original layers}}_{\text{a teacher, forward}})$$
+#
+# The gradient comes from the end, the decoder's last layer, and goes back until it has reached the first module. What lies before that needs no gradient, and frozen originals on the way need none for their own weights.
+#
+# ### Exercise 6.1
+# Write `step_cost(assembly, teacher=False)`. `assembly.encoder + assembly.decoder` is one tuple of granularities, in the order in which the layers run; a module has a granularity above 1.
+
+
+# %% tags=["exercise"]
+def step_cost(assembly: modtf.Assembly, teacher: bool = False) -> int:
+    return None  # your code in place of this line
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# At which places of the tuple are modules? `[place for place, g in enumerate(path) if g > 1]`. How many layers lie behind the first of them?
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# The granularities of a path add up to the number of original layers that it covers. Where there is no module, nothing goes back.
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def step_cost(assembly: modtf.Assembly, teacher: bool = False) -> int:
+#     path = assembly.encoder + assembly.decoder
+#     modules = [place for place, g in enumerate(path) if g > 1]
+#     behind = len(path) - 1 - modules[0] if modules else 0
+#     return len(path) + behind + len(modules) + (sum(path) if teacher else 0)
+# ```
+# </details>
+
+# %% tags=["check", "nbval-check-output"]
+with notebook.check("6.1"):
+    course.check_step_cost(step_cost)
+
+# %% [markdown]
+# Is that formula any good? torch can count the operations of a real step, here of 16 texts with new modules in `pocket`'s original:
+
+
+# %%
+def new_modules(granularities: tuple[int, ...]) -> modtf.ModularModel:
+    """The original of `pocket` with untrained modules: copies of the first layer that each stands for."""
+    original = pocket.assemble()
+    set_attention(original, "eager")  # the fastest for short texts on a CPU
+    modular = modtf.modularize(original, granularities=granularities, tokenizer=pocket.tokenizer, task="e2e")
+    encode_sources_once(modular.model)
+    return modular
+
+
+cost = notebook.chosen("step_cost", step_cost, course.step_cost, course.check_step_cost)
+pairs = E2E.bundled_examples("pairs")  # inputs, each with the text that the original wrote for it
+fresh = new_modules((2, 3, 6))
+batch = TaskBatches(E2E, pairs, fresh.tokenizer, steps=1, batch_size=16)[0]
+shapes = {f"{ratio}x": fresh.choose(ratio) for ratio in (2, 3, 6)} | {"fast": modtf.Assembly((1,) * 12, (6, 6))}
+counted = course.formula_and_count(fresh, batch, shapes, cost)
+print(pd.DataFrame(counted).to_string(index=False))
+
+# %% [markdown]
+# About the same number of operations for each pass, whatever the size: close enough to plan with. (The product with the vocabulary is the same for all sizes; `passes` counts it as two more.)
+#
+# Two things follow. A step of a kit costs the mean over the paths that it draws, more than a step of 6x and less than one of 2x. And **a teacher is expensive for a small student**: at 6x it computes more than the
+# student itself. See it in the comparison. For the same budget, students of `translator` made so many steps, without a teacher (SFT) and with one (KD):
+
+# %% tags=["nbval-check-output"]
+print(pd.DataFrame(course.steps_bought(translator, shortest)).to_string(index=False))
+
+# %% [markdown]
+# ## Train both, now
+#
+# A small kit, with modules of granularity 2, 3 and 6, and one student of 6x, from `pocket`'s original. Both learn from the same texts, those that the original wrote, by labels alone: no teacher. They have the same batches,
+# optimizer and learning rates, and your formula (if it passed) says how many steps each may make. Three sizes share the kit, so we train the student twice: for a third of the budget (equal total) and for all of it (equal each).
+#
+# **How many points is the kit's slot error rate above the student's at 6x, at equal total?** (The slot error rate, SER, is the share of facts that a text misses, gets wrong, repeats or adds. Negative: the kit makes fewer.)
+
+# %%
+guess_live = None  # points of SER, kit less student, at equal total
+SIZE = 6  # of the student; try 2 afterwards
+KIT_STEPS = 140
+
+
+# %%
+def train(modular: modtf.ModularModel, assemblies: list[modtf.Assembly]) -> modtf.ModularModel:
+    """A step for each of these assemblies, with 16 texts; only modules learn."""
+    steps = len(assemblies)
+    batches = TaskBatches(E2E, pairs, modular.tokenizer, steps, batch_size=16)
+    modules = [weight for weight in modular.parameters() if weight.requires_grad]
+    optimizer = MuonWithAdamW(modular, 5e-3, 1e-3)  # with the learning rates of pocket's own kit
+    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 10, 1 - step / steps))
+    modular.train()
+    for step, assembly in enumerate(assemblies):
+        modular(assembly, **batches[step]).loss.backward()
+        torch.nn.utils.clip_grad_norm_(modules, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        decay.step()
+    return modular.eval()
+
+
+# %% tags=["long"]
+kit = new_modules((2, 3, 6))
+draws = list(modtf.ReplacingSchedule(kit.mapping, KIT_STEPS, whole=0.5, matched=0.6))  # one path for each step
+size = kit.choose(SIZE)
+budget = course.budget_of(draws, cost)
+plans = {
+    "kit": draws,
+    "student, a third": [size] * course.steps_for(budget / 3, size, cost),
+    "student, all": [size] * course.steps_for(budget, size, cost),
+}
+trained = {}
+for name, plan in plans.items():
+    begun = time.perf_counter()
+    trained[name] = train(kit if name == "kit" else new_modules((SIZE,)), plan)
+    print(f"{name:18} {len(plan):4} steps, {time.perf_counter() - begun:3.0f} seconds")
+
+# %% [markdown]
+# A third of the budget still buys the student many steps, since it has only four layers. Now both write texts for 100 inputs that no training saw, and we count their slot errors.
+
+# %% tags=["long"]
+sources = [example.source for example in E2E.bundled_examples("evaluation")[:100]]
+errors = {}
+for name, modular in trained.items():
+    for ratio in (2, 3, 6) if name == "kit" else (SIZE,):
+        texts = write_texts(modular, modular.choose(ratio), sources, max_new_tokens=80)
+        errors[name, ratio], slots = course.slot_counts(sources, texts)
+        print(f"{name:18} {ratio}x  SER {100 * errors[name, ratio].sum() / slots.sum():5.1f} %   {texts[3][:80]}…")
+
+# %% [markdown]
+# ### Exercise 6.2
+# Is the difference more than an accident of these 100 inputs? Write `kit_less_student(kit, student, slots, draws)`. `kit` and `student` hold the number of slot errors in each text, `slots` the slots of each input. Each row of `draws` is a sample
+# of inputs, drawn with replacement: indices. For each sample, compute the kit's SER less the student's **on the same inputs**; return the percentiles 2.5 and 97.5 of what comes out.
+
+
+# %% tags=["exercise"]
+def kit_less_student(kit: np.ndarray, student: np.ndarray, slots: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
+    return None  # your code in place of this line
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `kit[draws]` has a row for each sample. `.sum(1)` adds up the errors of a sample.
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# The SER of a sample is 100 times all its errors over all its slots: two sums, then one division. `np.percentile(values, [2.5, 97.5])` gives both ends.
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def kit_less_student(kit: np.ndarray, student: np.ndarray, slots: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
+#     difference = 100 * (kit[draws].sum(1) - student[draws].sum(1)) / slots[draws].sum(1)
+#     low, high = np.percentile(difference, [2.5, 97.5])
+#     return low, high
+# ```
+# </details>
+
+# %% tags=["check", "nbval-check-output"]
+with notebook.check("6.2"):
+    course.check_kit_less_student(kit_less_student)
+
+# %% tags=["long"]
+interval = notebook.chosen("kit_less_student", kit_less_student, course.kit_less_student, course.check_kit_less_student)
+rate = {who: 100 * count.sum() / slots.sum() for who, count in errors.items()}
+for account, name in (("equal total", "student, a third"), ("equal each", "student, all")):
+    low, high = interval(errors["kit", SIZE], errors[name, SIZE], slots, draws_of(len(sources)))
+    less = rate["kit", SIZE] - rate[name, SIZE]
+    print(f"{SIZE}x, {account}: kit less student {less:+.1f} points of SER ({low:+.1f} to {high:+.1f}): {course.verdict(low, high)}")
+notebook.reveal(f"{SIZE}x, SER, kit less student, equal total", guess_live, rate["kit", SIZE] - rate["student, a third", SIZE])
+
+# %% [markdown]
+# **What this can show, and what it cannot.** The interval is about the *inputs*. Another seed would give other models, and after a minute of training seeds scatter widely. In our run the student is ahead even at equal total, where
+# `translator`'s shortest kit was ahead by far: another task, and a much smaller budget still. (Our guess: in so few steps a kit draws its coarsest modules, at 6x, too seldom; at 2x it is well on its way.) So who wins depends on the budget, and a minute
+# says nothing about hours. Put your points where they belong, at the left end of the long comparison on the same original. (Its points were measured on other inputs, those of a public test set, and its students share with four sizes, not
+# three: compare the places, not the decimals.)
+
+# %% tags=["long"]
+tflop = budget * np.mean([row["GFLOP a pass"] for row in counted]) / 1000
+mine = [{"who": "kit", "size": f"{ratio}x", "tflop": tflop, "ser": rate["kit", ratio]} for ratio in (2, 3, 6)]
+mine += [
+    {"who": "student", "size": f"{SIZE}x", "tflop": f * tflop, "ser": rate[name, SIZE]}
+    for f, name in ((1, "student, a third"), (3, "student, all"))
+]
+course.curves(
+    versus["pocket"],
+    "pocket: slot errors over the cost of having all sizes",
+    "Slot errors of the kit and six other methods on pocket, over the cost of training, in four panels for four sizes. All lines fall; the kit's runs among the students'. "
+    f"Your own points stand far to the left: at {SIZE}x the kit with {rate['kit', SIZE]:.0f} percent, the student with a third of the budget with {rate['student, a third', SIZE]:.0f}.",
+    mine,
+)
+
+# %% [markdown]
+# Both axes are logarithmic; the dotted line is the original. What are all these lines?
+#
+# ## What people use instead
+#
+# - **SFT**, shrink and fine-tune ([Shleifer and Rush, 2020](https://arxiv.org/abs/2010.13002)), made DistilBART: copy some of the layers, and fine-tune them as any model. On CNN/DailyMail that beat distillation and pseudo-labels (the teacher's texts); on XSum
+#   pseudo-labels beat it. Here it comes three times: with the first layers of each group, with alternating layers as in DistilBART, and with *all weights*, embeddings too.
+# - **Sequence-level KD** ([Kim and Rush, 2016](https://arxiv.org/abs/1606.07947)) is how machine translation distils: the teacher writes texts once, and the student learns them as if people had written them. No teacher runs during the training, so steps are
+#   cheap. Plain **KD** ([Hinton and others, 2015](https://arxiv.org/abs/1503.02531)) learns the teacher's probabilities instead, and pays for the teacher at each step.
+# - **BERT-of-Theseus** ([Xu and others, 2020](https://arxiv.org/abs/2002.02925)) is the kit's ancestor: modules stand in for groups of original layers at random, until all are replaced. There is no teacher and no second loss. It gives one size for one
+#   training.
+# - **LayerDrop** ([Fan, Grave and Joulin, 2020](https://arxiv.org/abs/1909.11556)) trains the whole model while it skips layers at random, and is cut to any depth afterwards. It is the only one of these that, like a kit, trains once for all sizes. The price is the original: it has
+#   changed, at 1x too.
+#
+# > **In the paper** (published summaries): modular transformers are compared with KD, SFT and pseudo-labels. Equal cost, slot errors, LayerDrop and Theseus are our choice; so are all numbers here.
+#
+# ## Long trainings
+#
+# Now `translator`, where compression costs BLEU. The kits' minutes and the budgets:
+
+# %% tags=["nbval-check-output"]
+for label, _ in course.choices():
+    print("a kit of", label)
+
+# %%
+course.curves(
+    translator,
+    "translator: BLEU over the cost of having all sizes",
+    "BLEU of the kit and seven other methods on translator, over the cost of training, in four panels for four sizes. At the lowest cost the kit is far above the students at 6x and fast, and just below them at 2x. "
+    "At the highest cost it lies a little below them, and at 6x and fast it is the last of all.",
+)
+
+# %% [markdown]
+# Go along the pink line. Short of budget, the kit is far ahead at 6x and *fast*: a quarter of so little hardly teaches a small student to write. (Our explanation, not shown here: the kit's coarse modules also learn beside originals and finer modules, in easier company.) With four times the budget everybody is level. With sixteen times, the kit
+# ends just below its rivals. (A missing marker was not trained, and what falls below the axis has less than half of the original's BLEU.)
+#
+# "Just below": is that chance? The next figure has the intervals. They hold the choice of test sentences *and* the scatter between seeds. Each student appears twice: on the left beside the largest kit, which cost as much as four such students;
+# on the right beside the next smaller kit, which cost as much as one.
+
+# %%
+course.two_accounts(translator)
+
+# %% [markdown]
+# **This is the figure to remember.** Nothing differs between left and right but the kit that stands beside the students. If they share its cost, most intervals hold zero: one training for all sizes is about as good as a training for each. If each costs
+# as much as the kit, all are ahead, and no interval holds zero.
+#
+# "Holds zero" is not "equal". On the left nearly all markers lie to the right of the line; only students that train *all* their weights are clear of it, at 2x and at *fast*. A kit cannot do that: its original must stay.
+#
+# Look at any size, on both models, over all budgets. **Challenge: find a size where, for some budget, the kit is clearly ahead of every student.** Then look what becomes of that lead on the right.
+
+# %%
+notebook.play(
+    course.against_the_kit,
+    model=widgets.Dropdown(options=list(course.TELLING), description="model"),
+    size=widgets.ToggleButtons(options=list(translator["sizes"]), description="size"),
+    account=widgets.Dropdown(options=[(words, account) for account, words in course.WORDS.items()], description="account"),
+)
+
+# %% [markdown]
+# Here is `pocket`, where the slot error rate tells, at the largest budget and at equal total. Its kit learns as the students of sequence-level KD do, from the original's texts that have no slot errors. "Less the kit" below zero means fewer errors than the kit.
+
+# %% tags=["nbval-check-output"]
+print(pd.DataFrame(course.slot_errors(versus["pocket"])).to_string(index=False))
+
+# %% [markdown]
+# Those students make fewer slot errors at 3x; elsewhere no difference is shown, or hardly one (at 2x both almost never err). Students fine-tuned on *people's* texts make several times as many: people leave facts out. Which texts a model learns from matters more here than
+# whether it is a kit.
+#
+# **Doubt it.** Most of these trainings have one seed. Learning rates were searched, but not for all to the end. The kits' recipe was improved after first kits had lost, by trials on dev; nobody gave the students such a second chance. And
+# equal FLOP are not equal minutes: the longest kit of `translator` took longer than four students together. [What it keeps](../README.md#what-it-keeps) lists all of it.
+#
+# ## From how many sizes on?
+#
+# So a kit that costs as much as a student is worse than the student. Turn it around: **how little must a student cost to be as good as the kit, and how many of them could you have for the kit's price?**
+#
+# ### Exercise 6.3
+# Write `break_even(kit_cost, kit_score, costs, scores)`: the smallest number of sizes for which one kit is *cheaper* than that many students, each as good as the kit. A student's `scores` at these `costs` both rise. Between two of
+# them the score is a straight line over the **logarithm** of the cost. If no student is as good, return `None`; if the cheapest is better already, count its cost.
+
+
+# %% tags=["exercise"]
+def break_even(kit_cost: float, kit_score: float, costs: list[float], scores: list[float]) -> int | None:
+    return None  # your code in place of this line
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `np.interp(kit_score, scores, np.log(costs))` reads the logarithm of the cost off the line, and stays at the ends beyond them.
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# The kit is cheaper when `n * as_good > kit_cost`. If four students cost exactly as much as the kit, the answer is five. Floating-point numbers miss "exactly" by a hair: round before you compare.
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def break_even(kit_cost: float, kit_score: float, costs: list[float], scores: list[float]) -> int | None:
+#     if max(scores) < kit_score:
+#         return None
+#     as_good = np.exp(np.interp(kit_score, scores, np.log(costs)))
+#     return int(np.floor(round(kit_cost / as_good, 6))) + 1
+# ```
+# </details>
+
+# %% tags=["check", "nbval-check-output"]
+with notebook.check("6.3"):
+    course.check_break_even(break_even)
+
+# %% tags=["nbval-check-output"]
+sizes_needed = notebook.chosen("break_even", break_even, course.break_even, course.check_break_even)
+print(pd.DataFrame(course.break_evens(translator, sizes_needed)).to_string(index=False))
+
+# %% [markdown]
+# (In brackets: the range when the kit's score moves by the scatter between seeds. Empty: no such student was trained long enough.)
+#
+# **About five.** Who needs fewer sizes than that trains students; for more, one kit is cheaper. The table also says when it is not five: with a short budget a kit pays from two or three *small* sizes on; the longer the training, the more sizes it takes, most of all against students of all weights.
+#
+# ## The rule
+#
+# With its evidence, at the largest budget:
+
+# %% tags=["nbval-check-output"]
+print(course.rule())
+
+# %% [markdown]
+# And for your own case. **Challenge: want many sizes, and do not be given a kit.** Which of the two models speaks against that advice?
+
+# %%
+notebook.play(
+    course.show_advice,
+    sizes=widgets.Dropdown(options=course.WISHES, description="how many sizes do you need?"),
+    stays=widgets.Checkbox(value=True, description="the original must stay as it is, beside them"),
+    budget=widgets.Dropdown(options=course.choices(), description="budget of a kit of translator"),
+)
+
+# %% [markdown]
+# These are two small models and two narrow tasks. For yours, `modtf versus` trains the students and compares them with your kit ([notebook 7](7_your_own_model.ipynb)). And do not forget what costs no training at all: if you only want speed,
+# try an engine in int8 first ([exports](../README.md#exports)).
+#
+# ## References
+#
+# - Fan, Grave, Joulin: [Reducing Transformer Depth on Demand with Structured Dropout](https://arxiv.org/abs/1909.11556), ICLR 2020 (LayerDrop).
+# - Hinton, Vinyals, Dean: [Distilling the Knowledge in a Neural Network](https://arxiv.org/abs/1503.02531), 2015.
+# - Kim, Rush: [Sequence-Level Knowledge Distillation](https://arxiv.org/abs/1606.07947), EMNLP 2016.
+# - Shleifer, Rush: [Pre-trained Summarization Distillation](https://arxiv.org/abs/2010.13002), 2020 (SFT, DistilBART).
+# - Xu, Zhou, Ge, Wei, Zhou: [BERT-of-Theseus: Compressing BERT by Progressive Module Replacing](https://arxiv.org/abs/2002.02925), EMNLP 2020.
+# - Zhou, Le Bras, Choi: [Modular Transformers: Compressing Transformers into Modularized Layers for Flexible Efficient Inference](https://arxiv.org/abs/2306.02379), Findings of ACL 2023.
+#
+# ## In five lines
+#
+# 1. Cost is counted in FLOP: forward, the gradient's way back, the modules' own gradients, and a teacher if there is one.
+# 2. At equal total, one kit is about as good as a student of each size; at equal each, students are better.
+# 3. On a small budget the kit is far ahead at its smallest sizes; with a long one, students of all weights pass it.
+# 4. For one size train a student; from about five on, or beside an original that must stay, a kit; where the original may change, try LayerDrop, too.
+# 5. An interval that holds zero shows no difference, not that there is none; and one seed is one seed.
+#
+# <!-- footer -->
+# [← 5 · Quality and speed](5_quality_and_speed.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [7 · Your own model →](7_your_own_model.ipynb)
+# <!-- end of footer -->
