@@ -3,7 +3,7 @@
 # <!-- header -->
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/5_quality_and_speed.ipynb) · runs in 1 minute on two CPU cores · about 35 minutes to work through
 #
-# [← 4 · Assembly](4_assembly.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [7 · Your own model →](7_your_own_model.ipynb)
+# [← 4 · Assembly](4_assembly.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [6 · One kit or several students? →](6_one_kit_or_students.ipynb)
 # <!-- end of header -->
 #
 # *Six times smaller: how good is it still, how fast is it really, and how do you know?*
@@ -518,5 +518,5 @@ modtf.explore(modular)
 # - Wangchunshu Zhou, Ronan Le Bras, Yejin Choi: [Modular Transformers: Compressing Transformers into Modularized Layers for Flexible Efficient Inference](https://arxiv.org/abs/2306.02379), Findings of ACL 2023.
 #
 # <!-- footer -->
-# [← 4 · Assembly](4_assembly.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [7 · Your own model →](7_your_own_model.ipynb)
+# [← 4 · Assembly](4_assembly.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [6 · One kit or several students? →](6_one_kit_or_students.ipynb)
 # <!-- end of footer -->

@@ -459,7 +459,7 @@ print("no REPOSITORY: nothing is uploaded" if REPOSITORY is None else modular.pu
 # The explorer of [notebook 0](0_quickstart.ipynb), for the model that you have just made. (Its task is any text, so it has a field to type into, and ROUGE-L against the full model's text in place of slots.)
 
 # %% tags=["long"]
-modtf.explore(modular, folder=SCRATCH.name)
+modtf.explore(modular, source=examples[0].source, folder=SCRATCH.name)
 
 # %% [markdown]
 # ## References

@@ -230,7 +230,7 @@ class PathBuilder:
 
     def __init__(self, stack: StackMapping, other: int, challenge: Callable[[LayerPath], None], text: str = "") -> None:
         self._stack, self._other, self._challenge = stack, other, challenge
-        self.text = widgets.Text(text, description=stack.name, placeholder="such as 1 1 2 2 6", continuous_update=True)
+        self.text = widgets.Text(text, description=stack.name, placeholder="1 1 2 2 6", continuous_update=True)
         self.text.style.description_width = "initial"
         self._shown, self._judged = widgets.HTML(), widgets.HTML()
         buttons = [self._button(f"m({g}, ·)", str(g)) for g in stack.granularities]
