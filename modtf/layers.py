@@ -82,7 +82,8 @@ class ModularStack(nn.Module):
 
 
 def new_bank(originals: nn.ModuleList, g: int, architecture: Architecture) -> nn.ModuleList:
-    """m(g, ·), each with the weights of the first layer that it stands for, as BERT-of-Theseus begins (our choice).
+    """m(g, ·), each with the weights of the first layer that it stands for: our choice. BERT-of-Theseus begins with the
+    first layers of the model.
 
     The copies train, all but the relative position biases of T5's first layer: m(g, 0) shares the original's.
     """

@@ -102,7 +102,7 @@ described(
 )
 
 # %% [markdown]
-# **This is the figure to remember**: one training, one set of weights, and a price for each size. Half of the layers can go for 3 % of the BLEU; four more cost another 6 %. (The lines are not smooth: differences of less than about 1.5 points may be chance.) A high share of BLEU does not prove that each sentence is right: look at your own.
+# **This is the figure to remember**: one training, one set of weights, and a price for each size. With size first, half of the layers can go for 3 % of the BLEU; four more cost another 6 %. (The lines are not smooth: differences of less than about 1.5 points may be chance.) A high share of BLEU does not prove that each sentence is right: look at your own.
 #
 # ## What a number hides
 #
@@ -254,8 +254,8 @@ with notebook.check("0.2"):
 # 1. `modtf.load("translator")` and `modtf.explore(translator)`: a model with a slider.
 # 2. The ratio counts layers, 2 in place of 12 at 6x; each size shares its weights with the full model.
 # 3. `translator.generate(sentence, ratio=6)` writes, `translator.export` saves a plain Hugging Face model.
-# 4. How much a ratio costs depends on the task: translation loses up to 9 % of its BLEU, descriptions of restaurants none.
-# 5. Small models stay fluent. Whether facts are missing, the slot error rate shows and BLEU does not; and a student need not repeat its teacher's faults.
+# 4. How much a ratio costs depends on the task: translation loses up to 10 % of its BLEU, descriptions of restaurants none.
+# 5. Small models stay fluent. Whether facts are missing, the slot error rate shows, and BLEU often does not; and a student need not repeat its teacher's faults.
 #
 # ## References
 #

@@ -49,7 +49,7 @@ mapping = modular.mapping
 # T5-base has. In the beginning every layer is an *original* one.
 #
 # A **modularized layer** is a layer of the very same architecture that has learned to do the work of *several consecutive* originals. How many is its **granularity**
-# g. All modularized layers of one granularity are a **bank**: for 12 layers, the bank of granularity 3 has four, m(3, 0) to m(3, 3).
+# g. All modularized layers of one granularity are a **bank**: for 12 layers, the bank of granularity 3 has four, m(3, 0) to m(3, 3). Each begins as a copy of the first layer of its group; what it becomes is training ([notebook 2](2_module_replacement.ipynb)).
 
 # %% tags=["nbval-check-output"]
 print("encoder:", mapping.encoder.depth, "layers, granularities", mapping.encoder.granularities)
@@ -73,7 +73,7 @@ notebook.play(
 
 # %% [markdown]
 # > **In the paper** (abstract and figure 1): t_i is the i-th original layer, m_ij the j-th modularized layer of granularity i. The paper counts from one, we count from
-# > zero as Python does: our m(g, j) stands for the layers j·g to j·g + g − 1. That granularities divide the depth is our choice: nothing else covers a stack evenly.
+# > zero as Python does: our m(g, j) stands for the layers j·g to j·g + g − 1. Which layers m_ij covers we read off the figure; that granularities divide the depth is our choice: nothing else covers a stack evenly.
 #
 # ### Exercise 1.1
 # Write that down as code: `covers(g, j)` is the `range` of original layers that m(g, j) stands for.
@@ -113,7 +113,7 @@ for depth in (6, 7, 12, 24):
 # ## Paths
 #
 # A **path** is a way through the figure above from the left edge to the right: a list of granularities that covers every original layer once. There is one rule: a module
-# of granularity g begins at a multiple of g, because only those were made. `1·1·2·2·6` is a path: two originals, m(2, 1), m(2, 2), m(6, 1).
+# of granularity g begins at a multiple of g, because only those were made: modules from every layer on would fit more often, but be almost twice (g = 2) to four times (g = 6) as many to train. `1·1·2·2·6` is a path: two originals, m(2, 1), m(2, 2), m(6, 1).
 #
 # Two paths, one for each stack, are an **assembly**. modtf checks them, and says what is wrong:
 
@@ -309,7 +309,7 @@ notebook.reveal("T5-base at 6x: times fewer parameters", guess_t5, sizes["times 
 course.three_ratios(json.loads(bundled("pocket/table.json").read_text(encoding="utf-8")))
 
 # %% [markdown]
-# That is what was measured: on that machine time fell by less than the parameters, which fell by less than the layers. *Why* is our guess, not measured here: some work is done for each token whatever the layers, such as the head over the vocabulary and the loop itself.
+# That is what was measured: on that machine time fell by less than the parameters, which fell by less than the layers. Some work is done for each token whatever the layers, such as the head over the vocabulary and the loop itself: [notebook 4](4_assembly.ipynb) measures it.
 # Another engine, another machine or a batch gives other numbers. And no ratio says anything about quality; for that one has to measure what the model *writes*.
 #
 # ## In five lines

@@ -57,7 +57,7 @@ pocket = modtf.load("pocket")
 print(course.budget().to_string(index=False))
 
 # %% [markdown]
-# A kit costs about as much as its original did, or half as much again: here some two hours of a small machine, without a GPU. The report card, *size first*, against people's texts (**SER**, the slot error rate, is the share of facts that a text misses, gets wrong, repeats or adds):
+# On that machine a kit took about as long as its original did, or half as long again: some two hours, without a GPU. (`translator`'s originals were trained in float32 and its kit in bfloat16, so minutes are not FLOP.) The report card, *size first*, against people's texts (**SER**, the slot error rate, is the share of facts that a text misses, gets wrong, repeats or adds):
 
 # %% tags=["nbval-check-output"]
 print(course.report_card().to_string(index=False))
@@ -88,7 +88,7 @@ print(inspect.getsource(ModularStack))
 # ## New modules know nothing
 #
 # To watch a training we need new modules, so we give `pocket`'s original a fresh bank of granularity 2 in each stack. Each new module begins as
-# a copy of the *first* layer that it stands for (as in BERT-of-Theseus; our choice).
+# a copy of the *first* layer that it stands for (our choice; BERT-of-Theseus begins with the first layers of the whole model).
 #
 # How bad is that? We let the new 2x model write texts for 40 inputs (MRs, *meaning representations*: the facts as text), and compare them with the *original's* texts: BLEU 100 would be the very same ones. (So this BLEU cannot be compared with the report card's.)
 #
@@ -408,7 +408,7 @@ notebook.reveal("BLEU of 1.2x", guess_between, list(runs.values())[-1][2]["bleu"
 # %% [markdown]
 # (1x is the original itself, against its own texts: BLEU 100 by definition. Its slot errors are those of the original.)
 #
-# More layers, yet no better: look at the column from top to bottom. That is a fact, of one training. Our *explanation* is a guess: with the sliders as they were, p was 1 in the second half, so only the fully replaced model was practised. The modules have got used to each other, and strangers
+# More layers, yet no better: look at the column from top to bottom. That is what one training gave, on 40 texts. Our *explanation* is a guess: with the sliders as they were, p was 1 in the second half, so only the fully replaced model was practised. The modules have got used to each other, and strangers
 # among them (the originals!) disturb. **Test it**: set the sliders to a solution of their challenge, run *Train it, live* again, and this table gets a second pair of columns. Is 1.2x better now? What does 2x pay for it?
 #
 # <details><summary>When we tried it</summary>
@@ -434,11 +434,11 @@ print(course.table_of_schedules(ablation).to_string())
 # (± is half the difference between the runs with two seeds: do not read more into two schedules than that.)
 #
 # 2x comes most of the way back with every schedule. 6x is where they differ: the schedules that rise from none, or keep the coarse ones for later, leave it far behind in 400 steps, perhaps because its modules have the most to learn and get too little practice.
-# For a training as short as this, replacing everything from the first step is not worse than rising; the curriculum of BERT-of-Theseus is no law. modtf's own schedule is not the winner of this little race either.
+# For a training as short as this, replacing everything from the first step is not worse than rising at 6x; the curriculum of BERT-of-Theseus is no law. modtf's own schedule is not the winner of this little race either.
 # It was chosen for what the race does not measure: a full encoder beside a decoder of two layers, as `speed_first` wants it, is a pair that mixtures hardly ever draw.
 #
-# After 400 steps 6x is still poor with every schedule. Replacing alone tells a module only whether the right token came out at the very end. The original knows much more than
-# that, layer by layer. Notebook 3 lets it tell.
+# After 400 steps 6x is still poor with every schedule. Replacing alone tells a module only whether the right token came out at the very end. The original knows more than
+# that, layer by layer. Does it help 6x to be told? [Notebook 3](3_distillation.ipynb) tests it, and the answer may surprise you.
 #
 # ## A whole training
 #

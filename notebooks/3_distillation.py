@@ -63,7 +63,7 @@ pairs = E2E.bundled_examples("pairs")  # MRs, each with a text that the original
 # | **the original's texts** | the word that *it* would write | cross-entropy | sequence-level distillation (Kim and Rush, 2016) |
 # | **logits** | how probable *each* next word is | Kullback-Leibler divergence | distillation (Hinton and others, 2015) |
 # | **hidden states** | what each layer should have made of the text | squared error, relative | hints (Romero and others, 2015) |
-# | **attention maps** | which words each head should look at | squared distance | as in TinyBERT (Jiao and others, 2020) |
+# | **attention maps** | which words each head should look at | squared distance | after TinyBERT (Jiao and others, 2020), which compares scores |
 #
 # Look at the second row. In notebook 2 nobody seemed to teach, but the original had written the labels: **that was distillation, too**, of the cheapest kind, since the teacher runs once, before the training. For the last
 # three it runs in every step (without a second copy in memory: it is a path of the same model). A training adds up its losses, each with its weight:
@@ -197,7 +197,7 @@ print(f"  as the last:                                    {held.divergence(begun
 print(f"  mixed: as the last, but m(2, 0) as the first:   {held.divergence(begun['mixed'], two):.2f}")
 
 # %% [markdown]
-# Begun as the last layer, the model is lost, and one module in each stack is to blame: without layer 0, which reads the embeddings, nothing works. Everywhere else the last is no worse. Does training mend it? In `pocket` not soon: 150 steps of 2x gave BLEU 69.4 after "first" and 32.7 after "last" ([LOG](../benchmarks/LOG.md#the-pocket-kit), one run each). In kits of `translator`, a BART, no difference is shown (below). So "first" is safe. Is it best? We will train *mixed* ones.
+# Begun as the last layer, the model is lost, and one module in each stack is to blame: without layer 0, which reads the embeddings, nothing works. Everywhere else the last is no worse. Does training mend it? In `pocket` not quickly: 150 steps of 2x gave BLEU 69.4 after "first" and 32.7 after "last" ([LOG](../benchmarks/LOG.md#the-pocket-kit), one run each). In kits of `translator`, a BART, no difference is shown (below). So "first" is safe. Is it best? We will train *mixed* ones.
 #
 # ## Attention maps: where to look
 #
@@ -253,7 +253,7 @@ with notebook.check("3.2"):
     course.check_reading_head(reading_head, heads)
 
 # %% [markdown]
-# Is m(2, 2) an exception? The distance of all modules' maps from those of the first and last layers of their groups (0: the same, 2: quite other places):
+# Is m(2, 2) an exception? The distance of all modules' maps, in this one text, from those of the first and last layers of their groups (0: the same, 2: quite other places):
 
 # %%
 print(pd.DataFrame(heads.distances()).round(2).to_string(index=False))
@@ -473,7 +473,7 @@ for row in comparison["ablation"]:
 
 # %% [markdown]
 # Six real layers more, and nothing gained: the decoder has not practised with them. *Whole-grain* steps, one granularity from end to end in each stack, are that practice. How much do they bring? Live, no more than the scatter of seeds (`train(from_teacher, 0, mixtures=0, whole=1)`; try it). For `translator`, leaving them out costs 2x a point; at the other sizes nothing is shown (the
-# steps went to mixtures and to the strategies' paths, `fast` among them). So little goes wrong, as far as anybody has measured. **A path works as well as it was practised.**
+# steps went to mixtures and to the strategies' paths, `fast` among them; that is 6-1: a full encoder, the smallest decoder). We had expected more: that a path works only as well as it was practised is a good guess, and not confirmed here.
 #
 # ## What each signal adds
 #
@@ -496,14 +496,14 @@ print({name: at_six[name]["steps"] for name in ("the original's texts alone", "l
 course.signals_figure(comparison, list(comparison["sizes"]))
 
 # %% [markdown]
-# Dark dots: what a kit learns from. Right of them its BLEU less that of the first kit, with 95 % intervals (over sentences and seeds): filled where a difference is shown, hollow where it could be noise. (`fast` is the full encoder with one decoder layer.)
+# Dark dots: what a kit learns from. Right of them its BLEU less that of the first kit, with 95 % intervals (over sentences, and over the scatter of the few seeds there are; each of these kits was trained once): filled where a difference is shown, hollow where it could be noise. (`fast` is the full encoder with one decoder layer.)
 #
-# - **The original's texts are level with people's**, at every size, and cost no step.
+# - **Between the original's texts and people's no difference is shown**, at any size; and they cost no step.
 # - **Attention maps alone teach nobody to write.** They say where to look, not what to say.
 # - **Hidden states alone teach 2x best**, without a word about tokens. (At half the learning rates, labels do as well on dev.) At 6x and `fast` they are far behind. Our guess why: a module for two layers can give what both gave; one for six cannot.
 # - **No other kit that runs the original in each step is shown to be ahead anywhere**; at 6x and `fast` all are behind, by more than noise, with about half as many steps.
 #
-# What this does *not* show: no row leaves out labels *and* logits and keeps the rest, so nobody knows what hidden states and maps can do together. Nor does it say what is best in a long training.
+# What this does *not* show: the library's own pair, logits and hidden states, is not among these rows, and none leaves out labels *and* logits and keeps the rest. All have the learning rates that suit labels alone, which may hold the others back. Nor does it say what is best in a long training.
 #
 # ## Then why logits and 0.2 hidden?
 #
@@ -537,7 +537,7 @@ course.signals_figure(comparison, list(comparison["sizes"]))
 #
 # 1. Five signals: people's texts, the original's texts, logits, hidden states, attention maps. Labels that the original wrote are distillation, too.
 # 2. A module's output is compared with the original's where its piece of work ends: at the path's boundaries.
-# 3. Trained modules stand in their places, as a staircase, with the heads that they began with; they begin as first layers, and m(g, 0) must.
+# 3. Trained modules stand in their places, as a staircase, with the heads that they began with; they begin as first layers, and in `pocket` m(g, 0) must.
 # 4. A step records the original, records the student and adds up weighted losses. Practise the paths that people will ask for.
 # 5. A teacher in each step costs steps. Compare at equal cost, and look at the interval before you believe a difference.
 #

@@ -115,7 +115,7 @@ print(modular.tokenizer.decode(tokens[1][0], skip_special_tokens=True))
 # %% [markdown]
 # ## Which layers go first?
 #
-# There are 85,264 assemblies, many of one ratio. A **strategy** picks one for you. The paper names two:
+# There are 85,264 assemblies, many of one ratio. A **strategy** picks one for you. The paper names two, which we read so:
 #
 # - **size first**: both stacks shrink evenly (12-12, 11-11 … 2-2); where the total is odd, the decoder has one less.
 # - **speed first**: the decoder shrinks as far as it can before the encoder loses anything.
@@ -171,7 +171,7 @@ for name in models:
 notebook.reveal("encoder's share of the time at 1x (%)", guess_encoder, 100 * parts["12-12"]["encoder"] / sum(parts["12-12"].values()))
 
 # %% [markdown]
-# Look at the spread of the runs first: where two ranges overlap, the difference may be noise. Ten *encoder* layers less (2-12) gain a few percent at best, often no more than the runs of one model differ. Ten *decoder* layers less (12-2) save most of the time, and no spread hides that. *Everything else* is Python between two tokens, against which no compression helps. (That is why modtf writes greedy
+# Look at the spread of the runs first: where two ranges overlap, the difference may be noise. Ten *encoder* layers less (2-12) gain a few percent at best, often no more than the runs of one model differ. Ten *decoder* layers less (12-2) save most of the time, and no spread hides that. *Everything else* is mostly Python between two tokens, we guess, which shrinks far less than the layers do. (That is why modtf writes greedy
 # texts by a plain [loop](../modtf/decoding/loop.py) of its own, as below. And self-attention is thick even at 12-2, because the first decoder layer also computes T5's position biases for all layers.)
 #
 # The whole landscape, by the loop: one text at 25 assemblies, and the two strategies' ways down from 12-12 to 2-2.
@@ -242,7 +242,7 @@ notebook.play(
 )
 
 # %% [markdown]
-# The instrument says when you have met one of its three challenges. Did you notice that the fastest shape is always at an edge? Time is a sum over layers, so each layer should come from the cheaper stack until that is full. Speed first wins exactly where a decoder layer is the dearer one:
+# The instrument says when you have met one of its three challenges. Did you notice that the fastest shape is always at an edge? Time is a sum over layers, so each layer should come from the cheaper stack until that is full. Speed first wins exactly where a decoder layer is the more expensive one:
 
 # %%
 cases = {"a description": (60, 32), "a label for a page": (500, 2)}
@@ -532,7 +532,7 @@ for name, kit, source in (("pocket", modular, facts), ("translator", translator,
 #
 # 1. `assemble` makes a plain Hugging Face model in milliseconds; its weights are those of the kit, not copies. `export` writes it for plain transformers.
 # 2. Size first shrinks both stacks evenly; speed first the decoder, because it runs once for every token.
-# 3. Which stack is dearer depends on how much is read and written: for long sources and short answers speed first is the slow choice.
+# 3. Which stack is more expensive depends on how much is read and written: for long sources and short answers speed first is the slow choice.
 # 4. Quality first looks at the kit: a cost for each module and pair of neighbours, and a dynamic programme that finds the cheapest paths.
 # 5. A small decoder can draft for the large one of the same kit: whatever it guesses, the text is the large one's.
 #

@@ -6,7 +6,7 @@
 # [← 4 · Assembly](4_assembly.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [6 · One kit or several students? →](6_one_kit_or_students.ipynb)
 # <!-- end of header -->
 #
-# *Six times smaller: how good is it still, how fast is it really, and how do you know?*
+# *A sixth of the layers: how good is it still, how fast is it really, and how do you know?*
 #
 # **You will be able to**
 # - say what a slot error is, and why BLEU alone cannot tell a true text from a false one;
@@ -192,7 +192,7 @@ print(pd.DataFrame(left_out).sort_values("BLEU lost").to_string(index=False))
 course.bleu_and_slot_errors(trained, published)
 
 # %% [markdown]
-# **This is the figure to remember.** Go along the upper edge from left to right: BLEU stays, and the texts become useless. A BLEU without an SER beside it says how a model writes, not whether it is true.
+# **This is the figure to remember.** Look along the upper edge: a text may keep its BLEU and say what is not true. (Where it names, turns around or adds what nobody asked for, BLEU falls only sometimes.) A BLEU without an SER beside it says how a model writes, not whether it is true.
 #
 # ## The table, column by column
 #
@@ -469,7 +469,7 @@ notebook.reveal("6x, batch of 32, loop: times as fast", guess_batch, faster[32, 
 
 # %% [markdown]
 # What is a fact here, and what a guess? *Facts*: these milliseconds, on this machine, today; and the table's, on its machine. They differ, and so may yours. That is why every speed needs its machine, its engine and its batch beside it. *Also a fact*: in the table, `generate` gains a little less from compression than the loop. *A guess*, though a likely one: that this is the Python which `generate` runs for each token,
-# whatever the layers. To know it, one would profile ([notebook 4](4_assembly.ipynb) does). Why 6x is not exactly six times as fast has several possible causes (what is no layer, caches, other programs), and no number above tells them apart.
+# whatever the layers. To know it, one would profile ([notebook 4](4_assembly.ipynb) does). Why 6x is not six times as fast has several causes (what is no layer, caches, other programs); notebook 4 measured the largest: what is done for each token, whatever the layers.
 #
 # Engines differ more than sizes. CTranslate2 compiles an assembly, in float32 or with 8-bit weights, and `modtf export` writes assemblies [for it, for ONNX Runtime and for llama.cpp](../README.md#exports). From the table, one text of 32 tokens:
 
@@ -500,7 +500,7 @@ modtf.explore(modular)
 # %% [markdown]
 # ## In five lines
 #
-# 1. BLEU asks whether a text sounds like the references. It hardly sees what is missing or turned around: show the SER beside it.
+# 1. BLEU asks whether a text sounds like the references. It can miss what is left out or turned around: show the SER beside it.
 # 2. A score belongs to its yardstick and to its task: BLEU against people's texts and BLEU against the original's are two questions.
 # 3. Before you believe a difference, resample the inputs in pairs: if zero is in the interval, these inputs do not show it.
 # 4. Warm up, write the same number of tokens, take turns, show median and p95.

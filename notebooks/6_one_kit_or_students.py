@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 6 · One kit or several students?
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/6_one_kit_or_students.ipynb) · runs in 1.5 minutes on two CPU cores · about 30 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/6_one_kit_or_students.ipynb) · runs in 1.5 minutes on two CPU cores · about 35 minutes to work through
 #
 # [← 5 · Quality and speed](5_quality_and_speed.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [7 · Your own model →](7_your_own_model.ipynb)
 # <!-- end of header -->
@@ -150,7 +150,7 @@ print(pd.DataFrame(counted).to_string(index=False))
 # About the same number of operations for each pass, whatever the size: close enough to plan with. (The product with the vocabulary is the same for all sizes; `passes` counts it as two more.)
 #
 # Two things follow. A step of a kit costs the mean over the paths that it draws, more than a step of 6x and less than one of 2x. And **a teacher is expensive for a small student**: at 6x it computes more than the
-# student itself. See it in the comparison. For the same budget, students of `translator` made so many steps, without a teacher (SFT) and with one (KD):
+# student itself. See it in the comparison. For the same budget, students of `translator` made so many steps, without a teacher (SFT, fine-tuned on labels; not only *supervised* fine-tuning, but of a shrunk model) and with one (KD, distilled from its probabilities):
 
 # %% tags=["nbval-check-output"]
 print(pd.DataFrame(course.steps_bought(translator, shortest)).to_string(index=False))
@@ -314,17 +314,17 @@ course.curves(
 )
 
 # %% [markdown]
-# Go along the pink line. Short of budget, the kit is far ahead at 6x and *fast*: a quarter of so little hardly teaches a small student to write. (Our explanation, not shown here: the kit's coarse modules also learn beside originals and finer modules, in easier company.) With four times the budget everybody is level. With sixteen times, the kit
-# ends just below its rivals. (A missing marker was not trained, and what falls below the axis has less than half of the original's BLEU.)
+# Go along the pink line. Short of budget, the kit is far ahead of all students at 6x and *fast*, though not of LayerDrop: a quarter of so little hardly teaches a small student to write. (Our explanation, not shown here: the kit's coarse modules also learn beside originals and finer modules, in easier company.) With four times the budget all are about level, but for KD at *fast*, 5 points behind. With sixteen times, the kit
+# ends below its rivals: by a point or so, and by 2 to 5 at *fast*. (A missing marker was not trained, and what falls below the axis has less than half of the original's BLEU.)
 #
-# "Just below": is that chance? The next figure has the intervals. They hold the choice of test sentences *and* the scatter between seeds. Each student appears twice: on the left beside the largest kit, which cost as much as four such students;
+# Is that chance? The next figure has the intervals. They hold the choice of test sentences *and* the scatter between seeds (of the few trainings that have several; at these costs each has one, and the scatter is assumed to be the same). Each student appears twice: on the left beside the largest kit, which cost as much as four such students;
 # on the right beside the next smaller kit, which cost as much as one.
 
 # %%
 course.two_accounts(translator)
 
 # %% [markdown]
-# **This is the figure to remember.** Nothing differs between left and right but the kit that stands beside the students. If they share its cost, most intervals hold zero: one training for all sizes is about as good as a training for each. If each costs
+# **This is the figure to remember.** Nothing differs between left and right but the kit that stands beside the students. If they share its cost, most intervals hold zero: one training for all sizes is not clearly worse than a training for each, though the markers lean to the students. If each costs
 # as much as the kit, all are ahead, and no interval holds zero.
 #
 # "Holds zero" is not "equal". On the left nearly all markers lie to the right of the line; only students that train *all* their weights are clear of it, at 2x and at *fast*. A kit cannot do that: its original must stay.
@@ -340,13 +340,13 @@ notebook.play(
 )
 
 # %% [markdown]
-# Here is `pocket`, where the slot error rate tells, at the largest budget and at equal total. Its kit learns as the students of sequence-level KD do, from the original's texts that have no slot errors. "Less the kit" below zero means fewer errors than the kit.
+# Here is `pocket`, where the slot error rate tells, at the largest budget and at equal total. Its kit learns as the students of sequence-level KD do, from the original's texts that have no slot errors. In brackets: the interval of the difference from the kit; below zero means fewer errors than the kit.
 
 # %% tags=["nbval-check-output"]
 print(pd.DataFrame(course.slot_errors(versus["pocket"])).to_string(index=False))
 
 # %% [markdown]
-# Those students make fewer slot errors at 3x; elsewhere no difference is shown, or hardly one (at 2x both almost never err). Students fine-tuned on *people's* texts make several times as many: people leave facts out. Which texts a model learns from matters more here than
+# Students of sequence-level KD make fewer slot errors at 3x; elsewhere no difference is shown, or hardly one (at 2x both almost never err). Students fine-tuned on *people's* texts make several times as many: people leave facts out. Which texts a model learns from matters more here than
 # whether it is a kit.
 #
 # **Doubt it.** Most of these trainings have one seed. Learning rates were searched, but not for all to the end. The kits' recipe was improved after first kits had lost, by trials on dev; nobody gave the students such a second chance. And
@@ -399,7 +399,7 @@ print(pd.DataFrame(course.break_evens(translator, sizes_needed)).to_string(index
 # %% [markdown]
 # (In brackets: the range when the kit's score moves by the scatter between seeds. Empty: no such student was trained long enough.)
 #
-# **About five.** Who needs fewer sizes than that trains students; for more, one kit is cheaper. The table also says when it is not five: with a short budget a kit pays from two or three *small* sizes on; the longer the training, the more sizes it takes, most of all against students of all weights.
+# **About five.** If you need fewer sizes, train students; for more, one kit is cheaper. The table also says when it is not five: with a short budget a kit pays from two or three *small* sizes on; the longer the training, the more sizes it takes, most of all against students of all weights.
 #
 # ## The rule
 #
@@ -435,7 +435,7 @@ notebook.play(
 # ## In five lines
 #
 # 1. Cost is counted in FLOP: forward, the gradient's way back, the modules' own gradients, and a teacher if there is one.
-# 2. At equal total, one kit is about as good as a student of each size; at equal each, students are better.
+# 2. At equal total, one kit is not clearly worse than a student of each size; at equal each, on `translator`, every student is better.
 # 3. On a small budget the kit is far ahead at its smallest sizes; with a long one, students of all weights pass it.
 # 4. For one size train a student; from about five on, or beside an original that must stay, a kit; where the original may change, try LayerDrop, too.
 # 5. An interval that holds zero shows no difference, not that there is none; and one seed is one seed.

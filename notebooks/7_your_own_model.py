@@ -9,7 +9,7 @@
 # *You have a T5 or a BART, a file of examples and a shell. How do you get to a model of any size, and how do you know whether it is any good?*
 #
 # **You will be able to**
-# - go from your model and your file to a kit with three commands, and read every line that they print;
+# - go from your model and your file to a kit with three commands, a plan before them and an export after, and read every line that they print;
 # - compute how much memory such a training needs, before you rent a GPU for it;
 # - choose granularities, also different ones for encoder and decoder;
 # - say whether a student would have been better, and hand a size on to those who serve it.
@@ -157,7 +157,7 @@ with notebook.check("7.1"):
     course.check_options(options, parse_kit)
 
 # %% [markdown]
-# What several commands share is better written once, into a file of options (YAML or JSON), which each takes as `--config`. What the shell says besides counts more.
+# What several commands share is better written once, into a file of options (YAML or JSON), which each takes as `--config`. An option in the shell overrides the file.
 
 # %%
 with open("small.yaml", "w") as file:
@@ -226,7 +226,7 @@ notebook.reveal("T5-base with the kit 2, 3, 4, 6: GB", guess_gb, memory(*course.
 print(pd.DataFrame(course.memory_table(memory)).to_string(index=False))
 
 # %% [markdown]
-# Each further granularity costs, and each gives more to choose from: 2 alone reaches 2x, 2 and 3 reach 3x, 6 is needed for 6x. **To save memory, leave granularities out.** A small kit trains where fine-tuning does not fit. (By default the commands train
+# Each further granularity costs, and each gives more to choose from: 2 alone reaches 2x, 2 and 3 reach 3x, 6 is needed for 6x. **To save memory, leave granularities out.** A kit of granularity 2 alone may train where fine-tuning does not fit; `modtf plan` says whether. (By default the commands train
 # matrices by Muon, which keeps one moment, not two: 12 bytes a number in the banks in place of 16.)
 #
 # ## What it costs: a plan
@@ -241,7 +241,7 @@ print(pd.DataFrame(course.memory_table(memory)).to_string(index=False))
 # - `parameters`: the banks are those of all granularities that divide the stacks, here 2 and 3. `--granularities` chooses.
 # - `memory`: your formula's parts (`gradients` are fewer: no step trains all modules), and `batch`, all that the largest step needs besides. On a CPU that is mostly Python and torch; on a GPU, activations.
 # - `time`: an average step, times their number. **Read this one before you go home.**
-# - `before that`: by default the original first writes texts of its own, and the kit learns from them as well as from people's.
+# - `before that`: by default the original first writes texts of its own. Original and kit read them as they read people's; what the labels say counts only with `--labels-weight`.
 #
 # What saves memory, and what it costs:
 #
@@ -324,7 +324,7 @@ print(f"in:         {example.source}\nreference:  {example.references[0]}\nfull 
 #
 # ## Train the kit
 #
-# The second command. Each step draws an assembly ([notebook 2](2_module_replacement.ipynb)), and the original, inside the same model, is the teacher. The options of the method (losses, schedule) keep their defaults ([notebook 3](3_distillation.ipynb)).
+# The second command. Each step draws an assembly ([notebook 2](2_module_replacement.ipynb)), and the original, inside the same model, is the teacher. The options of the method (losses, schedule) keep their defaults. At the smallest sizes and little time labels alone may serve you better, and cost no teacher (`--labels-weight 1 --logits-weight 0 --hidden-weight 0`): an open question, see [notebook 3](3_distillation.ipynb).
 #
 # > **In the paper**: attention maps and hidden states are distilled, in one training phase. How many steps and which learning rates it used, we do not know: ours are our choice.
 
@@ -382,7 +382,7 @@ print(pd.DataFrame(after).drop_duplicates("layers").sort_values("ratio")[columns
 # %% [markdown]
 # ## Is it worth it?
 #
-# One kit gives all sizes. If you need *one* size, a student of that size alone may be better ([notebook 6](6_one_kit_or_students.ipynb)). Do not believe us; ask your data. `modtf versus` trains that student with the kit's own options, as many steps included, lets both write
+# One kit gives all sizes. If you need *one* size, a student of that size alone may be better ([notebook 6](6_one_kit_or_students.ipynb)). Do not believe us; ask your data. `modtf versus` trains that student with the kit's own options and as many steps (equal each; with `--shared` the students of all sizes share the kit's), lets both write
 # the test split, and says how far they are apart, with a 95 % interval. It takes as long as the training of a kit, so we have run it for you, on the kit of this page:
 #
 # ```text
@@ -447,7 +447,7 @@ print("no REPOSITORY: nothing is uploaded" if REPOSITORY is None else modular.pu
 # | texts read well, but leave things out | the texts that it learned from: does the original leave things out, too? | a last part (`--begin-with kit`) on texts that have no faults, with `--labels-weight 1`; `pocket`'s kit became more faithful so than its original at most sizes (`--faultless` sifts texts, where the task can judge them) |
 # | small sizes write what the original should not have written | the original alone, on held-out data | a better original. Ours was over-fitted at first; `--dropout` helped it |
 # | larger batches do not help | how many *different* assemblies were drawn | a smaller `--batch-size`, more `--steps`: there is one assembly in a step, unless `--assemblies-per-step` says otherwise |
-# | you initialise banks yourself, and they do not learn | from which layers | the *first* layer of each group, as `modularize` does; the last ones did not work |
+# | you initialise banks yourself, and they do not learn | from which layers | the *first* layer of each group, as `modularize` does. In `pocket` m(g, 0) must, since layer 0 reads the embeddings ([notebook 3](3_distillation.ipynb)) |
 # | numbers overflow, the loss is no number | the precision | `--no-bf16`, and no `--fp16`: T5 is known to overflow in it |
 # | out of memory | the plan, and the two tables above | fewer granularities, smaller batches, checkpointing |
 #
@@ -471,7 +471,7 @@ modtf.explore(modular, source=examples[0].source, folder=SCRATCH.name)
 #
 # 1. `modtf train original`, `modtf train kit`, `modtf evaluate`: from your model and your file to sizes with scores. What is wrong with either is said in a line before anything is trained, what it will cost by `modtf plan`.
 # 2. Memory is 4 bytes for each weight of the original, 12 to 16 for each of the banks, and activations; fewer granularities and smaller batches save it.
-# 3. Copied layers alone fall apart; one training serves all ratios at once. What the original does wrong, its kit learns too.
+# 3. Copied layers alone fall apart; one training serves all ratios at once. What the original does wrong, its kit learns too, unless its texts are sifted.
 # 4. Look at texts, scores, parameters and time together; choose on dev, report on test, and let `modtf versus` say whether one student would do better.
 # 5. `kit/` is all that others need to slide it, `modtf export` all that they need to serve one size without modtf.
 #
