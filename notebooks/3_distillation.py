@@ -465,15 +465,16 @@ print(pd.DataFrame(rows).round(3).to_string(index=False))
 comparison = json.loads(bundled("translator/versus.json").read_text(encoding="utf-8"))
 print("translator: BLEU less that of the kit, with its 95 % interval")
 for row in comparison["ablation"]:
-    if row["method"] in ("no whole-grain paths", "begun as the last layer"):
+    if row["method"] in ("no whole-grain paths", "no strategies' paths", "begun as the last layer"):
         ahead = row["equal_total"]
         print(
             f"  {row['method']:<24} {row['size']:<5} {ahead['bleu']:+.1f}  ({ahead['bleu_interval'][0]:+.1f} to {ahead['bleu_interval'][1]:+.1f})"
         )
 
 # %% [markdown]
-# Six real layers more, and nothing gained: the decoder has not practised with them. *Whole-grain* steps, one granularity from end to end in each stack, are that practice. How much do they bring? Live, no more than the scatter of seeds (`train(from_teacher, 0, mixtures=0, whole=1)`; try it). For `translator`, leaving them out costs 2x a point; at the other sizes nothing is shown (the
-# steps went to mixtures and to the strategies' paths, `fast` among them; that is 6-1: a full encoder, the smallest decoder). We had expected more: that a path works only as well as it was practised is a good guess, and not confirmed here.
+# Six real layers more, and nothing gained: the decoder has not practised with them. *Whole-grain* steps, one granularity from end to end in each stack, are that practice. How much do they bring? Live, no more than the scatter of seeds (`train(from_teacher, 0, mixtures=0, whole=1)`; try it). For `translator`, leaving them out costs 2x a point; at the other sizes no difference is shown. Their place
+# was taken by mixtures and by the paths of the *strategies* ([notebook 4](4_assembly.ipynb)), and those matter: a kit without them loses 4 points or more at 6x and `fast` (6-1: a full encoder, the smallest decoder), and neither interval holds zero. **A path works as well as it was practised**: that is a guess, but the kit that
+# never draws what you will use is the worse one.
 #
 # ## What each signal adds
 #
