@@ -305,7 +305,7 @@ def test_controls_are_moved_and_recorded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "recording of the growing line" in grown.metadata["image/png"]["alt"]
     frames = [image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))) for output in (moved, grown)]
     assert [picture.n_frames for picture in frames] == [1, 5]
-    assert all(700 < picture.size[0] <= 900 and picture.size[1] > 180 for picture in frames)
+    assert all(700 < picture.size[0] <= 920 and picture.size[1] > 180 for picture in frames)
 
 
 # -- form --------------------------------------------------------------------------------------------------------------

@@ -433,7 +433,7 @@ def slot_errors(comparison: dict[str, Any]) -> list[dict[str, str]]:
 # -- the rule ----------------------------------------------------------------------------------------------------------
 
 #: How many sizes somebody wants.
-WISHES = ("one", "two or three", "five or more", "I do not know yet")
+WISHES = ("one", "two to four", "five or more", "I do not know yet")
 
 
 def choices() -> list[tuple[str, float]]:
@@ -455,13 +455,9 @@ def advice(sizes: str, stays: bool, budget: float) -> tuple[str, list[str]]:
         return "a student of that one size", of_each
     numbers = _numbers_of_break_even(budget)
     pays = f"translator: by size, a kit is cheaper than students as good as it from {min(numbers)} to {max(numbers)} sizes on"
-    if sizes == "two or three":
-        last = (
-            f"; from {min(numbers)} on only where the student has to learn most, so ask `modtf versus`"
-            if min(numbers) <= 3
-            else ""
-        )
-        return "a student of each size", [pays + last, *of_each]
+    if sizes == "two to four":
+        small = ", or a kit if they are the smallest ones" if min(numbers) <= 3 else ""
+        return f"a student of each size{small}", [pays, *of_each]
     if not stays:
         words = "LayerDrop, and a kit beside it; let dev decide"
         return words, [
@@ -529,7 +525,7 @@ def show_advice(sizes: str, stays: bool, budget: float) -> str:
 def rule() -> str:
     """The rule as lines, with the evidence of the largest budget below each answer."""
     _, budget = choices()[-1]
-    asked = [("one", True), ("two or three", True), ("five or more", False), ("five or more", True)]
+    asked = [("one", True), ("two to four", True), ("five or more", False), ("five or more", True)]
     lines = []
     for sizes, stays in asked:
         answer, evidence = advice(sizes, stays, budget)
