@@ -77,12 +77,29 @@ def serve(port: int = 0, open_browser: bool = True, quiet: bool = False) -> None
     app.ip, app.port, app.port_retries, app.token = HOST, chosen, 0, token
     app.log_level = "ERROR"
     _lock_down(app)
-    # A shell makes its background processes ignore Ctrl-C (SIGINT), so SIGTERM must stop the server too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _stop_on_signals(app)
     threading.Thread(target=_announce, args=(chosen, url, open_browser), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
         app.start()  # returns when all kernels are shut down
     print("Stopped.", flush=True)
+
+
+def _stop_on_signals(app: Any) -> None:
+    """Let SIGTERM and Ctrl-C (SIGINT) end the server's loop; a second one interrupts whatever runs.
+
+    An interrupt in the middle of an import may be caught, and yet Python then ends as if it had not been.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        signal.signal(number, signal.default_int_handler)
+        loop = getattr(app, "ioloop", None)
+        if loop is None:  # the server does not listen yet
+            raise KeyboardInterrupt
+        loop.add_callback_from_signal(loop.stop)
+
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background processes ignore it
+        signal.signal(signal.SIGINT, stop)
 
 
 def free_port(wanted: int) -> int:
