@@ -50,7 +50,7 @@ notebooks: $(VENV)/dev.stamp  ## run the notebooks and store their outputs (need
 DATA  ?=
 MODEL ?= pocket
 
-benchmark: $(VENV)/dev.stamp  ## measure the README's table of MODEL=pocket or translator, on the data in DATA=folder
+benchmark: $(VENV)/dev.stamp  ## measure the tables in docs/results.md of MODEL=pocket or translator, on the data in DATA=folder
 	$(BIN)/python benchmarks/table.py --model $(MODEL) --data "$(DATA)" $(ARGS)
 
 # Pocket: about 3 hours on two cores; an interrupted run goes on where it was. One process for each core, averaged gradients.

@@ -1,4 +1,4 @@
-"""Tables in Markdown, and their places in the README and the model cards."""
+"""Tables in Markdown, and their places in README, docs and model cards."""
 
 from __future__ import annotations
 

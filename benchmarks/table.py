@@ -1,9 +1,9 @@
-"""Measure the tables of the README: size, quality, speed and memory of assemblies, all in one run.
+"""Measure the tables of docs/results.md: size, quality, speed and memory of assemblies, all in one run.
 
     python benchmarks/table.py --model pocket --data <folder of the data of the model's task>
 
-writes data/<model>/table.json, and the tables between the model's markers in README.md and in its model card. The
-untrained kit (the same paths before training) is measured too, as the floor from which training starts. Speed-ups
+writes data/<model>/table.json, and the tables between the model's markers in docs/results.md and in its model card, a
+few lines of them in README.md. The untrained kit (the same paths before training) is measured too, as the floor from which training starts. Speed-ups
 compare times of this run only: models and engines take turns on each sentence, after a warm-up, so all see the same
 machine.
 
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument(
         "--output",
         type=Path,
-        help="README.md and the model card change only if this is left out (default: data/<model>/table.json)",
+        help="the pages change only if this is left out (default: data/<model>/table.json)",
     )
     options = parser.parse_args()
     if options.ctranslate2 and find_spec("ctranslate2") is None:
@@ -176,9 +176,9 @@ def main() -> None:
     text = markdown(table, task)
     print(text)
     if options.output is None:
-        for page in (ROOT / "README.md", folder / "README.md"):
-            if page.is_file():
-                insert(page, f"benchmarks/table.py --model {options.model}", text)
+        for page in (ROOT / "docs" / "results.md", folder / "README.md"):
+            insert(page, f"benchmarks/table.py --model {options.model}", text)
+        insert(ROOT / "README.md", f"benchmarks/table.py --model {options.model}, in short", in_short(table, task))
 
 
 # -- quality -----------------------------------------------------------------------------------------------------------
@@ -476,6 +476,27 @@ def markdown(table: dict[str, Any], task: Task) -> str:
             f"threads of each: {cost['threads']})."
         )
     return f"{grid(quality)}\n\n{grid(speed)}\n\n{' '.join(notes)}\n"
+
+
+def in_short(table: dict[str, Any], task: Task) -> str:
+    """A table of a few sizes, for the first page."""
+    metric, ratios = task.metrics[0], (1, 1.5, 2, 3, 6)
+    lines = [
+        {
+            "ratio": f"{row['wanted_ratio']:g}x",
+            "layers": row["layers"],
+            "parameters (M)": f"{row['parameters'] / 1e6:.1f}",
+            f"{metric.name} (kept)": f"{row[metric.key]:.1f} ({row[metric.key + '_kept']} %)",
+            "one text, ms (speed-up)": _times(row),
+        }
+        for row in table["rows"]
+        if row["trained"] and row["strategy"] == "size_first" and row["wanted_ratio"] in ratios
+    ]
+    notes = (
+        f"Size first, greedy; {table['examples']:,} {task.test_inputs}. "
+        f"Times are of {TOKENS} tokens: {table['machine']}, threads: {table['threads']}."
+    )
+    return f"{grid(lines)}\n\n{notes}\n"
 
 
 def _column(metric: Metric) -> str:

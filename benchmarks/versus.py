@@ -1136,7 +1136,7 @@ def time_steps(comparison: Comparison, planned: Sequence[Run], path: Path) -> No
 def report(
     comparison: Comparison, planned: Sequence[Run], otherwise: Sequence[Run], done: Results, timed: dict[str, Any]
 ) -> None:
-    """Write versus.json, the table in the README and the model card, and that of the ablation in LOG.md."""
+    """Write versus.json, the table in docs/results.md and the model card, and that of the ablation in LOG.md."""
     rated = [(run, comparison.with_rate(run, done, settled=False)) for run in planned]
     wanted = [Run("untrained", "", 0, 0), *(at_rate for _, at_rate in rated)]
     results = [done[run] for run in wanted if run in done]
@@ -1167,7 +1167,7 @@ def report(
     folder = ROOT / "data" / comparison.model
     (folder / "versus.json").write_text(json.dumps(made, indent=1) + "\n")
     if kits:
-        for page in (ROOT / "README.md", folder / "README.md"):
+        for page in (ROOT / "docs" / "results.md", folder / "README.md"):
             if page.is_file():
                 insert(page, f"benchmarks/versus.py {comparison.model}", markdown(made, comparison.task.metrics))
     if kits and made["ablation"]:

@@ -358,7 +358,14 @@ def test_exercises_have_hint_solution_and_check(source: Path) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", FOLDER / "README.md", *(s.with_suffix(".ipynb") for s in SOURCES)],
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "docs" / "results.md",
+        ROOT / "docs" / "deploy.md",
+        FOLDER / "README.md",
+        *(s.with_suffix(".ipynb") for s in SOURCES),
+    ],
     ids=lambda page: page.name,
 )
 def test_links_resolve(page: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -105,8 +106,12 @@ def written(
     folder = root / "data" / "small"
     folder.mkdir(parents=True)
     write_pairs([(example.source, "") for example in EXAMPLES[task]], folder / "evaluation.jsonl")
-    for page in root / "README.md", folder / "README.md":
+    (root / "docs").mkdir()
+    for page in root / "docs" / "results.md", folder / "README.md":
         page.write_text("Ä\n<!-- table: benchmarks/table.py --model small -->\nold\n<!-- end of table -->\nend\n")
+    (root / "README.md").write_text(
+        "<!-- table: benchmarks/table.py --model small, in short -->\nold\n<!-- end of table -->\n"
+    )
     costs = {
         "parameters": 5_000_000, "parameters_without_embeddings": 4_000_000, "assemble_ms": 1.0, "peak_memory_mb": 1.0,
     }  # fmt: skip
@@ -174,7 +179,10 @@ def test_turns_begin_after_a_warm_up(script: ModuleType) -> None:
 def test_the_pages_get_the_table(script: ModuleType, task: Task, written: Path, table: dict[str, Any]) -> None:
     assert table["examples"] == len(EXAMPLES[task])
     text = script.markdown(table, task)
-    for page in written / "README.md", written / "data" / "small" / "README.md":
+    short = script.in_short(table, task)
+    marker = "<!-- table: benchmarks/table.py --model small, in short -->"
+    assert (written / "README.md").read_text() == f"{marker}\n{short}<!-- end of table -->\n"
+    for page in written / "docs" / "results.md", written / "data" / "small" / "README.md":
         marker = "<!-- table: benchmarks/table.py --model small -->"
         assert page.read_text() == f"Ä\n{marker}\n{text}<!-- end of table -->\nend\n"
 
@@ -192,10 +200,20 @@ def test_the_pages_show_the_stored_table(script: ModuleType, name: str, tmp_path
     folder = ROOT / "data" / name
     task = task_named(json.loads((folder / "modtf.json").read_text())["task"])
     text = script.markdown(json.loads((folder / "table.json").read_text()), task)
-    for page in ROOT / "README.md", folder / "README.md":
+    for page in ROOT / "docs" / "results.md", folder / "README.md":
         copy = Path(shutil.copy(page, tmp_path))
         script.insert(copy, f"benchmarks/table.py --model {name}", text)
         assert text.encode() in page.read_bytes() and copy.read_bytes() == page.read_bytes()
+
+
+def test_the_first_page_shows_the_stored_table_in_short(script: ModuleType) -> None:
+    table = json.loads((ROOT / "data" / "translator" / "table.json").read_text())
+    short = script.in_short(table, task_named("translation"))
+    marker = "<!-- table: benchmarks/table.py --model translator, in short -->"
+    assert f"{marker}\n{short}<!-- end of table -->\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| ([\d.]+x) \| (\d-\d)", short, re.MULTILINE) == [
+        ("1x", "6-6"), ("1.5x", "4-4"), ("2x", "3-3"), ("3x", "2-2"), ("6x", "1-1"),
+    ]  # fmt: skip
 
 
 def test_the_columns_are_those_of_the_task(script: ModuleType, task: Task, table: dict[str, Any]) -> None:
@@ -276,7 +294,8 @@ def test_rows_that_nobody_has_timed_are_left_out_and_named(
     script: ModuleType, task: Task, modular: modtf.ModularModel, data: Path, written: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    before = (written / "README.md").read_bytes()
+    page = written / "docs" / "results.md"
+    before = page.read_bytes()
     monkeypatch.setenv(task.data_variable, str(data))
     monkeypatch.setitem(modtf.tasks.TASKS, task.name, replace(task, model="small"))
     monkeypatch.setattr("modtf.tasks.task.bundled", lambda name: written / "data" / name)
@@ -296,7 +315,7 @@ def test_rows_that_nobody_has_timed_are_left_out_and_named(
     assert [row["layers"] for row in new["rows"]] == [row["layers"] for row in old["rows"]]
     assert all(row["bleu"] == 50 for row in new["rows"])
     assert [row.get("latency_ms") for row in new["rows"]] == [row.get("latency_ms") for row in old["rows"]]
-    assert (written / "README.md").read_bytes() == before
+    assert page.read_bytes() == before
 
 
 def test_the_page_reads_what_the_script_writes(task: Task, table: dict[str, Any], modular: modtf.ModularModel) -> None:

@@ -72,7 +72,10 @@ def arguments(
     }.items():
         monkeypatch.setattr(script, name, value)
     monkeypatch.setattr(script, "recipe_for", lambda task: recipe)
-    (tmp_path / "README.md").write_text("# Ä\n<!-- table: benchmarks/versus.py translator -->\n<!-- end of table -->\n")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "results.md").write_text(
+        "# Ä\n<!-- table: benchmarks/versus.py translator -->\n<!-- end of table -->\n"
+    )
     return ["versus.py", "translator", "--data", str(tmp_path), "--pairs", str(tmp_path / "pairs.jsonl"),
             "--budgets", "4", "16", "--seeds", "0"]  # fmt: skip
 
@@ -112,7 +115,7 @@ def test_every_method_is_trained_and_compared_with_the_kit(
     assert rows["KD", "6x", 4]["steps"] > rows["KD", "2x", 4]["steps"] > 1, "small students pay for more steps"
     assert rows["kit", "2x", 4]["steps"] > rows["KD", "2x", 4]["steps"], "a kit's have no teacher"
 
-    lines = (tmp_path / "README.md").read_text().splitlines()
+    lines = (tmp_path / "docs" / "results.md").read_text().splitlines()
     header, *table = [line.split(" | ") for line in lines if line.startswith("| ")]
     minutes = [line.pop(2) for line in table]
     assert header[2] == "minutes" and not any(minutes[:2]) and all(minutes[2:])
@@ -136,13 +139,15 @@ def test_every_method_is_trained_and_compared_with_the_kit(
     assert not list((tmp_path / "build").rglob("result.json"))
     assert json.loads((tmp_path / "data" / "translator" / "versus.json").read_text()) == made
 
-    assert script.UNSETTLED not in (tmp_path / "README.md").read_text()
+    assert script.UNSETTLED not in (tmp_path / "docs" / "results.md").read_text()
     monkeypatch.setattr(script, "FIRST_RATES", (1.0, 2.0))
     monkeypatch.setattr(script, "RATE_LIMITS", (1.0, 2.0))
     script.main()
     rows = json.loads((tmp_path / "data" / "translator" / "versus.json").read_text())["rows"]
     assert len(rows) == len(made["rows"]) and all(row["settled"] == (row["method"] == "untrained") for row in rows)
-    *table, marked = [line for line in (tmp_path / "README.md").read_text().splitlines() if script.UNSETTLED in line]
+    *table, marked = [
+        line for line in (tmp_path / "docs" / "results.md").read_text().splitlines() if script.UNSETTLED in line
+    ]
     assert len(table) == 2 * len(methods) and "not all learning rates" in marked
 
 
