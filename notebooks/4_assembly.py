@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 4 · Assembly
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/4_assembly.ipynb) · runs in 2 minutes on two CPU cores · about 35 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/4_assembly.ipynb) · runs in 1 minute on two CPU cores · about 35 minutes to work through
 #
 # [← 3 · Distillation](3_distillation.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [5 · Quality and speed →](5_quality_and_speed.ipynb)
 # <!-- end of header -->
@@ -122,7 +122,7 @@ print(modular.tokenizer.decode(tokens[1][0], skip_special_tokens=True))
 # - **speed first**: the decoder shrinks as far as it can before the encoder loses anything.
 #
 # > **In the paper** (abstract): *deterministic* assembling strategies, *size-first* and *speed-first*, and assembling without further training. How the paths of one length are chosen is not published. Our choice: the path whose
-# > granularities differ least; coarse layers come first in the encoder and last in the decoder. Of the four ways to place them this was the best on average on dev, by little: `translator` kept 96.3 % of its BLEU (mean of eight shapes; the other ways 95.8 to 96.1), `pocket` made 2.6 % slot errors (of six; 2.7 to 3.8) ([LOG](../benchmarks/LOG.md#the-translators-kit), *Where the coarse modules stand*). Sharing weights between assemblies is our choice, too.
+# > granularities differ least; coarse layers come first in the encoder and last in the decoder. Of the four ways to place them, `translator` kept most BLEU so on dev (96.3 % on average; the others 95.8 to 96.1) and `pocket` made fewest slot errors (2.6 %; 2.7 to 3.8): [LOG](../benchmarks/LOG.md#the-translators-kit), *Where the coarse modules stand*. Sharing weights between assemblies is our choice, too.
 #
 # Slide, and watch both stacks and the text:
 
@@ -173,12 +173,11 @@ for name, rows in tables.items():
     print(name, pd.DataFrame(course.rest_and_layers(rows)).to_string(index=False), sep="\n")
 
 # %% [markdown]
-# Above, live, by `generate`; in the table, from [stored times](../README.md#what-it-keeps) of 32 tokens by both engines: what a layer costs, and the *rest*, such that rest + layers comes nearest to the times of all assemblies measured.
+# The bars were timed live, by `generate`. The tables are fits to [stored times](../README.md#what-it-keeps) of 32 tokens: a *rest*, and what each layer adds.
 #
-# **Why speed first is faster.** The encoder reads all of the source at one go; a decoder layer has to run again for each token that is written. For a text of this length it costs 6 times as much as an encoder layer and more. So ten encoder layers less (2-12) gain a few percent, often no more than the runs of one model differ, and ten decoder layers less (12-2) save most of the time.
+# **Why speed first is faster.** The encoder reads the source once, at one go; a decoder layer runs again for each token that is written. For texts like these it costs six times as much as an encoder layer, or more. So ten decoder layers less (12-2) save most of the time, ten encoder layers less (2-12) hardly more than the runs of one model differ.
 #
-# **Why 6x is neither six times as small nor six times as fast.** The ratio counts layers, and those do become six times fewer. What is no layer stays. *Size*: the embeddings, which are also the matrix of the output. *Time*: what is done for each token, however many layers there are: the product with the vocabulary (the head), T5's position biases (which the first decoder layer computes for all, so self-attention is thick even at 12-2), and in `generate` mostly Python between two tokens, we guess (*everything else*). At 6x this rest is a
-# large part of the time, and where the vocabulary is larger than `pocket`'s it is most of it: 9 of `translator`'s [22 ms](../benchmarks/LOG.md#decoding) are the head. modtf's plain [loop](../modtf/decoding/loop.py) has less Python between two tokens than `generate`; from here on it writes.
+# **Why 6x is neither six times as small nor six times as fast.** Its layers are six times fewer; what is no layer stays. *Size*: the embeddings, which are also the matrix of the output. *Time*: what is done for each token, however many layers there are: the product with the vocabulary (*head*; 9 of `translator`'s [22 ms](../benchmarks/LOG.md#decoding)), T5's position biases (the first decoder layer computes them for all, so self-attention is thick even at 12-2), and in `generate` mostly Python between two tokens, we guess (*everything else*). modtf's own plain [loop](../modtf/decoding/loop.py), which writes from here on, has less of that.
 #
 # The whole landscape, by the loop: one text at 25 assemblies, and the two strategies' ways down from 12-12 to 2-2.
 
@@ -250,7 +249,7 @@ notebook.play(
 # %% [markdown]
 # <details><summary>Answer to its three challenges</summary>
 #
-# Read much and write little: 500 tokens and 2 for the first, 500 and 8 for the second. For the third, find a row of the table above in which a decoder layer costs less than the encoder's for 2 tokens and more for 32, and move *tokens written* until both agree.
+# Read much and write little: 500 tokens and 2, then 500 and 8. For the third, read 256 and move *tokens written* until both layers cost the same.
 # </details>
 #
 # Did you notice that the fastest shape is always at an edge? Time is a sum over layers, so each layer should come from the cheaper stack until that is full. Speed first wins exactly where a decoder layer is the more expensive one:
@@ -404,18 +403,18 @@ for name, kit in {"pocket": modular, "translator": translator}.items():
         print(f"  {who:14} loss {kit.profile.losses[assembly]:.3f}  {assembly}")
 
 # %% [markdown]
-# (At the few others, an assembly drawn at random turned out better than all that were proposed: a sum is only a model.) With a limit in place of a ratio (megabytes, parameters, milliseconds for 32 tokens; see [Use](../README.md#use)) it is the least loss within the limit. (A profile's milliseconds are of the machine and the day on which it was measured, so they are not those of the map above; `modtf profile --times` takes yours.)
+# (At the few others, an assembly drawn at random turned out better than all that were proposed: a sum is only a model.) With a limit in place of a ratio (megabytes, parameters, milliseconds for 32 tokens; see [Use](../README.md#use)) it is the least loss within the limit. (Its milliseconds are of the machine and the day of the profile, not those of the map above; `modtf profile --times` takes yours.)
 
 # %%
 limit = 25
 within = modular.choose(strategy="quality_first", max_latency_ms=limit)
 for name, assembly in {"the full model": mapping.original, f"{within.shape} within {limit} ms": within}.items():
     loss = modular.profile.losses[assembly]
-    print(f"{name:16} loss {loss:.3f}: on average a probability of {math.exp(-loss):.0%} for each token of the texts")
+    print(f"{name:16} loss {loss:.3f}: a probability of {math.exp(-loss):.0%} for each token of the texts (geometric mean)")
 course.within_limit(modular, within, limit)
 
 # %% [markdown]
-# Why is the full model among the worst? `pocket`'s losses are read on the full model's *own* texts, those without slot errors. It chose each of their words as the most probable one, yet is less sure of it than most assemblies: it learned from people, who say one thing in many ways, and keeps probability for the other ways. The kit learned last from such texts of the full model alone. So here the loss says which assemblies are sure of a faultless text, not which are like people. (`translator`'s losses are read on people's translations, and its full model has the lowest.)
+# Why is the full model among the worst? `pocket`'s losses are read on the full model's *own* texts, those without slot errors. It chose each of their words as the most probable one, yet is less sure of it than most assemblies: it learned from people, who say one thing in many ways, and the kit learned last from such texts of the full model alone. So this loss says how sure a model is of faultless texts, not how well it writes as people do. (`translator`'s losses are read on people's translations; there the full model has the lowest.)
 #
 # ## The full model's words, in less time
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 5 · Quality and speed
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/5_quality_and_speed.ipynb) · runs in 1 minute on two CPU cores · about 35 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/5_quality_and_speed.ipynb) · runs in 1.5 minutes on two CPU cores · about 35 minutes to work through
 #
 # [← 4 · Assembly](4_assembly.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [6 · One kit or several students? →](6_one_kit_or_students.ipynb)
 # <!-- end of header -->
@@ -197,7 +197,7 @@ print(pd.DataFrame(left_out).sort_values("BLEU lost").to_string(index=False))
 course.bleu_and_slot_errors(trained, published)
 
 # %% [markdown]
-# **This is the figure to remember.** The two in the ring write as people do, by BLEU as well as Slug and all of our assemblies, and lose a fact in almost every text that should have it. That is what BLEU hides: what is left out, above all where people leave it out as well, and what is turned around. A BLEU without an SER beside it says how a model writes, not whether it is true or complete. (In the inset, BLEU differs by less than a point: by noise, as you will see.)
+# **This is the figure to remember.** The two in the ring have the BLEU of Slug and of all our assemblies, and cannot say one of the facts, since nobody told them. That is what BLEU hides: what is left out, above all where people leave it out as well, and often what is turned around. Without an SER beside it, it says how a model writes, not whether that is true or complete. (The inset spreads out one point of BLEU; much of that is noise, as you will see.)
 #
 # ## The table, column by column
 #
@@ -214,7 +214,7 @@ course.bleu_and_slot_errors(trained, published)
 #
 # > **In the paper** (abstract and published summaries): ratios from 1.1x to 6x "with little to moderate relative performance drop", for T5-base and T5-large on summarization, question generation and translation. The ratio is one of layers. Speed and slot errors beside it are our choice, as are the tasks here.
 #
-# Choose two columns. *Times fewer layers*, *times fewer parameters* and *times as fast*: one might take them for the same. Then find a pair in which a *smaller* model looks better, and say why.
+# One might take fewer layers, fewer parameters and *as fast* for the same: compare. Then find a pair in which a *smaller* model looks better, and say why.
 
 # %%
 notebook.play(
@@ -226,10 +226,10 @@ notebook.play(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# *Slot errors* over any measure of size: they fall from 1x to 2x. Not because 2x is small: the kit learned last only from texts that say everything, the original did not. And why the lines stay below the grey one (6x is not six times as fast): [notebook 4 takes the time apart](4_assembly.ipynb).
+# *Slot errors* over any measure of size: they fall from 1x to 2x, not because 2x is small, but because of how the kit was trained last (above).
 # </details>
 #
-# Two columns are called BLEU. Against people's texts nothing happens down to 6x. Against the original's own texts (which is what the explorer measures for `pocket`) even 11-11 loses a lot: it says what there is to say in another way. The two are different questions, "does it write as people do?" and "does it write as the original does?", and a drop in the second says "different", not "worse":
+# Two columns are called BLEU, and ask "does it write as people do?" and "does it write as the original does?" (as the explorer does for `pocket`). By the first nothing happens down to 6x. By the second even 11-11 loses a lot: it says the same in another way, and that is "different", not "worse":
 
 # %% tags=["nbval-check-output"]
 two = {"against people's texts": "BLEU against people's texts", "against the original's": "BLEU against the original's texts"}
@@ -310,7 +310,7 @@ notebook.play(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Some 300: at 100 its interval still holds zero, though that of 2x does not. A large difference shows with few inputs, a small one needs many.
+# Some 300; at 100 its interval still holds zero. 2x needs 30: the larger a difference, the fewer inputs show it.
 # </details>
 #
 # Which inputs are these differences from? The SER by the number of slots, in brackets how many errors stand behind it:
@@ -329,9 +329,9 @@ for name, texts in {"1x": own, **written}.items():
     print(f"{name:5} {unsaid} of {errors[name].sum()} errors: the price is not said")
 
 # %% [markdown]
-# One difference from 1x was made of two opposite ones. The full model loses more, the more there is to say; 6x errs at short inputs, too. So with up to six slots it makes *more* errors than the full model, with eight fewer. (Few errors stand behind the first row, and of three intervals one is wrong more often than of one.) And nearly everywhere one fact is lost: the price.
+# One difference from 1x was made of two opposite ones. The full model loses more, the more there is to say; 6x errs at short inputs, too. So with up to six slots it makes *more* errors than the full model, with eight fewer. (Few errors stand behind the first row.) And it is nearly always one fact that is lost: the price.
 #
-# The same for the table's 630 inputs, where no spread is printed:
+# The table prints no spread. Its 630 inputs:
 
 # %% tags=["nbval-check-output"]
 for row in published["against_1x"]:
@@ -342,7 +342,7 @@ for row in published["against_1x"]:
     print(f"{row['ratio']}x less 1x:", "   ".join(said))
 
 # %% [markdown]
-# BLEU shows no difference at any of the three. The SER does at 2x and 4x. At 6x it does not, although it did on our 300 inputs, whose slots are combined at random. The bootstrap knows only of inputs *like these*. What another kind of inputs would show, or a second training, it cannot say.
+# BLEU shows no difference at any of the three, the SER at 2x and 4x. At 6x it does not, although it did on our 300 inputs, whose slots are combined at random: the bootstrap knows only of inputs *like these*. What others would show, or a second training, it cannot say.
 #
 # ### Where compression costs something
 #
@@ -365,26 +365,13 @@ for (name, _), result in zip(systems, tested["BLEU"], strict=True):
 notebook.reveal("BLEU of 1x on 400 sentences: plus or minus points", guess_interval, tested["BLEU"][0].ci)
 
 # %% [markdown]
-# ± is the interval of the score itself; p is about the *difference* from 1x: how often chance alone would make one as large. Since each size meets the same sentences, a difference can be clear (a small p) although the intervals overlap. And a score does not say *what* is lost:
-
-# %% tags=["nbval-check-output"]
-for sentence, meaning in {
-    "Das Haus, in dem wir wohnen, ist sehr alt.": "The house that we live in is very old.",
-    "Der Film war so langweilig, dass ich eingeschlafen bin.": "The film was so boring that I fell asleep.",
-}.items():
-    print(f"{sentence}  ({meaning})")
-    for ratio in (1, 2, 6):
-        print(f"  {ratio}x  {translator.generate(sentence, ratio=ratio)}")
-    print()
-
-# %% [markdown]
-# At 6x the first sentence is broken, and everybody sees it. The second is flawless English that leaves out the point: only those who can read the German notice.
+# ± is the interval of the score itself; p is about the *difference* from 1x: how often chance alone would make one as large. Since each size meets the same sentences, a difference can be clear (a small p) although the intervals overlap.
 #
-# Would a model of that size lose less if it were trained *alone*? [Notebook 6](6_one_kit_or_students.ipynb) asks that.
+# Would a model of the size of 6x lose less if it were trained *alone*? [Notebook 6](6_one_kit_or_students.ipynb) asks that.
 #
 # ## Measuring time
 #
-# Time is harder than quality: the same work takes another time at each run. Eight assemblies that have not run yet write the same sentence 13 times each. To see them together, each time is divided by the median of that assembly's later runs.
+# The same work takes another time at each run. Eight assemblies that have not run yet write the same sentence 13 times each; each time is divided by the median of that assembly's later runs.
 
 # %%
 relative = []
@@ -437,7 +424,7 @@ with notebook.check("5.3"):
     course.check_median_ms(median_ms)
 
 # %% [markdown]
-# Now measure with it. We time the **same model** under two names: all of A, then all of B. When B begins, a neighbour arrives: another thread that wants to work now and then. After that they **take turns** (A, B, A, B), and the neighbour arrives in the middle.
+# Now measure with it. We time the **same model** under two names: all of A, then all of B. When B begins, a neighbour arrives: another thread that wants to work now and then. Then they **take turns** (A, B, A, B), and the neighbour arrives in the middle.
 
 # %%
 stopwatch = notebook.chosen("median_ms", median_ms, course.median_ms, course.check_median_ms)
@@ -485,7 +472,7 @@ notebook.reveal("6x, one text, loop: times as fast", guess_one, faster[1, LOOP])
 notebook.reveal("6x, batch of 32, loop: times as fast", guess_batch, faster[32, LOOP])
 
 # %% [markdown]
-# Same model, same 32 tokens for each text, and yet other milliseconds on the left than on the right: on the left your machine of now, on the right (and in the next figure) that of the table. So every speed needs its machine, its engine and its batch beside it. Why is 6x not six times as fast? What is done for each token, whatever the layers, stays; [notebook 4 takes that apart](4_assembly.ipynb), under *Where the time goes*. For `generate` this is more, so it gains less.
+# Same model, same 32 tokens a text, other milliseconds: on the left this machine now, on the right (and in the next figure) the table's machine. So a speed needs its machine, its engine and its batch beside it. Why 6x is not six times as fast: what is done for each token, whatever the layers, stays, in `generate` more of it than in the loop. [Notebook 4](4_assembly.ipynb) takes it apart, under *Where the time goes*.
 #
 # Engines differ more than sizes. CTranslate2 compiles an assembly, in float32 or with 8-bit weights, and `modtf export` writes assemblies [for it, for ONNX Runtime and for llama.cpp](../README.md#exports). From the table, one text of 32 tokens:
 
@@ -512,7 +499,7 @@ if importlib.util.find_spec("ctranslate2"):  # pip install "modtf[ctranslate2]"
 #
 # <details><summary>Answer</summary>
 #
-# 6x is done first, without the price. Size first loses it near 5x, and speed first, with its two decoder layers, already near 2x; in other restaurants, too, it is mostly the price (see the table by slots). Show the number of 300: with ten times as many inputs the interval is about a third as wide, and better still, show that beside it.
+# 6x is done first, without the price. Size first loses it near 5x, speed first, with two decoder layers, near 2x already; elsewhere, too, it is mostly the price. Show the number of 300, and its interval: with ten times as many inputs that is about a third as wide.
 # </details>
 
 # %%
