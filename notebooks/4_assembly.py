@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 4 · Assembly
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/4_assembly.ipynb) · runs in 1 minute on two CPU cores · about 30 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/4_assembly.ipynb) · runs in 1 minute on two CPU cores · about 35 minutes to work through
 #
 # [← 3 · Distillation](3_distillation.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [5 · Quality and speed →](5_quality_and_speed.ipynb)
 # <!-- end of header -->
@@ -26,6 +26,7 @@ if importlib.util.find_spec("modtf") is None:  # on Colab; nothing that is there
 
 # %%
 import json
+import math
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,7 @@ from modtf.mapping import Assembly
 from modtf.strategies import assemblies, even_assembly
 from modtf.tasks import TRANSLATION, task_named
 from modtf.views import notebook
-from modtf.views.figures import described, frontier, paths_figure, quality_curve
+from modtf.views.figures import described, paths_figure, quality_curve
 
 # %%
 torch.set_num_threads(1)
@@ -121,7 +122,7 @@ print(modular.tokenizer.decode(tokens[1][0], skip_special_tokens=True))
 # - **speed first**: the decoder shrinks as far as it can before the encoder loses anything.
 #
 # > **In the paper** (abstract): *deterministic* assembling strategies, *size-first* and *speed-first*, and assembling without further training. How the paths of one length are chosen is not published. Our choice: the path whose
-# > granularities differ least; coarse layers come first in the encoder and last in the decoder, the best on average of four ways on dev. Sharing weights between assemblies is our choice, too.
+# > granularities differ least; coarse layers come first in the encoder and last in the decoder. Of the four ways to place them, `translator` kept most BLEU so on dev (96.3 % on average; the others 95.8 to 96.1) and `pocket` made fewest slot errors (2.6 %; 2.7 to 3.8): [LOG](../benchmarks/LOG.md#the-translators-kit), *Where the coarse modules stand*. Sharing weights between assemblies is our choice, too.
 #
 # Slide, and watch both stacks and the text:
 
@@ -150,7 +151,7 @@ notebook.play(
 # %% [markdown]
 # ## Where the time goes
 #
-# Why should the decoder go first? The encoder reads the source **once**. Then the decoder runs **once for every token**. So what share of the time of one text of 24 tokens is spent in the encoder, at 1x? **Guess before you run the profile.**
+# Why should the decoder go first? The encoder reads the source **once**. Then the decoder runs **once for every token**. So what share of the time of one text of 24 tokens is spent in the encoder, at 1x, when `generate` writes it? **Guess before you run the profile.**
 
 # %%
 guess_encoder = None  # percent of the time of one text that the encoder takes
@@ -160,19 +161,23 @@ TOKENS, SHAPES = 24, [(12, 12), (12, 2), (2, 12), (2, 2)]
 models = {"{}-{}".format(*shape): modular.assemble(assembly=even_assembly(mapping, *shape)) for shape in SHAPES}
 turns = [{name: course.milliseconds_by_part(model, encoded, TOKENS) for name, model in models.items()} for _ in range(6)][1:]
 parts = {name: min((turn[name] for turn in turns), key=lambda run: sum(run.values())) for name in models}
-course.parts_figure(parts, TOKENS)
-
-# %%
 for name in models:
     of_runs = sorted(sum(turn[name].values()) for turn in turns)
-    print(
-        f"{name:5}  {of_runs[0]:.0f} to {of_runs[-1]:.0f} ms in {len(turns)} runs, {parts[name]['everything else'] / of_runs[0]:.0%} of it everything else"
-    )
+    print(f"{name:5}  {of_runs[0]:.0f} to {of_runs[-1]:.0f} ms in {len(turns)} runs")
 notebook.reveal("encoder's share of the time at 1x (%)", guess_encoder, 100 * parts["12-12"]["encoder"] / sum(parts["12-12"].values()))
+course.parts_figure(parts, TOKENS)
+
+# %% tags=["nbval-check-output"]
+tables = {name: json.loads(bundled(f"{name}/table.json").read_text(encoding="utf-8"))["rows"] for name in ("pocket", "translator")}
+for name, rows in tables.items():
+    print(name, pd.DataFrame(course.rest_and_layers(rows)).to_string(index=False), sep="\n")
 
 # %% [markdown]
-# Look at the spread of the runs first: where two ranges overlap, the difference may be noise. Ten *encoder* layers less (2-12) gain a few percent at best, often no more than the runs of one model differ. Ten *decoder* layers less (12-2) save most of the time, and no spread hides that. *Everything else* is mostly Python between two tokens, we guess, which shrinks far less than the layers do. (That is why modtf writes greedy
-# texts by a plain [loop](../modtf/decoding/loop.py) of its own, as below. And self-attention is thick even at 12-2, because the first decoder layer also computes T5's position biases for all layers.)
+# The bars were timed live, by `generate`. The tables are fits to [stored times](../README.md#what-it-keeps) of 32 tokens: a *rest*, and what each layer adds.
+#
+# **Why speed first is faster.** The encoder reads the source once, at one go; a decoder layer runs again for each token that is written. For texts like these it costs six times as much as an encoder layer, or more. So ten decoder layers less (12-2) save most of the time, ten encoder layers less (2-12) hardly more than the runs of one model differ.
+#
+# **Why 6x is neither six times as small nor six times as fast.** Its layers are six times fewer; what is no layer stays. *Size*: the embeddings, which are also the matrix of the output. *Time*: what is done for each token, however many layers there are: the product with the vocabulary (*head*; 9 of `translator`'s [22 ms](../benchmarks/LOG.md#decoding)), T5's position biases (the first decoder layer computes them for all, so self-attention is thick even at 12-2), and in `generate` mostly Python between two tokens, we guess (*everything else*). modtf's own plain [loop](../modtf/decoding/loop.py), which writes from here on, has less of that.
 #
 # The whole landscape, by the loop: one text at 25 assemblies, and the two strategies' ways down from 12-12 to 2-2.
 
@@ -242,7 +247,12 @@ notebook.play(
 )
 
 # %% [markdown]
-# The instrument says when you have met one of its three challenges. Did you notice that the fastest shape is always at an edge? Time is a sum over layers, so each layer should come from the cheaper stack until that is full. Speed first wins exactly where a decoder layer is the more expensive one:
+# <details><summary>Answer to its three challenges</summary>
+#
+# Read much and write little: 500 tokens and 2, then 500 and 8. For the third, read 256 and move *tokens written* until both layers cost the same.
+# </details>
+#
+# Did you notice that the fastest shape is always at an edge? Time is a sum over layers, so each layer should come from the cheaper stack until that is full. Speed first wins exactly where a decoder layer is the more expensive one:
 
 # %%
 cases = {"a description": (60, 32), "a label for a page": (500, 2)}
@@ -276,7 +286,7 @@ for name, (source, written) in cases.items():
 guess_points = None  # points of BLEU kept at 2x, size first less speed first
 
 # %% tags=["nbval-check-output"]
-measured = [row for row in json.loads(bundled("translator/table.json").read_text())["rows"] if row["trained"]]
+measured = [row for row in tables["translator"] if row["trained"]]
 at_two = {row["strategy"]: row for row in measured if row["wanted_ratio"] == 2}
 difference = at_two["size_first"]["bleu_kept"] - at_two["speed_first"]["bleu_kept"]
 notebook.reveal("BLEU kept at 2x, size first less speed first (points)", guess_points, difference)
@@ -306,13 +316,6 @@ for name, kit in {"pocket": modular, "translator": translator}.items():
         f"{name:10} {kit.mapping.count_assemblies():6,} assemblies, {len(kit.profile.losses)} measured, {len(kit.profile.fit.costs)} costs fitted;"
         f" rank correlation with losses it had not seen: {kit.profile.held_out['rank_correlation']}"
     )
-
-
-# %%
-def cost_of(stack: str, fitted: dict[str, float]):
-    """What a layer of granularity g adds that begins at original layer `start`, behind one of granularity `before`."""
-    return lambda before, g, start: fitted.get(f"{stack} m({g}, {start // g})", 0.0) + fitted.get(f"{stack} {before}·{g}", 0.0)
-
 
 # %% [markdown]
 # Of such a sum the cheapest path is found without trying all. A cheapest way to a place is a cheapest way to an earlier place, and one more layer. What the next layer costs depends on the granularity g of the last one (a pair!), and we want an answer for each number n of layers. So we keep one way for each g and n:
@@ -362,6 +365,11 @@ with notebook.check("4.2"):
 step = notebook.chosen("extend", extend, course.extend, course.check_extend)
 
 
+def cost_of(stack: str, fitted: dict[str, float]):
+    """What a layer of granularity g adds that begins at original layer `start`, behind one of granularity `before`."""
+    return lambda before, g, start: fitted.get(f"{stack} m({g}, {start // g})", 0.0) + fitted.get(f"{stack} {before}·{g}", 0.0)
+
+
 def cheapest_paths(stack, fitted: dict[str, float]) -> list[tuple[int, ...]]:
     """For each number of layers the cheapest path of a stack, built with `extend`."""
     best = [{(0, 0): (0.0, ())}]
@@ -395,21 +403,19 @@ for name, kit in {"pocket": modular, "translator": translator}.items():
         print(f"  {who:14} loss {kit.profile.losses[assembly]:.3f}  {assembly}")
 
 # %% [markdown]
-# (At the few others, an assembly drawn at random turned out better than all that were proposed: a sum is only a model.) With a limit in place of a ratio (megabytes, parameters, milliseconds for 32 tokens; see [Use](../README.md#use)) it is the least loss within the limit:
+# (At the few others, an assembly drawn at random turned out better than all that were proposed: a sum is only a model.) With a limit in place of a ratio (megabytes, parameters, milliseconds for 32 tokens; see [Use](../README.md#use)) it is the least loss within the limit. (Its milliseconds are of the machine and the day of the profile, not those of the map above; `modtf profile --times` takes yours.)
 
 # %%
 limit = 25
 within = modular.choose(strategy="quality_first", max_latency_ms=limit)
-described(
-    frontier(modular.profile, mapping, "max_latency_ms", here=within, limit=limit),
-    f"Losses of pocket's assemblies, measured and predicted, against milliseconds. A step line joins the best measured ones. Within {limit} ms the best is {within.shape}.",
-    template="plotly_white",
-    height=380,
-    title=f"The best within {limit} ms: {within.shape}",
-    margin={"l": 60, "r": 20, "t": 50, "b": 110},
-)
+for name, assembly in {"the full model": mapping.original, f"{within.shape} within {limit} ms": within}.items():
+    loss = modular.profile.losses[assembly]
+    print(f"{name:16} loss {loss:.3f}: a probability of {math.exp(-loss):.0%} for each token of the texts (geometric mean)")
+course.within_limit(modular, within, limit)
 
 # %% [markdown]
+# Why is the full model among the worst? `pocket`'s losses are read on the full model's *own* texts, those without slot errors. It chose each of their words as the most probable one, yet is less sure of it than most assemblies: it learned from people, who say one thing in many ways, and the kit learned last from such texts of the full model alone. So this loss says how sure a model is of faultless texts, not how well it writes as people do. (`translator`'s losses are read on people's translations; there the full model has the lowest.)
+#
 # ## The full model's words, in less time
 #
 # A small assembly can also help the full model to write *its own* text: **speculative decoding** (Leviathan and others, 2023). The small decoder guesses some tokens ahead. The full one reads all guesses in a single pass, which takes little longer than reading one token, and says at each place what it would have written. (Both read what one encoder made of the source.) **Your guess: given the same beginning, how often does the decoder of 2 layers choose the same next token as the one of 12?**

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+import modtf
+from modtf.bundled import bundled
 from modtf.course import assembly as course
 from modtf.mapping import Mapping, StackMapping
 
@@ -99,6 +102,51 @@ def test_the_instrument_says_who_wins_and_which_challenges_are_met() -> None:
     assert figure.data[0].text[figure.data[0].x.index("2-10")] == "fastest"
     assert "✓ speed first loses to size first" in words and "○ it loses although" in words
     assert "✓ it loses although" in draw(512, 8, 2.0)[1]
+
+
+def of_shape(encoder: int, decoder: int) -> dict[str, Any]:
+    """A row of a table in which a rest costs 5, and layers of the two stacks 1 and 3."""
+    value = 5.0 + encoder + 3 * decoder
+    latency = {"latency_ms": {"median": value}}
+    return {
+        "layers": f"{encoder}-{decoder}",
+        "trained": True,
+        "parameters": value * 1e6,
+        **latency,
+        "generate": latency,
+    }
+
+
+def test_the_rest_and_each_layer_are_found() -> None:
+    shapes = [(12, 12), (10, 2), (6, 6), (2, 6), (2, 2)]
+    for row in course.rest_and_layers([of_shape(*shape) for shape in shapes]):
+        assert (row["rest"], row["encoder layer"], row["decoder layer"]) == (5, 1, 3)
+        assert (row["1x"], row["6x"], row["times less"], row["rest at 6x, %"], row["fit off by, %"]) == (
+            53,
+            13,
+            4.1,
+            38,
+            0,
+        )
+
+
+@pytest.mark.parametrize("name", ["pocket", "translator"])
+def test_a_rest_and_layers_explain_the_bundled_tables(name: str) -> None:
+    rows = json.loads(bundled(f"{name}/table.json").read_text(encoding="utf-8"))["rows"]
+    parameters, *times = course.rest_and_layers(rows)
+    assert parameters["fit off by, %"] == 0
+    assert all(
+        row["fit off by, %"] < 10 and row["decoder layer"] > 2 * row["encoder layer"] > 0 < row["rest"] for row in times
+    )
+
+
+def test_the_full_model_is_named_among_the_losses() -> None:
+    pocket = modtf.load("pocket")
+    within = pocket.choose(strategy="quality_first", max_latency_ms=25)
+    figure = course.within_limit(pocket, within, 25)
+    (said,) = (note for note in figure.layout.annotations if note.text == "the full model")
+    assert said.y == pocket.profile.losses[pocket.mapping.original]
+    assert within.shape in figure.layout.title.text and "have a lower loss" in figure.layout.meta["alt"]
 
 
 def test_figures_have_titles_and_words() -> None:

@@ -134,6 +134,23 @@ def test_a_neighbour_leaves_when_told() -> None:
         pass
 
 
+def test_the_ring_is_around_those_that_keep_their_bleu_and_the_inset_has_all_of_the_cluster() -> None:
+    rows = [
+        row for row in json.loads(bundled("pocket/table.json").read_text(encoding="utf-8"))["rows"] if row["trained"]
+    ]
+    published = json.loads(bundled("published.json").read_text(encoding="utf-8"))
+    figure = course.bleu_and_slot_errors(rows, published)
+    (ring,) = (shape for shape in figure.layout.shapes if shape.type == "circle")
+    inside = {
+        row["system"] for row in published["rows"] if ring.x0 < row["ser"] < ring.x1 and ring.y0 < row["bleu"] < ring.y1
+    }
+    assert inside == {"pocket, never told food", "pocket, never told familyFriendly"}
+    inset = [trace for trace in figure.data if trace.xaxis == "x2"]
+    assert sum(len(trace.x) for trace in inset) == len({row["layers"] for row in rows}) + 2
+    (left, right), (low, high) = figure.layout.xaxis2.range, figure.layout.yaxis2.range
+    assert all(left < x < right and low < y < high for trace in inset for x, y in zip(trace.x, trace.y, strict=True))
+
+
 def test_figures_have_titles_and_words() -> None:
     rows = [
         row for row in json.loads(bundled("pocket/table.json").read_text(encoding="utf-8"))["rows"] if row["trained"]
@@ -145,7 +162,7 @@ def test_figures_have_titles_and_words() -> None:
         *(course.columns_figure(rows, "times fewer layers", up) for up in course.COLUMNS),
         course.intervals_figure({"2x": (-1.0, 0.0, 1.0), "6x": (0.1, 0.5, 1.0)}, 300),
         course.first_and_later_runs(np.ones((8, 13))),
-        course.blocks_and_turns(times, times),
+        course.blocks_and_turns({"A": 1.0, "B": 2.0}, times),
         course.sizes_and_engines({row["layers"]: row for row in rows}, ("12-12", "6-6", "2-2")),
     ]
     for figure in figures:

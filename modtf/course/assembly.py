@@ -16,10 +16,10 @@ import torch
 
 from modtf.decoding import decode
 from modtf.evaluation import in_turns
-from modtf.mapping import LayerPath, StackMapping, start_indices
+from modtf.mapping import Assembly, LayerPath, StackMapping, start_indices
 from modtf.modular import ModularModel
 from modtf.strategies import assemblies, choose, even_assembly
-from modtf.views.figures import described
+from modtf.views.figures import described, frontier
 
 Shape = tuple[int, int]
 #: For each last granularity and number of layers: the cost of the cheapest way, and that way.
@@ -79,6 +79,33 @@ def parts_figure(parts: dict[str, dict[str, float]], tokens: int) -> go.Figure:
         template="plotly_white", barmode="stack", height=370, title=f"Where the time of {tokens} tokens goes",
         legend={"orientation": "h", "y": -0.28, "traceorder": "normal"}, margin={"l": 60, "r": 20, "t": 50, "b": 90},
     )  # fmt: skip
+
+
+def rest_and_layers(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of a bundled table: what each layer costs, and the rest, which every assembly has.
+
+    Fitted by least squares of the relative errors, so that small assemblies count as much as large ones.
+    """
+    by_shape = {row["layers"]: row for row in rows if row["trained"]}
+    shapes = np.array([[1, *map(int, shape.split("-"))] for shape in by_shape], dtype=float)
+    largest, smallest = max(shapes.tolist()), min(shapes.tolist())
+    found = []
+    for what, of_row in {
+        "million parameters": lambda row: row["parameters"] / 1e6,
+        "ms, loop": lambda row: row["latency_ms"]["median"],
+        "ms, generate": lambda row: row["generate"]["latency_ms"]["median"],
+    }.items():
+        values = np.array([of_row(row) for row in by_shape.values()])
+        costs = np.linalg.lstsq(shapes / values[:, None], np.ones(len(values)), rcond=None)[0]
+        full, small = costs @ largest, costs @ smallest
+        found.append(
+            {
+                "": what, "rest": round(costs[0], 2), "encoder layer": round(costs[1], 2), "decoder layer": round(costs[2], 2),
+                "1x": round(full, 1), "6x": round(small, 1), "times less": round(full / small, 1),
+                "rest at 6x, %": round(100 * costs[0] / small), "fit off by, %": round(100 * abs(shapes @ costs / values - 1).max(), 1),
+            }
+        )  # fmt: skip
+    return found
 
 
 def time_map(mapping: Any, times: dict[Shape, float]) -> go.Figure:
@@ -355,6 +382,23 @@ def _check_path(stack: StackMapping, path: LayerPath, length: int) -> None:
         assert start % g == 0, (
             f"your way {path} has granularity {g} begin at layer {start}; it may begin at multiples of {g} only"
         )
+
+
+def within_limit(modular: ModularModel, within: Assembly, limit: float) -> go.Figure:
+    """The losses of a kit's assemblies against their milliseconds, with the best within a limit and the full model."""
+    profile, full = modular.profile, modular.mapping.original
+    figure = frontier(profile, modular.mapping, "max_latency_ms", here=within, limit=limit)
+    figure.add_annotation(
+        x=profile.latency_ms(full), y=profile.losses[full], text="the full model", ax=-30, ay=-45, font={"size": 13}, arrowhead=2
+    )  # fmt: skip
+    below = sum(loss < profile.losses[full] for loss in profile.losses.values())
+    return described(
+        figure,
+        f"Losses of assemblies, measured and predicted, against milliseconds. A step line joins the best measured ones. Within {limit:g} ms "
+        f"the best is {within.shape}. The full model, at the right, takes most time, and {below} of {len(profile.losses)} have a lower loss.",
+        template="plotly_white", height=380, title=f"The best within {limit:g} ms: {within.shape}",
+        margin={"l": 60, "r": 20, "t": 50, "b": 110},
+    )  # fmt: skip
 
 
 # -- drafts ------------------------------------------------------------------------------------------------------------
