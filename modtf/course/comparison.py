@@ -496,7 +496,7 @@ def _students(comparison: dict[str, Any], account: str) -> list[dict[str, Any]]:
 
 
 def slot_errors(comparison: dict[str, Any]) -> list[dict[str, str]]:
-    """Slot errors at the largest budget and equal total, and in brackets the 95 % interval of the distance from the kit's."""
+    """The kit's slot errors in percent at the largest budget; below them, for equal total, the others' less the kit's."""
     budget = budgets(comparison)[-1]
     lines = [
         {"": "kit"}
@@ -504,7 +504,7 @@ def slot_errors(comparison: dict[str, Any]) -> list[dict[str, str]]:
     ]
     for method in _looks(comparison):
         rows = _differences(comparison, "equal_total", method=method, total=budget)
-        cells = {row["size"]: f"{row['mean']['ser']:.1f} ({row['low']:+.1f} to {row['high']:+.1f})" for row in rows}
+        cells = {row["size"]: f"{less_kit(row, 'equal_total', 'ser')}" for row in rows}
         if cells:
             lines.append({"": method} | {size: cells.get(size, "") for size in comparison["sizes"]})
     return lines
