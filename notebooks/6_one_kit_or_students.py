@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 6 · One kit or several students?
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/6_one_kit_or_students.ipynb) · runs in 2.5 minutes on two CPU cores · about 35 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/6_one_kit_or_students.ipynb) · runs in 2 minutes on two CPU cores · about 35 minutes to work through
 #
 # [← 5 · Quality and speed](5_quality_and_speed.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [7 · Your own model →](7_your_own_model.ipynb)
 # <!-- end of header -->
