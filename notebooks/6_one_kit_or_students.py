@@ -174,7 +174,7 @@ print(pd.DataFrame(course.steps_bought(translator, shortest)).to_string(index=Fa
 # %% [markdown]
 # ## Train both, now
 #
-# A small kit, with modules of granularity 2, 3 and 6, and one student of 6x, from `pocket`'s original. Both learn from the texts that the original wrote, by labels alone (sequence-level KD). They have the same batches,
+# A small kit, with modules of granularity 2, 3 and 6, and one student of 6x, from `pocket`'s original. Both learn from the texts that the original wrote, as in sequence-level KD. They have the same batches,
 # optimizer and learning rates, and your formula (if it passed) says how many steps each may make. Three sizes share the kit, so we train the student twice: for a third of the budget (equal total) and for all of it (equal each).
 #
 # **At 6x and equal total, what is the student's slot error rate less the kit's?** (The slot error rate, SER, is the share of facts that a text misses, gets wrong, repeats or adds. Fewer is better, so here *negative* means that the student is better.)
@@ -206,7 +206,7 @@ def train(modular: modtf.ModularModel, assemblies: list[modtf.Assembly]) -> modt
 # %% tags=["long"]
 kit = new_modules((2, 3, 6))
 # A path for each step, drawn as for the kits of the long comparison: half the steps give each stack one granularity from
-# end to end (whole), 60 % of these both stacks the same one (matched), as 2x, 3x and 6x have. The shares were tried on dev.
+# end to end (whole), 60 % of these give both the same one (matched), as in 2x, 3x and 6x. From trials: benchmarks/LOG.md
 draws = list(modtf.ReplacingSchedule(kit.mapping, KIT_STEPS, whole=0.5, matched=0.6))
 size = kit.choose(SIZE)
 budget = course.budget_of(draws, cost)
