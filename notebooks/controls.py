@@ -54,11 +54,14 @@ SECONDS = 180
 
 #: What the controls are called and where they stand, from the widgets on the page.
 READ = """view => Array.from(view.querySelectorAll('.widget-inline-hbox, .widget-toggle-buttons')).map(box => {
-    const name = box.querySelector('.widget-label')?.innerText.trim();
+    // The label of a checkbox stands beside it, and in the usual place an invisible character.
+    const text = query => box.querySelector(query)?.innerText.replace(/\\u200b/g, '').trim();
+    const name = text('.widget-label') || text('.widget-label-basic');
+    const tick = box.querySelector('input[type=checkbox]');
     const value = box.querySelector('.widget-readout')?.innerText.trim()
         || box.querySelector('.widget-toggle-button.mod-active, .jupyter-button.mod-active')?.innerText.trim()
         || box.querySelector('select')?.selectedOptions[0]?.innerText.trim()
-        || box.querySelector('input:not([type=checkbox]), textarea')?.value;
+        || (tick ? (tick.checked ? 'yes' : 'no') : box.querySelector('input, textarea')?.value);
     return [name || '', value || ''];
 }).filter(([name, value]) => name || value)"""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,19 +23,23 @@ def without_teacher(assembly: Assembly, teacher: bool = False) -> int:
     return course.step_cost(assembly)
 
 
-def averaged(kit: np.ndarray, student: np.ndarray, slots: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    return np.percentile((100 * (kit - student) / slots)[draws].mean(1), [2.5, 97.5])
+def averaged(student: np.ndarray, kit: np.ndarray, slots: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    return np.percentile((100 * (student - kit) / slots)[draws].mean(1), [2.5, 97.5])
 
 
-def unpaired(kit: np.ndarray, student: np.ndarray, slots: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    ours, theirs = (
-        100 * errors[rows].sum(1) / slots[rows].sum(1) for errors, rows in ((kit, draws), (student, draws[::-1]))
+def unpaired(student: np.ndarray, kit: np.ndarray, slots: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    theirs, ours = (
+        100 * errors[rows].sum(1) / slots[rows].sum(1) for errors, rows in ((student, draws), (kit, draws[::-1]))
     )
-    return np.percentile(ours - theirs, [2.5, 97.5])
+    return np.percentile(theirs - ours, [2.5, 97.5])
 
 
-def other_way_round(kit: np.ndarray, student: np.ndarray, slots: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
-    return course.kit_less_student(student, kit, slots, draws)
+def other_way_round(student: np.ndarray, kit: np.ndarray, slots: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
+    return course.student_less_kit(kit, student, slots, draws)
+
+
+def as_a_share(student: np.ndarray, kit: np.ndarray, slots: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    return np.array(course.student_less_kit(student, kit, slots, draws)) / 100
 
 
 def on_a_straight_scale(kit_cost: float, kit_score: float, costs: Any, scores: Any) -> int | None:
@@ -55,9 +60,9 @@ CHECKS: list[tuple[Callable[[Any], None], Any, list[tuple[Any, str]]]] = [
         [(without_way_back, "1 back through"), (without_teacher, "with a teacher"), (lambda a, teacher=False: None, "nothing back")],
     ),
     (
-        course.check_kit_less_student,
-        course.kit_less_student,
-        [(averaged, "averages the rates"), (unpaired, "the same sample"), (other_way_round, "the other way round")],
+        course.check_student_less_kit,
+        course.student_less_kit,
+        [(averaged, "averages the rates"), (unpaired, "the same sample"), (other_way_round, "the other way round"), (as_a_share, "a share")],
     ),
     (
         course.check_break_even,
@@ -67,12 +72,34 @@ CHECKS: list[tuple[Callable[[Any], None], Any, list[tuple[Any, str]]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("check", "solution", "faults"), CHECKS, ids=["step_cost", "kit_less_student", "break_even"])
+@pytest.mark.parametrize(("check", "solution", "faults"), CHECKS, ids=["step_cost", "student_less_kit", "break_even"])
 def test_checks_name_the_fault(check: Callable[[Any], None], solution: Any, faults: list[tuple[Any, str]]) -> None:
     check(solution)
     for function, words in faults:
         with pytest.raises(AssertionError, match=words):
             check(function)
+
+
+def test_the_example_of_the_exercise_is_right() -> None:
+    example = Assembly((1, 1, 2, 2), (1, 1, 1, 3))
+    assert (course.step_cost(example), course.step_cost(example, teacher=True)) == (16, 28)
+
+
+def test_a_difference_is_written_with_its_interval_and_less_the_kit() -> None:
+    comparison = course.measured("translator")
+    row = course.row_of(comparison, "SFT", "6x", course.budgets(comparison)[-2])
+    made = course.less_kit(row, "equal_each")
+    kit = course.row_of(comparison, "kit", "6x", row["cost"])
+    assert made == pytest.approx(row["mean"]["bleu"] - kit["mean"]["bleu"], abs=0.01) and made > 0
+    assert f"{course.Difference(1.25, -0.5, 3):.3g}" == "+1.2 (-0.5 to +3.0)"
+
+
+def test_verdicts_follow_the_sign() -> None:
+    assert [course.verdict(*ends) for ends in ((-2, -1), (1, 2), (-1, 1))] == [
+        "the student makes fewer",
+        "the kit makes fewer",
+        "no difference is shown",
+    ]
 
 
 def test_a_budget_buys_fewer_steps_of_a_larger_model() -> None:
@@ -90,7 +117,11 @@ def test_figures_have_titles_and_words(model: str) -> None:
     for size in comparison["sizes"]:
         for account in course.ACCOUNTS:
             figure, words = course.against_the_kit(model, size, account)
-            assert isinstance(figure, go.Figure) and "clearly ahead" in words
+            assert (
+                isinstance(figure, go.Figure)
+                and "clearly ahead" in words
+                and "clearly ahead" in figure.layout.meta["alt"]
+            )
             figures.append(figure)
     if model == "translator":
         figures.append(course.two_accounts(comparison))
@@ -99,9 +130,61 @@ def test_figures_have_titles_and_words(model: str) -> None:
     assert {"your kit", "your student"} <= {trace.name for trace in figures[0].data}
 
 
-def test_the_challenge_can_be_met_and_is_not_met_at_first() -> None:
-    assert "✓" not in course.against_the_kit("translator", "2x", "equal_total")[1]
-    assert "✓" in course.against_the_kit("translator", "6x", "equal_total")[1]
+@pytest.mark.parametrize("account", list(course.ACCOUNTS))
+@pytest.mark.parametrize("size", ["2x", "3x", "6x", "fast"])
+@pytest.mark.parametrize("model", list(course.TELLING))
+def test_students_can_be_told_apart_and_what_is_cut_has_an_arrow(model: str, size: str, account: str) -> None:
+    figure, _ = course.against_the_kit(model, size, account)
+    axes = {
+        f"x{number or ''}": figure.layout[f"xaxis{number or ''}"].range
+        for number in (0, 2, 3, 4)[: len(figure._grid_ref[0])]
+    }
+    assert "student better" in figure.layout.annotations[-1].text
+    bars = [trace for trace in figure.data if trace.error_x.array]
+    arrows = {(trace.xaxis, trace.y[0], trace.marker.symbol) for trace in figure.data if not trace.error_x.array}
+    assert len(bars) + len(arrows) == len(figure.data)
+    for trace in bars:
+        left, right = axes[trace.xaxis]
+        (x,), low, high = trace.x, trace.x[0] - trace.error_x.arrayminus[0], trace.x[0] + trace.error_x.array[0]
+        assert left < 0 < right and (left < x < right or trace.name == "LayerDrop")
+        for symbol, beyond in (("triangle-left", low < left), ("triangle-right", high > right)):
+            assert ((trace.xaxis, trace.y[0], symbol) in arrows) == beyond
+    for axis, (left, right) in axes.items():
+        shortest = min(
+            trace.error_x.array[0] + trace.error_x.arrayminus[0]
+            for trace in bars
+            if trace.xaxis == axis and trace.name != "LayerDrop"
+        )
+        assert shortest > 0.07 * (right - left), "all are points"
+
+
+def test_the_challenge_is_met_where_its_answer_says() -> None:
+    places = [
+        (model, size, account)
+        for model in course.TELLING
+        for size in ("2x", "3x", "6x", "fast")
+        for account in course.ACCOUNTS
+        if "✓" in course.against_the_kit(model, size, account)[1]
+    ]
+    assert places == [
+        ("translator", "6x", "equal_total"),
+        ("translator", "fast", "equal_total"),
+        ("pocket", "2x", "equal_total"),
+    ]
+
+
+def test_who_is_ahead_has_numbers_and_names() -> None:
+    assert course.who_is_ahead(course.measured("pocket"), "equal_each").endswith(
+        "of 17 students 5 clearly better than the kit (KD at 3x; sequence-level KD at 2x, 3x, 6x, fast), "
+        "1 clearly worse than the kit (Theseus at 2x)"
+    )
+    assert "0 clearly worse than the kit" in course.who_is_ahead(course.measured("translator"), "equal_total")
+
+
+def test_the_picture_of_the_rule_names_its_checkbox() -> None:
+    stored = (Path(__file__).parents[1] / "notebooks" / "6_one_kit_or_students.ipynb").read_text(encoding="utf-8")
+    assert "the original must stay as it is = yes" in stored
+    assert "\u200b" not in stored and "\\u200b" not in stored
 
 
 def test_advice_has_evidence_for_every_wish() -> None:

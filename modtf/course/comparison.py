@@ -67,28 +67,48 @@ def tera(comparison: dict[str, Any], cost: float) -> float:
     return float(cost * comparison["unit_operations"] / 1e12)
 
 
+class Difference(float):
+    """Student less kit: a number that is written with its 95 % interval, whatever the format asked for."""
+
+    def __new__(cls, value: float, low: float, high: float) -> Difference:
+        made = super().__new__(cls, value)
+        made.low, made.high = low, high
+        return made
+
+    low: float
+    high: float
+
+    def __format__(self, spec: str) -> str:
+        return f"{float(self):+.1f} ({self.low:+.1f} to {self.high:+.1f})"
+
+
+def less_kit(row: dict[str, Any], account: str, key: str = "bleu") -> Difference:
+    """A student's score less that of the kit it stands beside in this account."""
+    return Difference(row[account][key], *row[account][f"{key}_interval"])
+
+
 # -- exercise 6.1: what a step costs -----------------------------------------------------------------------------------
 
 
 def step_cost(assembly: Assembly, teacher: bool = False) -> int:
     """What a training step of an assembly computes, in passes through one layer.
 
-    Each layer runs forward once. The gradient goes back from the end to the first module, through every layer behind
-    it, and each module needs the gradient of its weights, too. A teacher runs all original layers forward.
+    Each layer runs forward once. The gradient goes back from the end to the first module, through every layer that runs
+    after it, and each module needs the gradient of its weights, too. A teacher runs all original layers forward.
     """
     path = assembly.encoder + assembly.decoder
     modules = [place for place, g in enumerate(path) if g > 1]
-    behind = len(path) - 1 - modules[0] if modules else 0
-    return len(path) + behind + len(modules) + (sum(path) if teacher else 0)
+    after = len(path) - 1 - modules[0] if modules else 0
+    return len(path) + after + len(modules) + (sum(path) if teacher else 0)
 
 
 def check_step_cost(function: Callable[..., Any]) -> None:
     six, last = Assembly((6,), (6,)), Assembly((1,) * 6, (1, 1, 1, 3))
     assert function(six) is not None, "step_cost(assembly) gives nothing back yet"
     for assembly, wanted, words in (
-        (six, 5, "2 forward, 1 back through the layer behind the first module, 2 modules whose weights learn"),
+        (six, 5, "2 forward, 1 back through the layer after the first module, 2 modules whose weights learn"),
         (Assembly((2, 2, 2), (2, 2, 2)), 17, "6 forward, 5 back, 6 modules"),
-        (last, 11, "10 forward and 1 module; nothing lies behind it, and layers before it need no gradient"),
+        (last, 11, "10 forward and 1 module; nothing runs after it, and layers before it need no gradient"),
         (Assembly((2, 1, 1, 1, 1), (1,) * 6), 22, "11 forward, 10 back, all through the decoder, and 1 module"),
         (Assembly((1,) * 6, (1,) * 6), 12, "12 forward; where nothing learns, nothing goes back"),
     ):
@@ -138,38 +158,38 @@ def steps_bought(
     ]
 
 
-# -- exercise 6.2: kit less student ------------------------------------------------------------------------------------
+# -- exercise 6.2: student less kit ------------------------------------------------------------------------------------
 
 
-def kit_less_student(kit: np.ndarray, student: np.ndarray, slots: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of the kit's slot error rate less the student's, in points (paired bootstrap).
+def student_less_kit(student: np.ndarray, kit: np.ndarray, slots: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of the student's slot error rate less the kit's, in points (paired bootstrap).
 
-    ``kit`` and ``student`` (inputs,) are the errors of each text, ``slots`` (inputs,) the slots asked for; each row of
+    ``student`` and ``kit`` (inputs,) are the errors of each text, ``slots`` (inputs,) the slots asked for; each row of
     ``draws`` (samples, inputs) is a sample of inputs, the same for both.
     """
-    difference = 100 * (kit[draws].sum(1) - student[draws].sum(1)) / slots[draws].sum(1)
+    difference = 100 * (student[draws].sum(1) - kit[draws].sum(1)) / slots[draws].sum(1)
     low, high = np.percentile(difference, [2.5, 97.5])
     return float(low), float(high)
 
 
-def check_kit_less_student(function: Callable[..., Any]) -> None:
+def check_student_less_kit(function: Callable[..., Any]) -> None:
     rng = np.random.default_rng(1)
     slots = rng.integers(3, 9, size=200)
-    hard = rng.binomial(slots, 0.5)  # a hard input is hard for both
-    kit, draws = hard + rng.binomial(1, 0.3, size=200), draws_of(200)
-    assert function(kit, hard, slots, draws) is not None, "kit_less_student(...) gives nothing back yet"
+    student = rng.binomial(slots, 0.5)
+    kit, draws = student + rng.binomial(1, 0.3, size=200), draws_of(200)  # a hard input is hard for both
+    assert function(student, kit, slots, draws) is not None, "student_less_kit(...) gives nothing back yet"
     same = tuple(function(kit, kit, slots, draws))
     assert len(same) == 2, f"two numbers are wanted, low and high, not {len(same)}"
     assert np.allclose(same, 0), (
         f"a model less itself is 0 on any sample, so the interval is 0 to 0, not {same[0]:.2f} to {same[1]:.2f}: "
         "take the same sample of inputs for both"
     )
-    low, high = function(kit, hard, slots, draws)
-    wanted = kit_less_student(kit, hard, slots, draws)
+    low, high = function(student, kit, slots, draws)
+    wanted = student_less_kit(student, kit, slots, draws)
     assert low <= high, f"the lower end comes first, not {low:.2f} to {high:.2f}"
-    assert high > 0, "the kit makes more errors here, so kit less student is positive; yours is the other way round"
-    assert high > 1, f"in points (percent) the upper end is {wanted[1]:.2f}, not {high:.4f}: is it a share?"
-    averaged = np.percentile((100 * (kit - hard) / slots)[draws].mean(1), [2.5, 97.5])
+    assert low < 0, "the student makes fewer errors here, so student less kit is negative; yours is the other way round"
+    assert low < -1, f"in points (percent) the lower end is {wanted[0]:.2f}, not {low:.4f}: is it a share?"
+    averaged = np.percentile((100 * (student - kit) / slots)[draws].mean(1), [2.5, 97.5])
     assert not np.allclose((low, high), averaged), (
         "yours averages the rates of single texts; sum the errors of a sample and divide by the sum of its slots"
     )
@@ -186,8 +206,8 @@ def slot_counts(sources: Sequence[str], texts: Sequence[str]) -> tuple[np.ndarra
 
 
 def verdict(low: float, high: float) -> str:
-    """What an interval of slot errors, kit less student, says."""
-    return "the student makes fewer" if low > 0 else "the kit makes fewer" if high < 0 else "no difference is shown"
+    """What an interval of slot errors, student less kit, says."""
+    return "the student makes fewer" if high < 0 else "the kit makes fewer" if low > 0 else "no difference is shown"
 
 
 # -- exercise 6.3: from how many sizes on ------------------------------------------------------------------------------
@@ -314,9 +334,8 @@ def _differences(comparison: dict[str, Any], account: str, **wanted: Any) -> lis
     return found
 
 
-def _marks(
-    rows: Sequence[dict[str, Any]], x: Sequence[float], y: Sequence[float], look: dict[str, Any], across: bool
-) -> go.Scatter:
+def _marks(rows: Sequence[dict[str, Any]], y: Sequence[float], look: dict[str, Any]) -> go.Scatter:
+    """Differences of one method with their intervals, each at its height."""
     bar = {
         "type": "data", "symmetric": False, "thickness": 1.6, "width": 3,
         "array": [row["high"] - row["value"] for row in rows], "arrayminus": [row["value"] - row["low"] for row in rows],
@@ -324,10 +343,17 @@ def _marks(
     method = rows[0]["method"]
     words = [f"{method}, {row['size']}: {row['value']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f})" for row in rows]
     return go.Scatter(
-        x=x, y=y, mode="markers" if across else "lines+markers", name=method, legendgroup=method,
-        line={"color": look["color"], "width": 1.2}, marker=look | {"size": 9}, **{"error_x" if across else "error_y": bar},
-        text=words, hovertemplate="%{text}<extra></extra>",
+        x=[row["value"] for row in rows], y=y, mode="markers", name=method, legendgroup=method, error_x=bar,
+        line={"color": look["color"]}, marker=look | {"size": 9}, text=words, hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
+
+
+def _direction(metric: Metric) -> str:
+    """What an axis of differences says, with the side on which the student is better."""
+    points = " in points" if metric.errors else ""
+    return f"{metric.name}{points}, student less kit " + (
+        "(← student better)" if metric.errors else "(→ student better)"
+    )
 
 
 def two_accounts(comparison: dict[str, Any]) -> go.Figure:
@@ -346,13 +372,12 @@ def two_accounts(comparison: dict[str, Any]) -> go.Figure:
             rows = _differences(comparison, account, method=method, cost=each)
             if rows:
                 y = [sizes.index(row["size"]) + 0.11 * (number - (len(methods) - 1) / 2) for row in rows]
-                trace = _marks(rows, [row["value"] for row in rows], y, looks[method], across=True)
-                figure.add_trace(trace.update(showlegend=column == 1), row=1, col=column)
+                figure.add_trace(_marks(rows, y, looks[method]).update(showlegend=column == 1), row=1, col=column)
         clear[account] = sum(row["low"] > 0 for row in _differences(comparison, account, cost=each))
         figure.add_vline(x=0, line={"color": _TARGET, "width": 2}, row=1, col=column)
     count = len(_differences(comparison, "equal_total", cost=each))
     figure.update_yaxes(tickvals=list(range(len(sizes))), ticktext=sizes, autorange="reversed", showgrid=False)
-    figure.update_xaxes(title="BLEU, student less kit", range=[-6, 13], zeroline=False)
+    figure.update_xaxes(title=_direction(metric_of(comparison)), range=[-6, 13], zeroline=False)
     figure.update_annotations(font_size=13)
     return described(
         figure,
@@ -364,50 +389,84 @@ def two_accounts(comparison: dict[str, Any]) -> go.Figure:
 
 
 def against_the_kit(model: str, size: str, account: str) -> tuple[go.Figure, str]:
-    """Every method less the kit, with 95 % intervals, over the kit's cost; and in words, how many are clearly ahead.
+    """Every method less the kit, with 95 % intervals, a panel for each cost of the kit.
 
     The challenge that goes with it: a place where the kit is ahead of every student, by more than chance.
     """
     comparison = measured(model)
-    metric, looks = metric_of(comparison), _looks(comparison)
-    figure, better, worse = go.Figure(), [], []
+    metric, looks, cost_of = metric_of(comparison), _looks(comparison), ACCOUNTS[account]
     all_rows = [row for row in _differences(comparison, account, size=size, seed=0) if row["method"] != "kit"]
-    for number, method in enumerate(looks):
-        rows = sorted((row for row in all_rows if row["method"] == method), key=lambda row: row["cost"])
-        if rows:
-            shift = 1 + 0.03 * (number - len(looks) / 2)  # side by side, since bars would hide each other
-            x = [tera(comparison, row[ACCOUNTS[account]]) * shift for row in rows]
-            figure.add_trace(_marks(rows, x, [row["value"] for row in rows], looks[method], across=False))
-    figure.add_hline(
-        y=0, line={"color": _TARGET, "width": 2}, annotation_text="the kit", annotation_position="bottom right"
+    costs = sorted({row[cost_of] for row in all_rows})
+    methods = [name for name in looks if any(row["method"] == name for row in all_rows)]
+    figure = make_subplots(
+        rows=1, cols=len(costs), shared_yaxes=True, horizontal_spacing=0.025, subplot_titles=[" "] * len(costs)
     )
-    costs = sorted({row[ACCOUNTS[account]] for row in all_rows})
-    lines = []
-    for cost in costs:
-        students = [row for row in all_rows if row[ACCOUNTS[account]] == cost and row["method"] not in _FOR_ALL]
-        ahead, behind = ([row for row in students if _clearly(row, metric, side)] for side in (True, False))
+    lines, met = [], False
+    for column, cost in enumerate(costs, start=1):
+        rows = [row for row in all_rows if row[cost_of] == cost]
+        students = [row for row in rows if row["method"] not in _FOR_ALL]
+        left, right = _window(rows, students)
+        for row in rows:
+            place, look = methods.index(row["method"]), looks[row["method"]]
+            figure.add_trace(_marks([row], [place], look), row=1, col=column)
+            for arrow in _arrows(row, place, look, left, right):
+                figure.add_trace(arrow, row=1, col=column)
+        figure.update_xaxes(range=[left, right], row=1, col=column)
+        figure.add_vline(x=0, line={"color": _TARGET, "width": 2}, row=1, col=column)
+        ahead, behind = (sum(_clearly(row, metric, side) for row in students) for side in (True, False))
+        met = met or behind == len(students) > 0
+        of = f"of {len(students)} student{'s' * (len(students) != 1)}"
+        figure.layout.annotations[
+            column - 1
+        ].text = f"{tera(comparison, cost):.0f} TFLOP<br>{ahead} ahead, {behind} behind, of {len(students)}"
         lines.append(
-            f"{tera(comparison, cost):.0f} TFLOP: of {len(students)} kinds of student {len(ahead)} clearly ahead of the kit, {len(behind)} clearly behind"
+            f"{tera(comparison, cost):.0f} TFLOP: {of} {ahead} clearly ahead of the kit, {behind} clearly behind"
         )
-        better.append(len(ahead) == len(students))
-        worse.append(len(behind) == len(students) > 0)
-    found = "✓ Challenge: here the kit is clearly ahead of every student. " if any(worse) else ""
-    unit = " (points of SER)" if metric.errors else ""
-    figure.update_xaxes(
-        type="log", tickvals=[tera(comparison, cost) for cost in costs], ticktext=[f"{tera(comparison, cost):,.0f}" for cost in costs],
-        title="TFLOP of the kit",
-    )  # fmt: skip
-    figure.update_yaxes(title=f"{metric.name}{unit}: other less kit", zeroline=False)
-    alt = (
-        f"{model}, {size}, {WORDS[account]}: {metric.name} of each method less the kit's over the kit's cost, with 95 percent intervals. "
-        + "; ".join(lines)
+    figure.update_xaxes(nticks=5, zeroline=False)
+    figure.update_yaxes(range=[len(methods) - 0.4, -0.6], tickvals=list(range(len(methods))), ticktext=methods)
+    figure.update_annotations(font_size=13)
+    note = f"{_direction(metric)}<br><span style='font-size:12px'>A scale for each panel, made for its students; ◂ ▸: goes on beyond it</span>"
+    figure.add_annotation(
+        text=note, xref="paper", yref="paper", x=0.5, y=-0.13, yanchor="top", showarrow=False, font_size=14
     )
     described(
-        figure, alt, template="plotly_white", title=f"{model}, {size}: {WORDS[account]}", height=430, width=880,
-        margin={"l": 60, "r": 20, "t": 60, "b": 120}, legend={"orientation": "h", "y": -0.25, "x": 0.5, "xanchor": "center"},
+        figure,
+        f"{model}, {size}, {WORDS[account]}: {metric.name} of each method less the kit's, with 95 percent intervals, by the kit's cost. {'; '.join(lines)}",
+        template="plotly_white", title={"text": f"{model}, {size}, beside the kit (the pink line): {WORDS[account]}", "y": 0.97}, height=400, width=880,
+        margin={"l": 165, "r": 20, "t": 90, "b": 95}, showlegend=False,
     )  # fmt: skip
-    lower = " Fewer slot errors are better: below the line is ahead." if metric.errors else ""
-    return figure, f"<p><b>{found}</b>{escape('; '.join(lines))}.{lower}</p>"
+    found = "<b>✓ Challenge: here the kit is clearly ahead of every student.</b> " if met else ""
+    return (
+        figure,
+        f"<p>{found}Counted are students (so not LayerDrop) that are clearly ahead or behind: their interval does not hold zero.</p>",
+    )
+
+
+def _arrows(row: dict[str, Any], y: float, look: dict[str, Any], left: float, right: float) -> list[go.Scatter]:
+    """At each edge that an interval goes beyond; with the value, if that is out there, too."""
+    sides = (
+        (left, "triangle-left", "top right", row["low"] < left, row["value"] < left),
+        (right, "triangle-right", "top left", row["high"] > right, row["value"] > right),
+    )
+    return [
+        go.Scatter(
+            x=[edge], y=[y], mode="markers+text", marker={"symbol": symbol, "size": 10, "color": look["color"]},
+            text=f"{row['value']:+.1f}" if value_too else "", textposition=inside, cliponaxis=False, hoverinfo="skip",
+        )
+        for edge, symbol, inside, beyond, value_too in sides if beyond
+    ]  # fmt: skip
+
+
+def _window(rows: Sequence[dict[str, Any]], students: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """A range in which students can be told apart: it has each one's marker, and cuts the longest intervals."""
+    reach = max(
+        1.3 * max(abs(row["value"]) for row in students),
+        2.5 * min(max(-row["low"], row["high"]) for row in students),
+    )
+    left = max(-reach, min(0, *(row["low"] for row in rows)))
+    right = min(reach, max(0, *(row["high"] for row in rows)))
+    rim = 0.06 * (right - left)
+    return left - rim, right + rim
 
 
 def _clearly(row: dict[str, Any], metric: Metric, ahead: bool) -> bool:
@@ -415,8 +474,29 @@ def _clearly(row: dict[str, Any], metric: Metric, ahead: bool) -> bool:
     return bool(row["low"] > 0 if ahead != metric.errors else row["high"] < 0)
 
 
+def who_is_ahead(comparison: dict[str, Any], account: str) -> str:
+    """Beside the largest kit of an account, which students are clearly ahead of it and which behind, by name."""
+    metric, rows = metric_of(comparison), _students(comparison, account)
+    cost = max(row[ACCOUNTS[account]] for row in rows)
+    rows = [row for row in rows if row[ACCOUNTS[account]] == cost]
+    told = []
+    for words, side in (("better", True), ("worse", False)):
+        found = [row for row in rows if _clearly(row, metric, side)]
+        names = [
+            f"{method} at {', '.join(row['size'] for row in found if row['method'] == method)}"
+            for method in dict.fromkeys(row["method"] for row in found)
+        ]
+        told.append(f"{len(found)} clearly {words} than the kit" + f" ({'; '.join(names)})" * bool(names))
+    return f"{WORDS[account]} ({tera(comparison, cost):.0f} TFLOP): of {len(rows)} students {', '.join(told)}"
+
+
+def _students(comparison: dict[str, Any], account: str) -> list[dict[str, Any]]:
+    """Each student's first training, with its distance from the kit."""
+    return [row for row in _differences(comparison, account, seed=0) if row["method"] not in _FOR_ALL]
+
+
 def slot_errors(comparison: dict[str, Any]) -> list[dict[str, str]]:
-    """Slot errors at the largest budget and equal total, and in brackets the 95 % interval of the distance from the kit's."""
+    """The kit's slot errors in percent at the largest budget; below them, for equal total, the others' less the kit's."""
     budget = budgets(comparison)[-1]
     lines = [
         {"": "kit"}
@@ -424,7 +504,7 @@ def slot_errors(comparison: dict[str, Any]) -> list[dict[str, str]]:
     ]
     for method in _looks(comparison):
         rows = _differences(comparison, "equal_total", method=method, total=budget)
-        cells = {row["size"]: f"{row['mean']['ser']:.1f} ({row['low']:+.1f} to {row['high']:+.1f})" for row in rows}
+        cells = {row["size"]: f"{less_kit(row, 'equal_total', 'ser')}" for row in rows}
         if cells:
             lines.append({"": method} | {size: cells.get(size, "") for size in comparison["sizes"]})
     return lines
@@ -454,7 +534,7 @@ def advice(sizes: str, stays: bool, budget: float) -> tuple[str, list[str]]:
     if sizes == "one":
         return "a student of that one size", of_each
     numbers = _numbers_of_break_even(budget)
-    pays = f"translator: by size, a kit is cheaper than students as good as it from {min(numbers)} to {max(numbers)} sizes on"
+    pays = f"translator: a kit is cheaper than students as good as it from {min(numbers)} sizes on in its best case, from {max(numbers)} in its worst"
     if sizes == "two to four":
         small = ", or a kit if they are the smallest ones" if min(numbers) <= 3 else ""
         return f"a student of each size{small}", [pays, *of_each]
@@ -480,11 +560,7 @@ def _ahead(account: str, budget: float) -> list[str]:
         metric = metric_of(comparison)
         costs = budgets(comparison)[-3:]
         cost = costs[min(_index(budget), 1 if account == "equal_each" else 2)]
-        rows = [
-            row
-            for row in _differences(comparison, account, seed=0)
-            if row[ACCOUNTS[account]] == cost and row["method"] not in _FOR_ALL
-        ]
+        rows = [row for row in _students(comparison, account) if row[ACCOUNTS[account]] == cost]
         ahead, behind = (sum(_clearly(row, metric, side) for row in rows) for side in (True, False))
         lines.append(
             f"{model}, by {metric.name}, where {WORDS[account]} ({tera(comparison, cost):.0f} TFLOP): of {len(rows)} students {ahead} are "
@@ -512,7 +588,8 @@ def _layer_drop(model: str, budget: float) -> str:
         row for row in _differences(comparison, "equal_total", method="LayerDrop", cost=cost) if row["size"] != "1x"
     ]
     words = ", ".join(f"{row['size']} {row['value']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f})" for row in rows)
-    return f"{metric.name} at {tera(comparison, cost):.0f} TFLOP: {words}"
+    better = "fewer are better" if metric.errors else "more is better"
+    return f"{metric.name} ({better}) at {tera(comparison, cost):.0f} TFLOP: {words}"
 
 
 def show_advice(sizes: str, stays: bool, budget: float) -> str:
