@@ -41,6 +41,12 @@ def test_without_a_guess_the_result_is_folded(measured: float, written: str, sho
     assert shown[0]["text/html"].startswith("<details><summary>assemblies: write your guess")
 
 
+def test_a_difference_is_shown_with_its_interval(shown: list[dict[str, str]]) -> None:
+    notebook.reveal("student less kit", 2, -1.25, -3.5, 1)
+    _, guess, measured = shown[0]["text/plain"].splitlines()
+    assert guess.split()[-1] == "2" and measured.endswith(" -1.2 (-3.5 to +1.0)")
+
+
 @pytest.mark.parametrize("guess", ["about 5", (10, 0), float("nan"), "inf", 10**400, "<b>"])
 def test_a_guess_that_is_not_a_number_is_refused(guess: Any, shown: list[dict[str, str]]) -> None:
     notebook.reveal("layers", guess, 24)

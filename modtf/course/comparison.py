@@ -67,24 +67,10 @@ def tera(comparison: dict[str, Any], cost: float) -> float:
     return float(cost * comparison["unit_operations"] / 1e12)
 
 
-class Difference(float):
-    """Student less kit: a number that is written with its 95 % interval, whatever the format asked for."""
-
-    def __new__(cls, value: float, low: float, high: float) -> Difference:
-        made = super().__new__(cls, value)
-        made.low, made.high = low, high
-        return made
-
-    low: float
-    high: float
-
-    def __format__(self, spec: str) -> str:
-        return f"{float(self):+.1f} ({self.low:+.1f} to {self.high:+.1f})"
-
-
-def less_kit(row: dict[str, Any], account: str, key: str = "bleu") -> Difference:
-    """A student's score less that of the kit it stands beside in this account."""
-    return Difference(row[account][key], *row[account][f"{key}_interval"])
+def less_kit(row: dict[str, Any], account: str, key: str = "bleu") -> tuple[float, float, float]:
+    """A student's score less that of the kit it stands beside in this account, and both ends of its 95 % interval."""
+    low, high = row[account][f"{key}_interval"]
+    return row[account][key], low, high
 
 
 # -- exercise 6.1: what a step costs -----------------------------------------------------------------------------------
@@ -504,7 +490,9 @@ def slot_errors(comparison: dict[str, Any]) -> list[dict[str, str]]:
     ]
     for method in _looks(comparison):
         rows = _differences(comparison, "equal_total", method=method, total=budget)
-        cells = {row["size"]: f"{less_kit(row, 'equal_total', 'ser')}" for row in rows}
+        cells = {
+            row["size"]: "{:+.1f} ({:+.1f} to {:+.1f})".format(*less_kit(row, "equal_total", "ser")) for row in rows
+        }
         if cells:
             lines.append({"": method} | {size: cells.get(size, "") for size in comparison["sizes"]})
     return lines

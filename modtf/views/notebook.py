@@ -19,13 +19,18 @@ from modtf.views.markup import problem_html
 _BAR = 40
 
 
-def reveal(what: str, guess: Any, measured: float) -> None:
-    """Show a guess and the measured value as two bars; until there is a guess, the value alone, folded."""
+def reveal(what: str, guess: Any, measured: float, low: float | None = None, high: float | None = None) -> None:
+    """Show a guess and the measured value as two bars; until there is a guess, the value alone, folded.
+
+    ``low`` and ``high``: the interval of a difference, which is then written with its sign.
+    """
     number = _number(guess)
     longest = max(abs(measured), abs(number or 0)) or 1  # 1 where both are zero
 
     def line(name: str, value: float) -> str:
         shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        if name == "measured" and low is not None:
+            shown = f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
         bar = (
             f"{'█' * round(_BAR * abs(value) / longest):<{_BAR}} " if number is not None else ""
         )  # one alone compares nothing
