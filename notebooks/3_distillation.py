@@ -12,7 +12,7 @@
 # - tell five signals apart: people's texts, the original's texts, its logits, its hidden states, its attention maps;
 # - say at which layer a module is compared with the original, and see in a heatmap whether it has learned its place;
 # - write the boundary loss, the divergence and the training step, and train with them;
-# - judge what each signal adds, at equal cost and with its noise.
+# - judge what each signal adds, at equal cost and with its noise, and why the bundled kits learned from theirs.
 #
 # **You need** [notebook 2](2_module_replacement.ipynb): how replacing trains modules, and what a path of a training step is.
 
@@ -153,11 +153,9 @@ def heatmaps(g: int, stack: str):
     return course.heatmaps(lambda name: distances(name, g, stack), ["untrained", "trained"], g, stack)
 
 
-heatmaps(2, "decoder")
-
 # %%
 notebook.reveal("the layer that an untrained m(2, 3) is most like", guess_layer, float(distances("untrained", 2, "decoder")[3].argmin()))
-print("trained:", int(distances("trained", 2, "decoder")[3].argmin()))
+heatmaps(2, "decoder")
 
 # %% [markdown]
 # **This is the figure to remember.** Each row is a module, the orange dot is where it should be, the circle where it is. Training has moved every module to its place: half of the layers take the same way as all of
@@ -197,7 +195,7 @@ print(f"  as the last:                                    {held.divergence(begun
 print(f"  mixed: as the last, but m(2, 0) as the first:   {held.divergence(begun['mixed'], two):.2f}")
 
 # %% [markdown]
-# Begun as the last layer, the model is lost, and one module in each stack is to blame: without layer 0, which reads the embeddings, nothing works. Everywhere else the last is no worse. Does training mend it? In `pocket` not quickly: 150 steps of 2x gave BLEU 69.4 after "first" and 32.7 after "last" ([LOG](../benchmarks/LOG.md#the-pocket-kit), one run each). In kits of `translator`, a BART, no difference is shown (below). So "first" is safe. Is it best? We will train *mixed* ones.
+# Begun as the last layer, the model is lost, and one module in each stack is to blame: without layer 0, which reads the embeddings, nothing works. Everywhere else the last is no worse. Does training mend it? In `pocket` not quickly: 150 steps of 2x gave BLEU 69.4 after "first", 32.7 after "last" (from the [LOG](../benchmarks/LOG.md#the-pocket-kit), one run each). In `translator`'s kits no difference is shown (below). So "first" is safe. Is it best? We will train *mixed* ones.
 #
 # ## Attention maps: where to look
 #
@@ -360,7 +358,7 @@ of_step = notebook.chosen("step_loss", step_loss, course.step_loss, course.check
 # The loop of notebook 2, with the loss as an argument. Two ways to learn, two seeds each:
 #
 # - *the original's texts*: labels alone, as in notebook 2, without running the original;
-# - *logits and hidden states*: your step, with weights 1 and 0.2, the bundled kit's.
+# - *logits and hidden states*: your step, with weights 1 and 0.2, the library's own.
 
 
 # %% tags=["long"]
@@ -414,20 +412,18 @@ for seed in (0, 1):
         quality = measure_quality(trained[name, seed], two, examples[:60])
         rows.append({"learns from": name, "seed": seed, "BLEU": quality["bleu"], "SER %": quality["ser"], "seconds": seconds})
 table = pd.DataFrame(rows)
-print(table.round(1).to_string(index=False))
-
-# %% tags=["long"]
-course.learning_curves(curves)
-
-# %% tags=["long"]
 bleu = table.groupby("learns from").BLEU.mean()
 notebook.reveal("2x, taught less labels alone, BLEU, mean of two seeds", guess_taught, bleu[TEACHER] - bleu[TEXTS])
+
+# %% tags=["long"]
+print(table.round(1).to_string(index=False))
 between = table.groupby("learns from").BLEU.agg(lambda scores: scores.max() - scores.min())
-print("between two seeds of the same training:", between.round(1).to_dict())
+print("\nbetween two seeds of the same training:", between.round(1).to_dict())
+course.learning_curves(curves)
 
 # %% [markdown]
 # Each is ahead at what it was asked for: labels at the words that the original writes, the teacher at all its probabilities. BLEU and slot errors ask for words, and **there the teacher does not visibly help in so short a training**: the two ways differ no more than two seeds of one. Nor did it in 200 steps
-# ([LOG](../benchmarks/LOG.md#for-the-course)), and its steps take longer. Our explanation: the original's first choices are an easy target, all its probabilities a harder one.
+# ([LOG](../benchmarks/LOG.md#for-the-course)), and its steps take longer. Our guess why: the original's first choices are an easy target, all its probabilities a harder one.
 #
 # ### The beginning, once more
 #
@@ -446,9 +442,9 @@ for seed in (0, 1):
 print(pd.DataFrame(rows).sort_values("begun").round(2).to_string(index=False))
 
 # %% [markdown]
-# With both seeds *mixed* is ahead, so the library's default may not be the best there is. Two short runs of one model at 2x are a hint, not a result; longer trainings and other sizes were not tried. Something to find out with a kit of your own.
+# With both seeds *mixed* is ahead, so the library's default may not be the best there is. Two short runs of one model at 2x are a hint, not a result; longer trainings and other sizes were not tried.
 #
-# ## Without whole-grain paths
+# ## Practise what you will use
 #
 # These trainings drew mixtures, as BERT-of-Theseus does. But people ask for a full encoder with a small decoder, 12-6, which a mixture hardly ever is. **What does a full encoder bring**, in place of the six modules that imitate it?
 
@@ -461,24 +457,26 @@ for name, seed in curves:
 print("cross-entropy with the original's texts, nats a token (less is better)")
 print(pd.DataFrame(rows).round(3).to_string(index=False))
 
+# %% [markdown]
+# Six real layers more, and nothing gained. Has the decoder not practised with them? *Whole-grain* steps, one granularity from end to end in each stack, are that practice. As a control they settle nothing: after them "12-6 less 6-6" was −0.01, after mixtures −0.01 to +0.02 ([LOG](../benchmarks/LOG.md#for-the-course), runs of 80 steps; try `train(from_teacher, 0, mixtures=0, whole=1)`).
+#
+# Longer trainings of `translator` show more. They also draw the paths of the *strategies*, the rules by which people choose a size ([notebook 4](4_assembly.ipynb)). Kits that leave something out:
+
 # %% tags=["nbval-check-output"]
 comparison = json.loads(bundled("translator/versus.json").read_text(encoding="utf-8"))
 print("translator: BLEU less that of the kit, with its 95 % interval")
 for row in comparison["ablation"]:
     if row["method"] in ("no whole-grain paths", "no strategies' paths", "begun as the last layer"):
         ahead = row["equal_total"]
-        print(
-            f"  {row['method']:<24} {row['size']:<5} {ahead['bleu']:+.1f}  ({ahead['bleu_interval'][0]:+.1f} to {ahead['bleu_interval'][1]:+.1f})"
-        )
+        low, high = ahead["bleu_interval"]
+        print(f"  {row['method']:<24} {row['size']:<5} {ahead['bleu']:+.1f}  ({low:+.1f} to {high:+.1f})")
 
 # %% [markdown]
-# Six real layers more, and nothing gained: the decoder has not practised with them. *Whole-grain* steps, one granularity from end to end in each stack, are that practice. How much do they bring? Live, no more than the scatter of seeds (`train(from_teacher, 0, mixtures=0, whole=1)`; try it). For `translator`, leaving them out costs 2x a point; at the other sizes no difference is shown. Their place
-# was taken by mixtures and by the paths of the *strategies* ([notebook 4](4_assembly.ipynb)), and those matter: a kit without them loses 4 points or more at 6x and `fast` (6-1: a full encoder, the smallest decoder), and neither interval holds zero. **A path works as well as it was practised**: that is a guess, but the kit that
-# never draws what you will use is the worse one.
+# Without whole-grain paths 2x loses a point; at the other sizes no difference is shown. Without strategies' paths 6x and `fast` (6-1: a full encoder, the smallest decoder) lose 4 points or more, and neither interval holds zero: **the smallest sizes live on those**.
 #
 # ## What each signal adds
 #
-# For `translator`, whose task is harder, `benchmarks/versus.py` trained kits that differ only in what they learn from. They cost the same, in floating-point operations, so whoever runs the original in each step gets fewer steps; all have the learning rates
+# For `translator`, whose task is harder, `benchmarks/versus.py` trained kits that differ in what they learn from. They cost the same, in floating-point operations, so whoever runs the original in each step gets fewer steps; all have the learning rates
 # that are best for labels alone.
 #
 # **Guess first, for 6x: how many points of BLEU is a kit with logits alone ahead of one with people's texts alone?** And one with every signal?
@@ -491,33 +489,39 @@ guess_every = None  # BLEU of 6x, every signal less people's texts alone
 at_six = {row["method"]: row for row in comparison["ablation"] if row["size"] == "6x"}
 notebook.reveal("6x, logits alone less people's texts alone, BLEU", guess_logits, at_six["logits alone"]["equal_total"]["bleu"])
 notebook.reveal("6x, every signal less people's texts alone, BLEU", guess_every, at_six["every signal"]["equal_total"]["bleu"])
-print({name: at_six[name]["steps"] for name in ("the original's texts alone", "logits alone", "every signal")}, "steps")
 
 # %%
-course.signals_figure(comparison, list(comparison["sizes"]))
+maps = at_six["every signal"]["equal_total"]["bleu"] - at_six["every signal but attention maps"]["equal_total"]["bleu"]
+seeds = 2**0.5 * comparison["scatter_of_seeds"]["6x"]["bleu"][0]
+print(f"6x: all five are {maps:.1f} BLEU ahead of all but attention maps; two seeds of one kit differ by {seeds:.1f} (standard deviation)")
+course.signals_figure(comparison)
 
 # %% [markdown]
-# Dark dots: what a kit learns from. Right of them its BLEU less that of the first kit, with 95 % intervals (over sentences, and over the scatter of the few seeds there are; each of these kits was trained once): filled where a difference is shown, hollow where it could be noise. (`fast` is the full encoder with one decoder layer.)
+# A row is a kit: what it learns from, and its steps. Each was trained once, the first thrice. Dots are its BLEU less that of the first row, bars 95 % intervals (over sentences, and over the scatter of the few seeds there are): filled where a difference is shown, hollow where it could be noise.
 #
 # - **Between the original's texts and people's no difference is shown**, at any size; and they cost no step.
-# - **Attention maps alone teach nobody to write.** They say where to look, not what to say.
-# - **Hidden states alone teach 2x best**, without a word about tokens. (At half the learning rates, labels do as well on dev.) At 6x and `fast` they are far behind. Our guess why: a module for two layers can give what both gave; one for six cannot.
-# - **No other kit that runs the original in each step is shown to be ahead anywhere**; at 6x and `fast` all are behind, by more than noise, with about half as many steps.
+# - **Attention maps alone teach nobody to write.** They say where to look, not what to say. Beside other signals they may help 6x: leaving them out costs it most, but by less than two standard deviations between seeds. No long kit was trained with them.
+# - **Hidden states alone teach 2x best**, without a word about tokens. (At half the learning rates labels do as well on dev: [LOG](../benchmarks/LOG.md#the-translators-kit).) At 6x and `fast` they are far behind. Our guess why: a module for two layers can give what both gave; one for six cannot.
+# - **No other kit that runs the original is shown to be ahead anywhere**; at 6x and `fast` all are behind, by more than noise, with about half as many steps or fewer.
+# - **The library's own pair, logits and hidden states,** was trained only as the bundled `translator` learned, four assemblies for each pass of the original: few, dear steps, and behind everywhere, as people's texts with four are. At 6x and `fast` it is the further behind; there twice the learning rates bring it 8 points or more, and cost 5 at 2x (dev, same LOG).
 #
-# What this does *not* show: the library's own pair, logits and hidden states, is not among these rows, and none leaves out labels *and* logits and keeps the rest. All have the learning rates that suit labels alone, which may hold the others back. Nor does it say what is best in a long training.
+# What this does *not* show: the pair with one assembly a step, rates that suit each kit, long trainings.
 #
-# ## Then why logits and 0.2 hidden?
+# ## Who learned from what, and why
 #
-# Because of this early trial: 150 steps of 64 texts for `pocket`'s 2x alone, one run each, 155 inputs of dev:
+# The bundled kits and those of the comparison, from the records of their trainings:
+
+# %% tags=["nbval-check-output"]
+print(course.who_learned_what().to_string(index=False))
+
+# %% [markdown]
+# *Faultless* are texts without slot errors; *compared* kits are those of [notebook 6](6_one_kit_or_students.ipynb), at several budgets (`translator`'s smallest is the first row above). *Core minutes* are minutes times cores. Without the loss of labels, texts are only what teacher and modules read. Why these losses?
 #
-# | labels, logits, hidden | BLEU | SER % |
-# |---|---|---|
-# | 1, 1, 1 | 69.40 | 7.19 |
-# | 0, 1, 1 | 69.41 | 5.56 |
-# | 0, 1, 0.2 | 68.85 | 4.22 |
+# - **Logits 1, hidden 0.2**, the library's own, and so [notebook 7](7_your_own_model.ipynb)'s: because of one early trial, 150 steps of `pocket`'s 2x, one run each on dev ([LOG](../benchmarks/LOG.md#the-pocket-kit)). With labels, logits and hidden states at 1, 1, 1, at 0, 1, 1 and at 0, 1, 0.2 BLEU was level (68.9 to 69.4), and slot errors were 7.2, 5.6 and 4.2 %. How much of that is noise, nobody measured.
+# - **Labels 1, logits 1, faultless**: small decoders left out what the original leaves out, such as prices. Its texts without slot errors mended that; as labels alone they cost up to 1.3 BLEU, with logits half a percent at most (same LOG).
+# - **Labels 1**: at equal cost each pass of the original costs steps; labels cost none, not even the original's, once they are written. The comparison's first kits had a teacher, and lost to students.
 #
-# Half a point of BLEU is noise; how much of the difference in slot errors is, nobody measured. Later trials turned to labels: `pocket`'s last part learned from labels and logits (1 and 1), on those of the original's texts that have no slot errors, and the kits that are compared with students learn from labels alone. No *long* kit was trained both ways: the
-# question is open ([LOG](../benchmarks/LOG.md)). In the library these are weights:
+# Which losses suit a *long* training is **open**. The nearest to an answer: with the largest budget, `pocket`'s compared kits made fewer slot errors from labels than from labels and logits, at every size; but steps and learning rates differed, too (same LOG). To try yourself:
 #
 # ```python
 # args = modtf.ModularTrainingArguments(output_dir="run", max_steps=10_000, labels_weight=0, logits_weight=1, hidden_weight=0.2, attention_weight=0)
@@ -540,7 +544,7 @@ course.signals_figure(comparison, list(comparison["sizes"]))
 # 2. A module's output is compared with the original's where its piece of work ends: at the path's boundaries.
 # 3. Trained modules stand in their places, as a staircase, with the heads that they began with; they begin as first layers, and in `pocket` m(g, 0) must.
 # 4. A step records the original, records the student and adds up weighted losses. Practise the paths that people will ask for.
-# 5. A teacher in each step costs steps. Compare at equal cost, and look at the interval before you believe a difference.
+# 5. A teacher in each step costs steps. Compare at equal cost, and look at the interval before you believe a difference. The library's logits and 0.2 hidden are an early choice, not a measured best.
 #
 # <!-- footer -->
 # [← 2 · Module replacement](2_module_replacement.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [4 · Assembly →](4_assembly.ipynb)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from test_table import load_script
 
 import modtf
 from modtf.architectures import set_attention
@@ -19,6 +22,7 @@ from modtf.tasks import E2E
 from modtf.tasks.batches import TaskBatches
 
 Loss = Callable[..., Any]
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +244,7 @@ def test_figures_have_titles_words_and_room(pocket: modtf.ModularModel, heads: c
         *(heads.figure(kind, 2, 2) for kind in course.KINDS),
         course.next_words(pocket, "name[The Mill], food[Thai]", "The Mill serves Thai food.", 2),
         course.learning_curves({("texts", 0): [(0, 1.0, 2.0), (20, 0.5, 1.0)], ("logits", 0): [(0, 1.0, 2.0)]}),
-        course.signals_figure(comparison, list(comparison["sizes"])),
+        course.signals_figure(comparison),
     ]
     for figure in figures:
         words = figure.layout.title.text or " ".join(note.text or "" for note in figure.layout.annotations)
@@ -252,8 +256,63 @@ def test_figures_have_titles_words_and_room(pocket: modtf.ModularModel, heads: c
 
 def test_signals_come_from_the_comparison() -> None:
     comparison = json.loads(bundled("translator/versus.json").read_text(encoding="utf-8"))
-    figure = course.signals_figure(comparison, ["6x"])
-    (points,) = (trace for trace in figure.data if trace.customdata is not None)
-    of = dict(zip(points.text, points.customdata, strict=True))
+    figure = course.signals_figure(comparison)
+    at_six = [trace for trace in figure.data if trace.customdata is not None][list(comparison["sizes"]).index("6x")]
+    method_of = {label: method for group in course._KITS.values() for label, method in group.items()}
+    of = {method_of[label]: ahead for label, ahead in zip(at_six.text, at_six.customdata, strict=True)}
     measured = {row["method"]: row["equal_total"]["bleu"] for row in comparison["ablation"] if row["size"] == "6x"}
-    assert of.pop("people's texts alone") == 0 and of == {name: measured[name] for name in of} and len(of) == 11
+    assert of.pop("kit") == 0 and of == {name: measured[name] for name in of} and len(of) == 13
+
+
+def test_rows_of_signals_say_what_a_kit_learned_from_and_its_steps() -> None:
+    comparison = json.loads(bundled("translator/versus.json").read_text(encoding="utf-8"))
+    figure = course.signals_figure(comparison)
+    steps = {row["method"]: row["steps"] for row in comparison["ablation"]}
+    pair = steps["logits and hidden states, four assemblies a step"]
+    assert figure.layout.yaxis.ticktext[-3:] == (
+        "<b>four assemblies a step</b>",
+        f"people's texts, {steps['four assemblies a step']} steps",
+        f"logits and hidden states, {pair} steps",
+    )
+    for trace in figure.data:
+        assert all(not figure.layout.yaxis.ticktext[y].startswith("<b>") for y in trace.y)
+
+
+# -- the bundled kits --------------------------------------------------------------------------------------------------
+
+
+def test_kits_learned_what_their_trainings_were_told() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line for line in makefile.splitlines() if line.strip().startswith("$(TRAIN) kit")]
+    assert len(lines) == 4
+    table = course.who_learned_what().set_index("kit")
+    for line in lines:
+        model = "pocket" if "--task e2e" in line else "translator"
+        row = table.loc[f"{model}, part {2 if '--begin-with' in line else 1}"]
+        told = {loss: float(weight) for loss, weight in re.findall(r"--(\w+)-weight (\S+)", line)}
+        assert row.losses == ", ".join(f"{loss} {weight:g}" for loss, weight in course.weights(**told).items())
+        assert ("faultless" in row["whose texts"]) == ("--faultless" in line)
+        assert (row["whose texts"] == "both") == ("--data" in line)  # else those of the original alone
+
+
+def test_compared_kits_learned_what_the_comparison_says() -> None:
+    script = load_script("versus")
+    table = course.who_learned_what().set_index("kit")
+    for model in ("translator", "pocket"):
+        method = script.OF_MODEL.get(model, {}).get("kit", script.METHODS["kit"])
+        row = table.loc[f"{model}, compared"]
+        told = {name.removesuffix("_weight"): weight for name, weight in method.options.items() if "weight" in name}
+        assert row.losses == ", ".join(f"{loss} {weight:g}" for loss, weight in course.weights(**told).items())
+        assert ("people's" in row["whose texts"]) == (method.texts == "people")
+
+
+def test_the_notebooks_that_a_kit_is_in_load_it() -> None:
+    loads = {
+        model: {page.name[0] for page in (ROOT / "notebooks").glob("?_*.py") if f'load("{model}")' in page.read_text()}
+        for model in ("pocket", "translator")
+    }
+    for row in course.who_learned_what().itertuples():
+        model, part = row.kit.split(", ")
+        if part != "compared":
+            parts = [part.split("-") for part in row.notebooks.split(", ")]
+            assert loads[model] == {str(n) for ends in parts for n in range(int(ends[0]), int(ends[-1]) + 1)}

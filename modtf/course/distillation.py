@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 from transformers import T5Config, T5ForConditionalGeneration
 
 from modtf.architectures import set_attention
+from modtf.bundled import bundled
 from modtf.distillation import attention_loss, hidden_loss, logits_loss
 from modtf.distillation import divergence as summed_divergence
 from modtf.mapping import Assembly, LayerPath, boundaries
 from modtf.modular import ModularModel, modularize
+from modtf.recipes.pocket import POCKET
+from modtf.recipes.translator import TRANSLATOR
 from modtf.tasks import Example
 from modtf.training.batches import encode_sources_once
+from modtf.training.trainer import ModularTrainingArguments
 from modtf.views.figures import described, paths_figure
 
 BLUE, ORANGE, PINK, GREEN, GREY = "#3b8fd0", "#e07b1a", "#cc4e94", "#2a9d74", "#8a8a8a"
@@ -547,91 +553,135 @@ def learning_curves(curves: Curves) -> go.Figure:
     )
 
 
-#: The signals that `benchmarks/versus.py --ablation` leaves out or gives alone, in the order of the figure's columns.
-SIGNALS = ("people's texts", "the original's texts", "logits", "hidden states", "attention maps")
-_ALL = frozenset(SIGNALS)
-_KITS: dict[str, frozenset[str]] = {
-    "people's texts alone": frozenset(SIGNALS[0:1]),
-    "the original's texts alone": frozenset(SIGNALS[1:2]),
-    "logits alone": frozenset(SIGNALS[2:3]),
-    "hidden states alone": frozenset(SIGNALS[3:4]),
-    "attention maps alone": frozenset(SIGNALS[4:5]),
-    "every signal": _ALL,
-    "every signal but people's texts": _ALL - {SIGNALS[0]},
-    "every signal but the original's texts": _ALL - {SIGNALS[1]},
-    "every signal but labels": _ALL - {SIGNALS[0], SIGNALS[1]},
-    "every signal but logits": _ALL - {SIGNALS[2]},
-    "every signal but hidden states": _ALL - {SIGNALS[3]},
-    "every signal but attention maps": _ALL - {SIGNALS[4]},
+#: The rows of :func:`signals_figure`: under each heading what a kit learns from, and its name in `versus.json`.
+_KITS: dict[str, dict[str, str]] = {
+    "one signal": {
+        "people's texts": "kit",
+        "the original's texts": "the original's texts alone",
+        "logits": "logits alone",
+        "hidden states": "hidden states alone",
+        "attention maps": "attention maps alone",
+    },
+    "all five, or all but one or two": {
+        "all five": "every signal",
+        "all but people's texts": "every signal but people's texts",
+        "all but the original's texts": "every signal but the original's texts",
+        "all but texts of either": "every signal but labels",
+        "all but logits": "every signal but logits",
+        "all but hidden states": "every signal but hidden states",
+        "all but attention maps": "every signal but attention maps",
+    },
+    "four assemblies a step": {
+        "people's texts ": "four assemblies a step",  # the blank tells it from the first row
+        "logits and hidden states": "logits and hidden states, four assemblies a step",
+    },
 }
 
 
-def signals_figure(comparison: Mapping[str, Any], sizes: Sequence[str]) -> go.Figure:
-    """Left, what each kit learns from: a dot for each signal. Right, its BLEU less that of people's texts alone.
+def signals_figure(comparison: Mapping[str, Any]) -> go.Figure:
+    """BLEU of kits that learn from other signals, less that of the kit that learns from people's texts alone.
 
-    ``comparison`` is a `versus.json` with an ablation. Bars are 95 % intervals.
+    ``comparison`` is a `versus.json` with an ablation. A row for each kit, with its steps; bars are 95 % intervals.
     """
-    rows = {(row["method"], row["size"]): row["equal_total"] for row in comparison["ablation"]}
-    kits = list(_KITS)[1:]  # the first is what they are compared with
-    widths = [0.3, *[0.7 / len(sizes)] * len(sizes)]
-    titles = ["it learns from", *(f"{size}, BLEU" for size in sizes)]
-    figure = make_subplots(
-        rows=1, cols=1 + len(sizes), column_widths=widths, shared_yaxes=True, horizontal_spacing=0.025, subplot_titles=titles
-    )  # fmt: skip
-    places = list(range(len(_KITS)))
-    figure.add_scatter(
-        x=[x for x in range(len(SIGNALS)) for _ in places], y=places * len(SIGNALS), mode="markers", hoverinfo="skip",
-        marker={"size": 11, "color": "#e3e3e3"}, row=1, col=1,
-    )  # fmt: skip
-    dots = [(x, y) for y, signals in enumerate(_KITS.values()) for x, signal in enumerate(SIGNALS) if signal in signals]
-    figure.add_scatter(
-        x=[x for x, _ in dots], y=[y for _, y in dots], mode="markers", marker={"size": 11, "color": "#333333"}, row=1, col=1,
-        text=[f"{list(_KITS)[y]}: {SIGNALS[x]}" for x, y in dots], hovertemplate="%{text}<extra></extra>",
-    )  # fmt: skip
-    least = -22.0
-    for column, size in enumerate(sizes, start=2):
-        found = [{"bleu": 0.0, "bleu_interval": (0.0, 0.0)}, *(rows[kit, size] for kit in kits)]
+    rows = {(row["method"], row["size"]): row for row in comparison["ablation"]}
+    cost, sizes = comparison["ablation"][0]["cost"], list(comparison["sizes"])
+    base = next(row for row in comparison["rows"] if (row["method"], row["cost"]) == ("kit", cost))
+    level = {"steps": base["steps"], "equal_total": {"bleu": 0.0, "bleu_interval": (0.0, 0.0)}}
+    lines: list[str] = []
+    kits: dict[str, tuple[int, str]] = {}  # by label: its line, its method
+    for heading, group in _KITS.items():
+        lines.append(f"<b>{heading}</b>")
+        for label, method in group.items():
+            kits[label] = len(lines), method
+            lines.append(f"{label.strip()}, {rows.get((method, sizes[0]), level)['steps']} steps")
+    titles = [f"{size} ({len(path['encoder'])}-{len(path['decoder'])})" for size, path in comparison["sizes"].items()]
+    figure = make_subplots(rows=1, cols=len(sizes), shared_yaxes=True, horizontal_spacing=0.025, subplot_titles=titles)
+    places, least = [line for line, _ in kits.values()], -26.0
+    for column, size in enumerate(sizes, start=1):
+        found = [rows.get((method, size), level)["equal_total"] for _, method in kits.values()]
         ahead = [row["bleu"] for row in found]
-        shown = [max(value, least + 1) for value in ahead]
         low, high = ([row["bleu_interval"][end] for row in found] for end in (0, 1))
         clear = [a > 0 or b < 0 for a, b in zip(low, high, strict=True)]
         off = [value < least for value in ahead]
+        symbols = ["triangle-left" if o else "circle" if c else "circle-open" for o, c in zip(off, clear, strict=True)]
         figure.add_scatter(
-            x=shown, y=places, mode="markers", row=1, col=column, text=list(_KITS), customdata=ahead,
-            hovertemplate="%{text}: %{customdata:+.1f} BLEU<extra></extra>",
-            marker={
-                "size": 9, "color": [ORANGE if c else BLUE for c in clear],
-                "symbol": ["triangle-left" if o else "circle" if c else "circle-open" for o, c in zip(off, clear, strict=True)],
-            },
+            x=[max(value, least + 1) for value in ahead], y=places, mode="markers", row=1, col=column, text=list(kits),
+            customdata=ahead, hovertemplate="%{text}: %{customdata:+.1f} BLEU<extra></extra>",
+            marker={"size": 9, "color": [ORANGE if c else BLUE for c in clear], "symbol": ["diamond", *symbols[1:]]},
             error_x={
                 "type": "data", "symmetric": False, "thickness": 1.5, "width": 4, "color": GREY,
                 "array": [0 if o else b - v for o, b, v in zip(off, high, ahead, strict=True)],
                 "arrayminus": [0 if o else v - a for o, a, v in zip(off, low, ahead, strict=True)],
             },
         )  # fmt: skip
-        for y, value in enumerate(ahead):
+        figure.add_vline(x=0, line={"color": ORANGE, "dash": "dot"}, row=1, col=column)
+        for y, value in zip(places, ahead, strict=True):
             if value < least:
                 figure.add_annotation(
                     x=least + 2, y=y, text=f"{value:.0f}", showarrow=False, xanchor="left", row=1, col=column
                 )
-        figure.add_vline(x=0, line={"color": ORANGE, "dash": "dot"}, row=1, col=column)
         figure.update_xaxes(range=[least, 6], tickvals=[-20, -10, 0], tickfont={"size": 12}, row=1, col=column)
-    figure.update_xaxes(
-        tickvals=list(range(len(SIGNALS))), ticktext=list(SIGNALS), tickangle=-90, range=[-0.6, len(SIGNALS) - 0.4],
-        tickfont={"size": 12}, showgrid=False, zeroline=False, row=1, col=1,
+    figure.update_yaxes(
+        range=[len(lines) - 0.5, -0.5], tickvals=list(range(len(lines))), ticktext=lines, tickfont={"size": 12},
+        showgrid=False, zeroline=False,
     )  # fmt: skip
-    figure.update_yaxes(autorange="reversed", showticklabels=False, showgrid=False, zeroline=False)
-    for border in (4.5, 5.5):
-        figure.add_hline(y=border, line={"color": "#cccccc", "width": 1})
-    figure.update_layout(template="plotly_white", height=530, width=900, showlegend=False)
+    title = {"text": "BLEU less that of the kit that learns from people's texts alone", "y": 0.98}
+    figure.update_layout(template="plotly_white", height=530, width=900, showlegend=False, title=title)
     told = "; ".join(
-        f"{kit}: " + ", ".join(f"{rows[kit, size]['bleu']:+.1f} at {size}" for size in sizes) for kit in kits
+        f"{lines[line]}: " + ", ".join(f"{rows[method, size]['equal_total']['bleu']:+.1f} at {size}" for size in sizes)
+        for line, method in list(kits.values())[1:]
     )
     return described(
         figure,
-        f"Twelve kits, a row each. Dots show which signals a kit learns from; beside them its BLEU less that of a kit that learns from people's texts alone, with 95 percent intervals. {told}.",
-        margin={"l": 20, "r": 10, "t": 50, "b": 140},
+        f"A row for each of {len(kits)} kits, in {len(_KITS)} groups, and a panel for each size: BLEU less that of a kit that learns from people's texts alone, with 95 percent intervals. {told}.",
+        margin={"l": 240, "r": 10, "t": 60, "b": 30},
     )
+
+
+# -- the bundled kits --------------------------------------------------------------------------------------------------
+
+_RECIPES = {"pocket": POCKET, "translator": TRANSLATOR}
+LOSSES = ("labels", "logits", "hidden", "attention")
+#: What the kits learned from: whose texts, the weights that are not the library's own, and the notebooks that show them.
+#: A test compares the weights with what trained them, the Makefile and `benchmarks/versus.py`.
+_LEARNED: dict[tuple[str, str], tuple[str, dict[str, float], str]] = {
+    ("pocket", "kit, part 1"): ("both", {}, "0-6"),
+    ("pocket", "kit, part 2"): ("original's, faultless", {"labels": 1, "hidden": 0}, "0-6"),
+    ("translator", "kit, part 1"): ("both", {}, "0, 3-5"),
+    ("translator", "kit, part 2"): ("both", {}, "0, 3-5"),
+    ("translator", "compared"): ("people's", {"labels": 1, "logits": 0, "hidden": 0}, "3, 6"),
+    ("pocket", "compared"): ("original's, faultless", {"labels": 1, "logits": 0, "hidden": 0}, "6"),
+}
+
+
+def weights(**changed: float) -> dict[str, float]:
+    """The weight of each loss that counts: the library's own, where nothing else is given."""
+    own = {loss: getattr(ModularTrainingArguments, f"{loss}_weight") for loss in LOSSES}
+    return {loss: weight for loss, weight in (own | changed).items() if weight}
+
+
+def who_learned_what() -> pd.DataFrame:
+    """The kits that the course shows: what each learned from, and what that cost."""
+    table = []
+    for (model, part), (texts, changed, notebooks) in _LEARNED.items():
+        if part == "compared":
+            measured = json.loads(bundled(f"{model}/versus.json").read_text(encoding="utf-8"))["rows"]
+            kits = sorted((row for row in measured if row["method"] == "kit"), key=lambda row: row["steps"])
+            least, most = kits[0], kits[-1]
+            steps = f"{least['steps']:,} to {most['steps']:,} of {_RECIPES[model].kit.batch_size}"
+            minutes = f"{least['minutes']:.0f} to {most['minutes']:.0f}" if "minutes" in most else "not measured"
+        else:
+            run = json.loads(bundled(f"{model}/training.json").read_text(encoding="utf-8"))[part]
+            steps = f"{run['steps']:,} of {run['batch_size']}"
+            minutes = f"{run['seconds'] / 60 * run['processes'] * run['threads']:.0f}"
+        losses = ", ".join(f"{loss} {weight:g}" for loss, weight in weights(**changed).items())
+        cells = (f"{model}, {part.removeprefix('kit, ')}", losses, texts, steps, minutes, notebooks)
+        columns = ("kit", "losses", "whose texts", "steps", "core minutes", "notebooks")
+        table.append(dict(zip(columns, cells, strict=True)))
+    return pd.DataFrame(table)
+
+
+# -- untrained modules -------------------------------------------------------------------------------------------------
 
 
 def beginnings(first: Sequence[float], last: Sequence[float]) -> go.Figure:
