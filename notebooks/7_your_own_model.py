@@ -233,7 +233,7 @@ notebook.reveal("T5-base with the kit 2, 3, 4, 6: GB", guess_gb, memory(*course.
 print(pd.DataFrame(course.memory_table(memory)).to_string(index=False))
 
 # %% [markdown]
-# Each further granularity costs, and each gives more to choose from: 2 alone reaches 2x, 2 and 3 reach 3x, 6 is needed for 6x. **To save memory, leave granularities out.** A kit of granularity 2 alone may train where fine-tuning does not fit; `modtf plan` says whether. (By default the commands train
+# Each further granularity costs, and each gives more to choose from: 2 alone reaches 2x, 2 and 3 reach 3x, 6 is needed for 6x. **To save memory, leave granularities out.** T5-base with batches of 4 on a CPU took 3.2 GB for a kit of granularity 2 alone, and 4.8 GB to fine-tune ([measured](../benchmarks/LOG.md#your-own-model)). (By default the commands train
 # matrices by Muon, which keeps one moment, not two: 12 bytes a number in the banks in place of 16.)
 #
 # ## What it costs: a plan
