@@ -2,7 +2,7 @@
 
     python benchmarks/plan.py --shape t5-base bart-base [--steps 8] [--batch-size 16] [--source 64] [--target 32]
 
-prints a row of a table for each. The originals have random weights and the real vocabulary, and read random words, a
+prints a row of a table for each; with --fine-tuning also the most memory that training all of the original takes. The originals have random weights and the real vocabulary, and read random words, a
 token each: a text has half as many to one and a half times as many as asked for, all numbers equally often. Plan and
 training have a process each, of one thread. Nothing else should run; where it does, --cpu-time leaves it out.
 """
@@ -26,14 +26,22 @@ from typing import Any
 import torch
 from table import cpu_name
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+)
 from transformers.utils import logging
 
 import modtf
 from modtf.tasks import TEXT, Example
+from modtf.training.batches import WHOLE_BATCHES
 from modtf.training.machine import use_cpu_well
 from modtf.training.plan import Plan, size_in_words
-from modtf.training.runs import load_original, load_tokenizer, plan_kit, train_kit
+from modtf.training.runs import load_original, load_tokenizer, plan_kit, train_kit, train_original
 
 _BART_BASE = {
     "vocab_size": 50265, "d_model": 768, "encoder_layers": 6, "decoder_layers": 6, "encoder_attention_heads": 12,
@@ -69,6 +77,9 @@ def main() -> None:
     parser.add_argument("--adamw", action="store_true", help="in place of the shell's default, Muon for matrices")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     parser.add_argument("--cpu-time", action="store_true", help="of the process, where other work runs beside")
+    parser.add_argument(
+        "--fine-tuning", action="store_true", help="of the original itself, on the same texts, by AdamW"
+    )
     parser.add_argument("--only-plan", action="store_true", help="for --steps of a real training")
     options = parser.parse_args()
     print(HEAD, flush=True)
@@ -82,6 +93,8 @@ def main() -> None:
             with most_bytes(Path(folder) / "kit") as disk:
                 memory, seconds = alone(used, folder, options)
             print(row(shape, plan, memory, seconds, disk[0]), flush=True)
+            if options.fine_tuning:
+                print(f"fine-tuning {shape}: {size_in_words(alone(fine_tuned, folder, options))}", flush=True)
     print(f"{cpu_name()}, torch {torch.__version__}")
 
 
@@ -134,6 +147,18 @@ def used(folder: str, options: argparse.Namespace) -> tuple[int, float]:
     clock = Clock()
     train_kit(*given(folder, options), watch=clock)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, mean(clock.seconds)
+
+
+def fine_tuned(folder: str, options: argparse.Namespace) -> int:
+    """The most bytes in memory while the original itself trains."""
+    modular, task, examples, kit, batch_size, _ = given(folder, options)
+    tokenizer = modular.tokenizer
+    del modular
+    names = ("learning_rate", "max_steps", "bf16", "use_cpu", "report_to", "disable_tqdm", *WHOLE_BATCHES)
+    settings = {name: getattr(kit, name) for name in names}
+    args = Seq2SeqTrainingArguments(f"{folder}/fine-tuned", save_strategy="no", optim="adamw_torch", **settings)
+    train_original(load_original(folder), tokenizer, task, examples, args, batch_size)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Clock(TrainerCallback):

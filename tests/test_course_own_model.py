@@ -79,3 +79,17 @@ def test_figure_of_before_and_after_has_title_and_words() -> None:
     row = {"strategy": "size_first", "ratio": 2.0, "layers": "3-3", "bleu_kept": 5.0}
     figure = course.before_and_after_figure([row], [row | {"bleu_kept": 90.0}])
     assert figure.layout.title.text and "90 % after" in figure.layout.meta["alt"]
+
+
+def test_weights_that_a_kit_and_separate_models_hold(tmp_path: Path) -> None:
+    modular = modtf.modularize(course.small_model("t5", 6, 6), tokenizer=modtf.load("pocket").tokenizer)
+    modular.save_pretrained(tmp_path / "kit", copy_original=True)
+    original, banks = (
+        sum(weight.nbytes for weight in weights.values()) / 1e6
+        for weights in (modular.original_weights(), modular.bank_weights())
+    )
+    kit, separate = course.weights_held(tmp_path / "kit", (2, 3)).splitlines()
+    assert f"kit: {original + banks:.1f} MB, {original + banks:.1f} MB on disk" in kit
+    assert kit.endswith(f"the original: {original:.1f} MB")
+    two, three = (4e-6 * modular.assemble(ratio=ratio).num_parameters() for ratio in (2, 3))
+    assert separate == f"2x, 3x as separate models: {two:.1f} + {three:.1f} = {two + three:.1f} MB"

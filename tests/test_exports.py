@@ -403,6 +403,16 @@ def test_the_card_says_what_was_made_and_measured(pocket: modtf.ModularModel, tm
     assert "keeps at least" in "".join(measured) and "BLEU" in "".join(measured) and "not this size" not in measured
 
 
+@pytest.mark.parametrize(("check", "why"), [(0, "it was not asked for"), (1, "llama_cpp is not installed")])
+def test_why_nothing_was_checked(
+    check: int, why: str, pocket: modtf.ModularModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("gguf")
+    monkeypatch.setattr("modtf.exports.find_spec", lambda name: None if name == "llama_cpp" else name)
+    assert export(pocket, POCKET, tmp_path / "out", to="gguf", check=check).unchecked == why
+    assert f"no: {why}" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_push_to_hub(pocket: modtf.ModularModel, tmp_path: Path, monkeypatch: Any) -> None:
     hub = Hub(tmp_path / "hub", monkeypatch, has_card=True)
     export(pocket, POCKET, tmp_path / "out", check=0)

@@ -28,6 +28,7 @@ from modtf.tasks import TEXT, Example
 from modtf.tasks.batches import TaskBatches
 from modtf.training import plan as planning
 from modtf.training.batches import WHOLE_BATCHES
+from modtf.training.cost import step_operations
 from modtf.training.optimizer import MuonWithAdamW
 from modtf.training.plan import Plan, held, plan_training
 from modtf.training.runs import load_original, load_tokenizer, plan_kit, train_kit
@@ -132,13 +133,10 @@ def test_which_steps_are_run(
     modular, args = kit(make_modular, tokenizer), arguments(tmp_path, max_steps=60)
     batches = TaskBatches(TEXT, EXAMPLES, modular.tokenizer, 60, 4)
     schedule = args.schedule(modular.mapping, 60)
-    encoder, decoder = (sum(p.numel() for p in stack.originals[0].parameters()) for stack in modular.stacks)
-    head = modular.model.get_input_embeddings().weight.numel()
     work, gradients = [], []
     for step in range(60):
-        drawn, (sources, texts) = schedule.draw(step), batches.shapes[step]
-        layers = 3 * len(drawn.encoder) + 6, 3 * len(drawn.decoder) + 6
-        work.append(layers[0] * sources * encoder + layers[1] * texts * decoder + 4 * texts * head)
+        drawn = schedule.draw(step)
+        work.append(step_operations(modular, args, [drawn], [batches.shapes[step]]))
         gradients.append(sum(weight.nbytes for name, weight in modular.bank_weights().items() if is_run(name, drawn)))
     run: list[int] = []
 

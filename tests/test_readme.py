@@ -78,6 +78,7 @@ COMMANDS = [
     line.partition("modtf.cli ")[2] or line.removeprefix("modtf ")
     for block in re.findall(r"```sh\n(.*?)```", NOTEBOOK, re.DOTALL)
     for line in block.splitlines()
+    if not line.startswith("#")
 ]
 
 

@@ -68,6 +68,11 @@ def test_students_repeat_the_training_of_the_kit(folder: Path, capsys: pytest.Ca
         ("original", "4-4"), ("kit", "2-2"), ("student", "2-2"), ("kit", "1-1"), ("student", "1-1"),
     ]  # fmt: skip
     assert [row["minutes"] is None for row in record["rows"]] == [True, False, False, False, False]
+    of_kit, of_students = record["rows"][1]["tflop"], [row["tflop"] for row in record["rows"][2::2]]
+    assert of_kit == json.loads(Path("kit/training.json").read_text())["tflop"] > of_students[0] > of_students[1] > 0
+    shares = [cost / of_kit for cost in (*of_students, sum(of_students))]
+    words = "Cost of training, where the kit's is 1 ({:.3g} TFLOP): student 2-2 {:.3g}, 1-1 {:.3g}, together {:.3g}\n"
+    assert words.format(of_kit, *shares) in said.out and said.out.count(" TFLOP\n") == 4
     for row, student in zip(record["rows"][1::2], record["rows"][2::2], strict=True):
         less = student["kit_less_student"]
         assert less["bleu"] == pytest.approx(row["bleu"] - student["bleu"], abs=0.01)
@@ -149,8 +154,7 @@ def test_words_for_what_is_wrong(options: list[str], words: str, capsys: pytest.
     ],
 )
 def test_verdicts(task: Any, key: str, interval: list[float], verdict: str) -> None:
-    row = {"who": "student", "layers": "2-2", "ratio": 2.0, "minutes": None, "steps": 4, "batch_size": 4} | {
-        m.key: 1.0 for m in task.metrics
-    }
+    cost = {"minutes": None, "steps": 4, "batch_size": 4, "tflop": None}  # of an earlier version
+    row = {"who": "student", "layers": "2-2", "ratio": 2.0} | cost | {m.key: 1.0 for m in task.metrics}
     row["kit_less_student"] = {key: sum(interval) / 2, f"{key}_interval": interval}
     assert _table(task, [row]).endswith(verdict)

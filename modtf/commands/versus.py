@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from modtf.tasks import Example, Task
 
 FILE = "versus.json"
+#: What is told of a training's cost.
+_COST = ("minutes", "steps", "batch_size", "tflop")
 #: Options of a kit's training that students have a fixed value of.
 _FIXED = {
     "assembly": "--ratios and --strategy say what the students are",
@@ -50,7 +52,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def versus(options: argparse.Namespace, arguments: Sequence[str]) -> None:
-    """Train a student for each size, score all texts on one split, and say how far the kit is from each student."""
+    """Train a student for each size, score all texts on one split, and say how far the kit is from each student.
+
+    It also says what each training cost: equal steps are not equal cost, since a step of a small student is cheap.
+    """
     if options.output is None:
         raise ModtfError("--output is missing; give a folder for the students and the result")
     kit = load_model(options)
@@ -139,7 +144,7 @@ def _compare(
         return drawn_scores(task, examples, texts)
 
     row_of(kit, kit.mapping.original, "original")
-    rows[-1] |= {"minutes": None, "steps": None, "batch_size": None}  # what it cost is not known here
+    rows[-1] |= dict.fromkeys(_COST)  # what it cost is not known here
     for size, folder in students.items():
         ours = row_of(kit, size, "kit")
         theirs = row_of(load(folder), size, "student")
@@ -148,12 +153,13 @@ def _compare(
 
 
 def _training(modular: ModularModel) -> dict[str, Any]:
-    """How long the training of a kit took, and its steps, where its folder says so."""
+    """What the training of a kit cost, where its folder says so; earlier versions did not count operations."""
     try:
         record = json.loads((modular.folder / "training.json").read_text(encoding="utf-8"))
-        return {"minutes": round(record["seconds"] / 60, 2)} | {name: record[name] for name in ("steps", "batch_size")}
+        known = record | {"minutes": round(record["seconds"] / 60, 2), "tflop": record.get("tflop")}
+        return {name: known[name] for name in _COST}
     except (ModtfError, OSError, ValueError, KeyError, TypeError):
-        return {"minutes": None, "steps": None, "batch_size": None}
+        return dict.fromkeys(_COST)
 
 
 def _table(task: Task, rows: Sequence[dict[str, Any]]) -> str:
@@ -161,6 +167,7 @@ def _table(task: Task, rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         scores = "".join(f"{row[metric.key]:13.2f}" for metric in task.metrics)
         cost = "" if row["minutes"] is None else f"{row['minutes']:.1f} min, {row['steps']:,} steps"
+        cost += "" if row["tflop"] is None else f", {_three_digits(row['tflop'])} TFLOP"
         lines.append(f"{row['layers']:>7} {row['ratio']:6.2f} {row['who']:<9}{scores}  {cost}")
     names = {metric.key: metric for metric in task.metrics}
     for row in rows:
@@ -177,4 +184,19 @@ def _table(task: Task, rows: Sequence[dict[str, Any]]) -> str:
     if all(len(budget) == 1 for budget in budgets) and budgets[0] != budgets[1] and (None, None) not in budgets[0]:
         of_kit, of_student = (f"{steps:,} steps of {texts} texts" for ((steps, texts),) in budgets)
         lines.append(f"The budgets differ: the kit had {of_kit}, each student {of_student}.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_costs(rows)])
+
+
+def _costs(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The students' cost as a share of the kit's: 1 for each is "equal each", 1 for all together "equal total"."""
+    of_kit = next((row["tflop"] for row in rows if row["who"] == "kit"), None)
+    students = {row["layers"]: row["tflop"] for row in rows if row["who"] == "student"}
+    if not of_kit or not all(students.values()):
+        return []
+    shares = ", ".join(f"{layers} {_three_digits(cost / of_kit)}" for layers, cost in students.items())
+    together = f", together {_three_digits(sum(students.values()) / of_kit)}" if len(students) > 1 else ""
+    return [f"Cost of training, where the kit's is 1 ({_three_digits(of_kit)} TFLOP): student {shares}{together}"]
+
+
+def _three_digits(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

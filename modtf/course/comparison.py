@@ -22,6 +22,7 @@ from modtf.tasks import E2E, TRANSLATION
 from modtf.tasks.e2e import parse_mr
 from modtf.tasks.e2e.slots import check as check_slots
 from modtf.tasks.task import Metric
+from modtf.training.cost import step_passes
 from modtf.views.figures import described, versus_figure
 
 #: The two fair comparisons, as `benchmarks/versus.py` names them, and what the cost of a row is in each.
@@ -77,15 +78,8 @@ def less_kit(row: dict[str, Any], account: str, key: str = "bleu") -> tuple[floa
 
 
 def step_cost(assembly: Assembly, teacher: bool = False) -> int:
-    """What a training step of an assembly computes, in passes through one layer.
-
-    Each layer runs forward once. The gradient goes back from the end to the first module, through every layer that runs
-    after it, and each module needs the gradient of its weights, too. A teacher runs all original layers forward.
-    """
-    path = assembly.encoder + assembly.decoder
-    modules = [place for place, g in enumerate(path) if g > 1]
-    after = len(path) - 1 - modules[0] if modules else 0
-    return len(path) + after + len(modules) + (sum(path) if teacher else 0)
+    """What a training step of an assembly computes, in passes through one layer, whichever: see :func:`step_passes`."""
+    return sum(step_passes(assembly, teacher))
 
 
 def check_step_cost(function: Callable[..., Any]) -> None:

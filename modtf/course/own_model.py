@@ -136,6 +136,23 @@ def memory_table(memory: Callable[[int, int], float]) -> list[dict[str, Any]]:
     return rows
 
 
+def weights_held(kit: str | Path, ratios: Sequence[float]) -> str:
+    """Megabytes of a kit's weights, in its folder and when it is loaded, beside the original and separate models."""
+    modular, folder = load(kit), Path(kit)
+    files = [*folder.glob("banks-*.safetensors"), *folder.glob("original-*/*.safetensors")]
+    on_disk = sum(file.stat().st_size for file in files) / 1e6
+    original = sum(weight.nbytes for weight in modular.original_weights().values()) / 1e6
+    whole, *sizes = (
+        sum(weight.nbytes for weight in model.parameters()) / 1e6
+        for model in (modular, *(modular.assemble(ratio=ratio) for ratio in ratios))
+    )
+    return (
+        f"kit: {whole:.1f} MB, {on_disk:.1f} MB on disk; of them the original: {original:.1f} MB\n"
+        f"{', '.join(f'{ratio:g}x' for ratio in ratios)} as separate models: "
+        f"{' + '.join(f'{size:.1f}' for size in sizes)} = {sum(sizes):.1f} MB"
+    )
+
+
 def check_careful_kit(function: Callable[[PreTrainedModel], Any]) -> None:
     careful = function(small_model("bart", 8, 6))
     assert careful is not None, "careful_kit(original) gives nothing back yet"

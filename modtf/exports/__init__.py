@@ -121,7 +121,7 @@ def _write(
     name, found = made.__name__.rpartition(".")[2], None
     engine = getattr(made, "ENGINE", None)  # one that a format needs for its check alone
     unchecked = "it was not asked for" if inputs is None else "" if inputs else "there were no inputs"
-    if engine is not None and not find_spec(engine):
+    if inputs and engine is not None and not find_spec(engine):
         unchecked = f"{engine} is not installed"
     with converting(assembly, name):
         made.write(modular.assemble(assembly=assembly), modular.tokenizer, folder, precision)

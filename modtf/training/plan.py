@@ -29,11 +29,12 @@ from modtf.mapping import Assembly
 from modtf.modular import ModularModel
 from modtf.tasks.batches import TaskBatches
 from modtf.training.batches import WHOLE_BATCHES, encode_sources_once, only_batch
+from modtf.training.cost import LOOKED_AT, step_operations
 from modtf.training.optimizer import MuonWithAdamW
 from modtf.training.trainer import ModularTrainer, ModularTrainingArguments
 
-#: Steps of a training that are looked at, to find the largest and typical ones; and typical ones that are run.
-_LOOKED_AT, _TYPICAL = 500, 3
+#: Of the steps that are looked at, the typical ones that are run.
+_TYPICAL = 3
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Step:
-    """A step of the training: about what its passes multiply, and the modules that it trains."""
+    """A step of the training: about what its passes compute, and the modules that it trains."""
 
     number: int
     assemblies: list[Assembly]
@@ -178,17 +179,12 @@ def held(
 def _steps(modular: ModularModel, args: ModularTrainingArguments, batches: TaskBatches) -> list[_Step]:
     """Steps of the training, evenly spaced."""
     count, accumulated = args.max_steps, args.gradient_accumulation_steps
-    schedule, few = args.schedule(modular.mapping, count), min(count, _LOOKED_AT)
-    encoder, decoder = (sum(p.numel() for p in stack.originals[0].parameters()) for stack in modular.stacks)
-    head = sum(p.numel() for p in modular.model.get_input_embeddings().parameters())  # of the same shape
-    teaches = any((args.logits_weight, args.hidden_weight, args.attention_weight))
-    original, steps = modular.mapping.original, []
+    schedule, few = args.schedule(modular.mapping, count), min(count, LOOKED_AT)
+    steps = []
     for number in (step * count // few for step in range(few)):
         drawn = schedule.draw_several(number, args.assemblies_per_step)
-        # A backward pass is about two forward passes; the original has none.
-        passes = [*drawn * 3, *([original] if teaches else [])]
-        sources, texts = map(sum, zip(*batches.shapes[number * accumulated : (number + 1) * accumulated], strict=True))
-        work = sum(sources * encoder * len(one.encoder) + texts * (decoder * len(one.decoder) + head) for one in passes)
+        shapes = batches.shapes[number * accumulated : (number + 1) * accumulated]
+        work = step_operations(modular, args, drawn, shapes)
         modules = _modules(modular, drawn)
         steps.append(_Step(number, drawn, work, modules, _bytes(p for module in modules for p in _trained(module))))
     return steps

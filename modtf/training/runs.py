@@ -43,6 +43,7 @@ from modtf.training.checkpoints import (
     step_of,
     tidy,
 )
+from modtf.training.cost import training_operations
 from modtf.training.optimizer import MuonWithAdamW
 from modtf.training.options import refused
 from modtf.training.plan import Plan, plan_training
@@ -205,12 +206,13 @@ def train_kit(
     ``batch_size``, ``adamw_learning_rate`` and resuming are those of :func:`train_original`. ``kind`` is the class of the
     trainer; ``watch`` measures quality meanwhile.
     """
+    batches = _batches(task, examples, modular.tokenizer, args, batch_size)
     trainer = _trainer(
         kind,
         *([watch] if watch else []),
         model=modular,
         args=args,
-        train_dataset=_batches(task, examples, modular.tokenizer, args, batch_size),
+        train_dataset=batches,
         data_collator=only_batch,
         optimizers=_optimizers(modular, args, adamw_learning_rate),
     )
@@ -218,7 +220,8 @@ def train_kit(
     def save() -> None:
         modular.save_pretrained(args.output_dir, copy_original=True)
 
-    _train(trainer, batch_size, modular.model, "the kit", save)
+    cost = {"tflop": float(f"{training_operations(modular, args, batches) / 1e12:.4g}")}
+    _train(trainer, batch_size, modular.model, "the kit", save, cost)
 
 
 def plan_kit(
@@ -361,9 +364,14 @@ def _saving(what: str, output: str) -> Iterator[None]:
 
 
 def _train(
-    trainer: Seq2SeqTrainer, batch_size: int, model: PreTrainedModel, what: str, save: Callable[[], None]
+    trainer: Seq2SeqTrainer,
+    batch_size: int,
+    model: PreTrainedModel,
+    what: str,
+    save: Callable[[], None],
+    cost: dict[str, float] | None = None,
 ) -> None:
-    """Train to the end; one process records the cost, and saves ``what`` was trained."""
+    """Train to the end; one process records the cost, with what is known of it, and saves ``what`` was trained."""
     args = trainer.args
     with alone_in(args.output_dir) if args.should_save else nullcontext():
         if args.should_save:
@@ -372,7 +380,7 @@ def _train(
         _go_on(trainer, model, checkpoint)
         if trainer.is_world_process_zero():
             with _saving("training.json", args.output_dir):
-                _record(trainer, batch_size, checkpoint)
+                _record(trainer, batch_size, checkpoint, cost or {})
             with _saving(what, args.output_dir):
                 save()
 
@@ -398,7 +406,7 @@ def _go_on(trainer: Seq2SeqTrainer, model: PreTrainedModel, checkpoint: str | No
                 bar.close()  # an error begins on its own line
 
 
-def _record(trainer: Seq2SeqTrainer, batch_size: int, checkpoint: str | None) -> None:
+def _record(trainer: Seq2SeqTrainer, batch_size: int, checkpoint: str | None, cost: dict[str, float]) -> None:
     args = trainer.args
     path, steps = Path(args.output_dir) / "training.json", trainer.state.max_steps
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -413,5 +421,6 @@ def _record(trainer: Seq2SeqTrainer, batch_size: int, checkpoint: str | None) ->
         "threads": torch.get_num_threads(),
         "bf16": args.bf16,
         "seconds": round(elapsed.seconds, 1),
+        **cost,
     }
     write_whole(path, json.dumps(record, indent=1) + "\n")
