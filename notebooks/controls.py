@@ -1,10 +1,10 @@
 """Pictures of the notebooks' controls in use, for those who read a notebook and do not run it.
 
 A notebook runs as usual. Then JupyterLab shows its widgets in a headless Chromium, with the kernel that made them still
-alive, so that they answer: an explorer is slid and races, a figure that grew while its cell ran grows once more, and of
-other controls the first one is moved, so who writes a cell chooses by their order. Animations are PNG files, too
-(APNG): wherever a stored PNG is shown, they are, and it is the only picture that GitHub, JupyterLab, Colab and the site
-all show.
+alive, so that they answer: an explorer is slid, shows its scores and races, a figure that grew while its cell ran grows
+once more, and of other controls the first one is moved, so who writes a cell chooses by their order. Animations are PNG
+files, too (APNG): wherever a stored PNG is shown, they are, and it is the only picture that GitHub, JupyterLab, Colab
+and the site all show.
 """
 
 from __future__ import annotations
@@ -311,6 +311,12 @@ class Camera:
             if place in (places[len(places) // 2], last):
                 final = self.settled()
                 self.snap(self.scene(top["y"]), STAND)
+        marked = "with the words marked that differ from the full model's"
+        show = self.view.get_by_role("button", name="show the scores")
+        if show.count():  # a quiet explorer: its readers compare the texts themselves first
+            marked = "with nothing marked; then the words are marked that differ from the full model's, and scores appear"
+            show.click()
+            self.snap(self.scene(top["y"]), STAND)
         self.tab.wait_for_timeout(2000)  # the curve follows the texts; then nothing moves but the race
         self.view.get_by_role("button", name=re.compile(r"^\W*race$")).click()
         race = self.view.locator(".modtf-race")
@@ -325,7 +331,7 @@ class Camera:
         self.snap(self.scene(y), END)
         alt = (
             f"A recording of the explorer. The slider goes from {first} to {final}, the blocks of both stacks become fewer, and the "
-            "small model's text changes, with the words marked that differ from the full model's. Then both models race: "
+            f"small model's text changes, {marked}. Then both models race: "
             + " ".join(race.locator(".modtf-note").last.inner_text().split())
         )
         words = (
@@ -339,7 +345,7 @@ class Camera:
         ratio = self.view.locator(".modtf-ratio .widget-readout").inner_text()
         result = self.view.locator(".modtf-result[aria-busy=false]:not(.modtf-waiting, .modtf-stale)")
         result.locator(".modtf-small header", has_text=ratio).wait_for()
-        result.get_by_text("median of").wait_for()  # its first time may have met a busy browser
+        result.get_by_text("median of").wait_for(state="attached")  # its first time may have met a busy browser; quiet ones hide it
         self.tab.wait_for_timeout(300)
         return str(ratio)
 
