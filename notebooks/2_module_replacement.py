@@ -57,7 +57,7 @@ pocket = modtf.load("pocket")
 print(course.budget().to_string(index=False))
 
 # %% [markdown]
-# On that machine a kit took about as long as its original did, or half as long again: some two hours, without a GPU. (`translator`'s originals were trained in float32 and its kit in bfloat16, so minutes are not FLOP.) The report card, *size first*, against people's texts (slot errors, SER for short, are [facts that a text gets wrong](0_quickstart.ipynb#what-a-number-hides)):
+# On that machine a kit took about as long as its original did, or half as long again: some two hours, without a GPU. (`translator`'s originals were trained in float32 and its kit in bfloat16, so minutes are not FLOP.) The report card, *size first*, against people's texts (slot errors, or SER: [facts missed, wrong, repeated or added](0_quickstart.ipynb#what-a-number-hides)):
 
 # %% tags=["nbval-check-output"]
 print(course.report_card().to_string(index=False))
@@ -301,7 +301,7 @@ course.two_schedules(pocket.mapping)
 # **This is the figure to remember**: one column is one training step. On the left the old planks disappear, the small new ones come first, the large ones later. On the right is the library's own: a tenth of the steps are such *mixtures*, six tenths are *whole-grain* (one granularity from end to end), the rest
 # assemblies of [notebook 4](4_assembly.ipynb). Each step is a pure function of seed and number, so a training that was interrupted goes on with the very same draws.
 #
-# **Why whole-grain?** People ask for 2x, for 6x, or for a full encoder with a small decoder. Mixtures of four granularities hardly ever draw such a path, so its modules would hardly ever practise together. A kit of `translator` without whole-grain steps loses a point of BLEU at 2x, and one without the strategies' paths 4 points or more at the smallest sizes ([notebook 3](3_distillation.ipynb#without-whole-grain-paths)).
+# **Why whole-grain?** People ask for 2x, for 6x, or for a full encoder with a small decoder. Mixtures of four granularities hardly ever draw such a path, so its modules would hardly ever practise together. A kit of `translator` without whole-grain steps loses a point of BLEU at 2x, and one without the strategies' paths 4 points or more at 6x and with a full encoder and the smallest decoder ([notebook 3](3_distillation.ipynb#without-whole-grain-paths)).
 #
 # ### Exercise 2.3
 # Write the schedule of p: it begins at `start`, rises in a straight line, is 1 after the share `full_at` of all steps, and stays there.
@@ -448,7 +448,7 @@ print(course.table_of_schedules(ablation).to_string())
 #
 # 2x comes most of the way back with every schedule. 6x is where they differ: the schedules that rise from none, or keep the coarse ones for later, leave it far behind in 400 steps, perhaps because its modules have the most to learn and get too little practice.
 # For a training as short as this, replacing everything from the first step is not worse than rising at 6x; the curriculum of BERT-of-Theseus is no law. modtf's own schedule is not the winner of this little race either.
-# It was chosen for what the race does not measure: a full encoder beside a decoder of two layers, as `speed_first` wants it, is a pair that mixtures hardly ever draw.
+# It was chosen for what the race does not measure: a full encoder beside a decoder of two layers.
 #
 # After 400 steps 6x is still poor with every schedule. Replacing alone tells a module only whether the right token came out at the very end. The original knows more than
 # that, layer by layer. Does it help 6x to be told? [Notebook 3](3_distillation.ipynb) tests it, and the answer may surprise you.

@@ -543,7 +543,7 @@ def two_schedules(mapping: ModelMapping, steps: int = 100) -> go.Figure:
             row=1, col=column,
         )  # fmt: skip
     title = "What each step puts in the place of the decoder's layers"
-    figure.update_layout(template="plotly_white", title=title, height=390, width=900)
+    figure.update_layout(template="plotly_white", title=title, height=400, width=900)
     figure.update_xaxes(title="training step", range=[-0.5, steps - 0.5])
     figure.update_yaxes(autorange="reversed", dtick=1, tickfont={"size": 11})
     figure.update_yaxes(title="original layer", col=1)
@@ -552,6 +552,7 @@ def two_schedules(mapping: ModelMapping, steps: int = 100) -> go.Figure:
         f"Two maps of {steps} training steps against the decoder's 12 layers, coloured by the granularity drawn. Left: at first about half "
         "is white, original layers; then everything is coloured, ever darker, as coarser modules come in; after the middle no "
         "original is left. Right: whole columns of one colour, white ones too, in all shades to the very end.",
+        margin={"t": 80},
     )
 
 
