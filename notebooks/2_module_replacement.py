@@ -402,7 +402,7 @@ print("original:     ", modular.generate(example.source, ratio=1))
 print("2x, trained:  ", modular.generate(example.source, ratio=2))
 
 # %% [markdown]
-# It speaks. (The curve stands on 40 texts and jumps; look at its trend.) And the sizes in between, with some of the originals back in their places? 1.2x has ten layers in each stack instead of six, and eight of them are originals. **Your guess: what BLEU does 1.2x have?** (Now on 150 inputs.)
+# It speaks, if not of everything. (The curve stands on 40 texts and jumps; look at its trend.) And the sizes in between, with some of the originals back in their places? 1.2x has ten layers in each stack instead of six, and eight of them are originals. **Your guess: what BLEU does 1.2x have?** (Now on 150 inputs.)
 
 # %%
 guess_between = None  # BLEU of 1.2x, after the same training

@@ -323,8 +323,8 @@ class Camera:
         self.view.get_by_role("button", name=re.compile(r"^\W*race$")).click()
         race = self.view.locator(".modtf-race")
         race.wait_for()
-        bottom = race.bounding_box()
-        y = max(top["y"], bottom["y"] + bottom["height"] + 30 - SCENE)
+        # bounding_box() may meet the moment between two states of the race, and then gives nothing.
+        y = max(top["y"], race.evaluate("one => one.getBoundingClientRect().bottom") + 30 - SCENE)
         seen = []
         while race.get_attribute("data-finished") != "true":
             seen.append(self.scene(y))
