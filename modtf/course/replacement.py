@@ -655,7 +655,7 @@ def less(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
         f"{name} {found[score]:+.1f} ({found[score + '_interval'][0]:+.1f} to {found[score + '_interval'][1]:+.1f})"
         for name, score in (("BLEU", "bleu"), ("SER", "ser"))
     ]
-    return f"{row['ratio']:.1f}x less {other['ratio']:.1f}x: {', '.join(words)}"
+    return f"{row['ratio']:.2g}x less {other['ratio']:.2g}x: {', '.join(words)}"
 
 
 def schedules_compared(ablation: Mapping[str, Any]) -> go.Figure:
