@@ -35,24 +35,30 @@ import modtf
 translator = modtf.load("translator")
 
 # %% [markdown]
-# Before you slide: **BLEU** counts the words and word groups that a text shares with people's texts, 0 to 100, high is good. **What percentage of the full model's BLEU will be left with half of the layers (2x)? And with a sixth (6x)?** Write your guesses into
-# the cell and run it.
+# Two questions before you slide. **BLEU** counts the words and word groups that a text shares with people's texts, 0 to 100, high is good. **What percentage of the full model's BLEU will be left with half of the layers (2x)? And with a sixth (6x)?** Write your guesses into
+# the cell and run it. And the explorer opens with a sentence that says *Although it was cold, he wore no coat*. One small word decides whether he did: **which of 2x, 3x and 6x will lose it?** Marks and scores are hidden until you ask for them, so look.
 
 # %%
 guess_two = None  # percent of the full model's BLEU that 2x keeps
 guess_six = None  # percent that 6x keeps
 
 # %%
-modtf.explore(translator)
+modtf.explore(translator, quiet=True)
 
 # %% [markdown]
 # Try this first:
 #
-# 1. **Slide the ratio** to 6x and back. The small model's text changes in your hand; marked words differ from the full model's. One small word turns this sentence into its opposite: at which ratios is it lost?
-# 2. Press **sweep**: one sentence, translated at every ratio. Where does it begin to break?
-# 3. Change the strategy to **speed first**. Which stack shrinks now?
-# 4. **Click a block** to split it, or between two blocks to merge them: you just built a model by hand.
-# 5. Choose another sentence from the menu, or type one. (The translator learned from short everyday sentences. Give it a line from a newspaper, and even the full model stumbles.)
+# 1. **Slide the ratio** to 6x and back. The small model's text changes in your hand: where is the small word lost?
+# 2. Press **show the scores**: words that differ are marked, and times, shares and a curve appear. Then let both models **race**.
+# 3. Press **sweep**: one sentence, translated at every ratio. Is what is lost at one ratio lost at all smaller ones?
+# 4. Change the *strategy*, the rule that says which layers go, to **speed first**. Which stack shrinks now?
+# 5. **Click a block** to split it, or between two blocks to merge them: you just built a model by hand.
+# 6. Choose another sentence from the menu, or type one. (The translator learned from short everyday sentences. Give it a line from a newspaper, and even the full model stumbles.)
+#
+# <details><summary>Answers</summary>
+#
+# The word is *not*. 2x and 6x lose it, and 3x, which is smaller than 2x, keeps it: one sentence says little about a size. Speed first shrinks the decoder.
+# </details>
 #
 # ## The same in Python
 #
@@ -68,7 +74,7 @@ for ratio in (1, 2, 3, 6):
 #
 # ## How much is kept?
 #
-# One sentence is an anecdote. The bundled table holds the scores of each size on the 2,343 sentences of a test set, against what people wrote for them: BLEU, and chrF2, which counts groups of letters in place of words.
+# One sentence is an anecdote. The bundled table holds the scores of each size on the 2,343 sentences of a test set, against what people wrote for them: BLEU, and chrF2, which counts groups of letters in place of words. Each line is a strategy: *size first* shrinks both stacks evenly, *speed first* the decoder first, since it runs once for every token, and *quality first* takes, of each number of layers, the assembly that measured best.
 
 # %% tags=["nbval-check-output"]
 import json

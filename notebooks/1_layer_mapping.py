@@ -49,7 +49,9 @@ mapping = modular.mapping
 # T5-base has. In the beginning every layer is an *original* one.
 #
 # A **modularized layer** is a layer of the very same architecture that has learned to do the work of *several consecutive* originals. How many is its **granularity**
-# g. All modularized layers of one granularity are a **bank**: for 12 layers, the bank of granularity 3 has four, m(3, 0) to m(3, 3). Each begins as a copy of the first layer of its group; what it becomes is training ([notebook 2](2_module_replacement.ipynb)).
+# g. All modularized layers of one granularity are a **bank**: for 12 layers, the bank of granularity 3 has four, m(3, 0) to m(3, 3).
+#
+# **m(g, j)** is the j-th module of bank g, counted from 0: the j modules before it took g layers each, so it stands for the g layers from j·g on. It begins as a copy of the first of them, and what it becomes is training ([notebook 2](2_module_replacement.ipynb)).
 
 # %% tags=["nbval-check-output"]
 print("encoder:", mapping.encoder.depth, "layers, granularities", mapping.encoder.granularities)
@@ -62,7 +64,7 @@ course.all_banks(mapping.encoder)
 # **This is the figure to remember.** Read it from top to bottom: blocks that span the same columns do the same work. m(3, 1) stands for the original layers 3, 4
 # and 5; so do the three originals above it. Each row is a whole stack by itself, and the lowest one has two layers instead of twelve.
 #
-# Pick a module and see what it stands for. *Which module ends with layer 7 and does the work of more than two?*
+# Pick a module and see what it stands for. *Three modules end with layer 5. Which?*
 
 # %%
 notebook.play(
@@ -72,6 +74,11 @@ notebook.play(
 )
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+#
+# m(2, 2), m(3, 1) and m(6, 0). One of granularity 4 cannot: they end with 3, 7 and 11.
+# </details>
+#
 # > **In the paper** (abstract and figure 1): t_i is the i-th original layer, m_ij the j-th modularized layer of granularity i. The paper counts from one, we count from
 # > zero as Python does: our m(g, j) stands for the layers j·g to j·g + g − 1. Which layers m_ij covers we read off the figure; that granularities divide the depth is our choice: nothing else covers a stack evenly.
 #
@@ -112,8 +119,9 @@ for depth in (6, 7, 12, 24):
 # %% [markdown]
 # ## Paths
 #
-# A **path** is a way through the figure above from the left edge to the right: a list of granularities that covers every original layer once. There is one rule: a module
-# of granularity g begins at a multiple of g, because only those were made: modules from every layer on would fit more often, but be almost twice (g = 2) to four times (g = 6) as many to train. `1·1·2·2·6` is a path: two originals, m(2, 1), m(2, 2), m(6, 1).
+# A **path** is a way through the figure above from the left edge to the right: a list of granularities that covers every original layer once. `1·1·2·2·6` is a path: two originals, m(2, 1), m(2, 2), m(6, 1).
+#
+# There is one rule: **a module of granularity g begins at a multiple of g**. Why? A bank lies side by side, without overlap, so its modules begin at 0, g, 2g … and no others exist. One could make modules that begin at every layer, but then a stack of 12 would have 11 + 10 + 9 + 7 = 37 of them in place of 6 + 4 + 3 + 2 = 15, and the same training would have fewer steps for each.
 #
 # Two paths, one for each stack, are an **assembly**. modtf checks them, and says what is wrong:
 
@@ -138,7 +146,12 @@ builder = course.PathBuilder(mapping.decoder, other=12, challenge=course.check_f
 builder.widget
 
 # %% [markdown]
-# <details><summary>Nine layers with m(6, ·)?</summary>
+# <details><summary>Answer: four layers, all different</summary>
+#
+# 1 + 2 + 3 + 6 is 12, the only sum of four different granularities that is. Not in every order: 2·1·3·6 is a path, and 6·3·1·2, while 1·2·3·6 would begin m(2, ·) at layer 1.
+# </details>
+#
+# <details><summary>Answer: nine layers with m(6, ·)?</summary>
 #
 # No: it leaves six original layers to cover, so seven layers are the most that such a path can have.
 # </details>
@@ -229,7 +242,7 @@ print("the last one:\n  " + "·".join(map(str, paths[-1])))
 notebook.reveal("Assemblies of 12 + 12 layers", guess_assemblies, mapping.count_assemblies())
 
 # %% [markdown]
-# All of them are there after **one** training, because they are built from the same 12 originals and 6 + 4 + 3 + 2 modules in each stack. Nobody could train 85,264 models one by one.
+# Each of the encoder's 292 paths goes with each of the decoder's: 292 · 292 = 85,264. All of them are there after **one** training, because they are built from the same 12 originals and 15 modules in each stack. Nobody could train so many models one by one.
 
 # %%
 course.count_by_length(paths)
@@ -274,6 +287,12 @@ def count_paths(depth: int, granularities: tuple[int, ...]) -> int:
 # %% tags=["check", "nbval-check-output"]
 with notebook.check("1.3"):
     course.check_count_paths(count_paths)
+
+# %% [markdown]
+# So this is where 292 comes from. Let $W(n)$ be the number of ways to cover the first n layers. The last layer of such a path has some g and begins at n − g, which must be a multiple of g, so g divides n: $W(n) = \sum_{g \mid n} W(n - g)$, with $W(0) = 1$ and g = 1 for an original.
+
+# %% tags=["nbval-check-output"]
+print(course.ways_to_cover(12, (2, 3, 4, 6)).to_string(index=False))
 
 # %% [markdown]
 # ## What a ratio means

@@ -1,10 +1,10 @@
 """Pictures of the notebooks' controls in use, for those who read a notebook and do not run it.
 
 A notebook runs as usual. Then JupyterLab shows its widgets in a headless Chromium, with the kernel that made them still
-alive, so that they answer: an explorer is slid and races, a figure that grew while its cell ran grows once more, and of
-other controls the first one is moved, so who writes a cell chooses by their order. Animations are PNG files, too
-(APNG): wherever a stored PNG is shown, they are, and it is the only picture that GitHub, JupyterLab, Colab and the site
-all show.
+alive, so that they answer: an explorer is slid, shows its scores and races, a figure that grew while its cell ran grows
+once more, and of other controls the first one is moved, so who writes a cell chooses by their order. Animations are PNG
+files, too (APNG): wherever a stored PNG is shown, they are, and it is the only picture that GitHub, JupyterLab, Colab
+and the site all show.
 """
 
 from __future__ import annotations
@@ -304,8 +304,11 @@ class Camera:
         handle = self.view.locator(".modtf-ratio .noUi-handle").first
         if not self.view.locator(".modtf-result").count():  # it waits for a text
             self.move()
+        show = self.view.get_by_role("button", name="show the scores")
+        quiet = show.count() > 0
+        stand = 2 * STAND if quiet else STAND  # where nothing is marked, readers have to compare the texts
         first = final = self.settled()
-        self.snap(self.scene(top["y"]), STAND)
+        self.snap(self.scene(top["y"]), stand)
         last = int(float(handle.get_attribute("aria-valuemax")))
         places = range(int(float(handle.get_attribute("aria-valuenow"))), last + 1)
         handle.focus()
@@ -313,13 +316,18 @@ class Camera:
             handle.press("ArrowRight")
             if place in (places[len(places) // 2], last):
                 final = self.settled()
-                self.snap(self.scene(top["y"]), STAND)
+                self.snap(self.scene(top["y"]), stand)
+        marked = "with the words marked that differ from the full model's"
+        if quiet:
+            marked = "with nothing marked; then the words are marked that differ from the full model's, and scores appear"
+            show.click()
+            self.snap(self.scene(top["y"]), STAND)
         self.tab.wait_for_timeout(2000)  # the curve follows the texts; then nothing moves but the race
         self.view.get_by_role("button", name=re.compile(r"^\W*race$")).click()
         race = self.view.locator(".modtf-race")
         race.wait_for()
-        bottom = race.bounding_box()
-        y = max(top["y"], bottom["y"] + bottom["height"] + 30 - SCENE)
+        # bounding_box() may meet the moment between two states of the race, and then gives nothing.
+        y = max(top["y"], race.evaluate("one => one.getBoundingClientRect().bottom") + 30 - SCENE)
         seen = []
         while race.get_attribute("data-finished") != "true":
             seen.append(self.scene(y))
@@ -328,7 +336,7 @@ class Camera:
         self.snap(self.scene(y), END)
         alt = (
             f"A recording of the explorer. The slider goes from {first} to {final}, the blocks of both stacks become fewer, and the "
-            "small model's text changes, with the words marked that differ from the full model's. Then both models race: "
+            f"small model's text changes, {marked}. Then both models race: "
             + " ".join(race.locator(".modtf-note").last.inner_text().split())
         )
         words = (
@@ -342,7 +350,7 @@ class Camera:
         ratio = self.view.locator(".modtf-ratio .widget-readout").inner_text()
         result = self.view.locator(".modtf-result[aria-busy=false]:not(.modtf-waiting, .modtf-stale)")
         result.locator(".modtf-small header", has_text=ratio).wait_for()
-        result.get_by_text("median of").wait_for()  # its first time may have met a busy browser
+        result.get_by_text("median of").wait_for(state="attached")  # its first time may have met a busy browser; quiet ones hide it
         self.tab.wait_for_timeout(300)
         return str(ratio)
 

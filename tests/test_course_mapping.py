@@ -107,6 +107,15 @@ def test_builder_of_paths() -> None:
     assert text.value == ""
 
 
+@pytest.mark.parametrize("stack", [TWELVE, StackMapping(6, (2, 3)), StackMapping(6, (2, 3, 6))])
+def test_ways_to_cover_are_the_paths(stack: StackMapping) -> None:
+    table = course.ways_to_cover(stack.depth, stack.granularities).set_index("n")
+    assert table.loc[stack.depth, "W(n)"] == len(list(stack.paths()))
+    for n in range(1, stack.depth + 1):  # what stands left of a cut at n is one of the ways to get there
+        begun = {path[:k] for path in stack.paths() for k in range(len(path) + 1) if sum(path[:k]) == n}
+        assert table.loc[n, "W(n)"] == len(begun) == sum(map(int, table.loc[n, "W(n - g), added up"].split(" + ")))
+
+
 def test_figures_have_titles_and_words() -> None:
     figures = [
         course.all_banks(TWELVE),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
+import modtf
 from modtf.course import replacement as course
+from modtf.evaluation import measure_quality
 from modtf.mapping import Assembly, Mapping, StackMapping
+from modtf.tasks import E2E
 
 
 def test_checks_accept_solutions() -> None:
@@ -174,3 +178,20 @@ def test_figures_and_tables(measured: tuple[Any, course.MeasuredStep]) -> None:
     assert course.report_card().set_index(["model", "score"]).loc[("pocket", "BLEU"), "1x"] > 60
     rows = [{"ratio": 2.0, "layers": "6-6", "bleu": 78.0, "ser": 10.0}]
     assert course.sizes_in_between({"a": rows, "b": rows}).shape == (1, 4)
+    assert "decoder" in course.two_schedules(Mapping(stack, stack), 40).layout.title.text
+
+
+def test_sizes_are_compared_on_the_same_inputs() -> None:
+    pocket = modtf.load("pocket")
+    examples = E2E.bundled_examples("evaluation")[:6]
+    full, small = course.measured_sizes(pocket, (1, 6), examples)
+    assert (full["layers"], small["layers"]) == ("12-12", "2-2")
+    wanted = measure_quality(pocket, pocket.choose(6), examples)
+    assert (small["bleu"], small["ser"]) == pytest.approx((wanted["bleu"], wanted["ser"]), abs=0.01)
+    assert full["bleu"] == pytest.approx(100)  # the references are what the original wrote
+    assert course.less(full, full) == "1x less 1x: BLEU +0.0 (+0.0 to +0.0), SER +0.0 (+0.0 to +0.0)"
+    bleu = re.search(r"6x less 1x: BLEU (\S+) \((\S+) to (\S+)\)", course.less(small, full))
+    assert bleu is not None
+    low, high = float(bleu[2]), float(bleu[3])
+    assert low < float(bleu[1]) < high <= 0
+    assert float(bleu[1]) == pytest.approx(small["bleu"] - full["bleu"], abs=0.06)

@@ -310,6 +310,24 @@ def check_count_paths(count_paths: Callable[[int, tuple[int, ...]], Any]) -> Non
         )
 
 
+def ways_to_cover(depth: int, granularities: Sequence[int]) -> pd.DataFrame:
+    """For each number of layers, how a path that covers them may end, and how many such paths there are."""
+    ways, rows = [1], []
+    for end in range(1, depth + 1):
+        last = [g for g in (1, *granularities) if end % g == 0]  # begins at end - g, a multiple of g
+        before = [ways[end - g] for g in last]
+        ways.append(sum(before))
+        rows.append(
+            {
+                "n": end,
+                "the last layer's g": ", ".join(map(str, last)),
+                "W(n - g), added up": " + ".join(map(str, before)),
+            }
+            | {"W(n)": ways[end]}
+        )
+    return pd.DataFrame(rows)
+
+
 def table_of_sizes(models: Mapping[str, ModularModel], ratios: Iterable[float]) -> pd.DataFrame:
     """Layers, parameters and bytes of each model at each ratio."""
     rows = []

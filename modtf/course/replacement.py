@@ -17,11 +17,14 @@ import torch
 from plotly.subplots import make_subplots
 from transformers import T5Config, T5ForConditionalGeneration
 
+from modtf.bootstrap import differences, drawn_scores
 from modtf.bundled import BUNDLED_MODELS, bundled
+from modtf.evaluation import write_texts
 from modtf.mapping import STACKS, Assembly, LayerPath, StackMapping, start_indices, write_path
 from modtf.mapping import Mapping as ModelMapping
 from modtf.modular import ModularModel, modularize
 from modtf.replacing import ReplacingSchedule
+from modtf.tasks import E2E, Example
 from modtf.views.figures import described
 
 _BLUE, _ORANGE, _PINK, _GREEN, _GREY = "#3b8fd0", "#e07b1a", "#cc4e94", "#2a9d74", "#555555"
@@ -539,7 +542,8 @@ def two_schedules(mapping: ModelMapping, steps: int = 100) -> go.Figure:
             colorbar={"tickvals": list(range(len(places))), "ticktext": ["original", *map(str, places[1:])], "outlinewidth": 1},
             row=1, col=column,
         )  # fmt: skip
-    figure.update_layout(template="plotly_white", height=360, width=900)
+    title = "What each step puts in the place of the decoder's layers"
+    figure.update_layout(template="plotly_white", title=title, height=400, width=900)
     figure.update_xaxes(title="training step", range=[-0.5, steps - 0.5])
     figure.update_yaxes(autorange="reversed", dtick=1, tickfont={"size": 11})
     figure.update_yaxes(title="original layer", col=1)
@@ -548,6 +552,7 @@ def two_schedules(mapping: ModelMapping, steps: int = 100) -> go.Figure:
         f"Two maps of {steps} training steps against the decoder's 12 layers, coloured by the granularity drawn. Left: at first about half "
         "is white, original layers; then everything is coloured, ever darker, as coarser modules come in; after the middle no "
         "original is left. Right: whole columns of one colour, white ones too, in all shades to the very end.",
+        margin={"t": 80},
     )
 
 
@@ -621,6 +626,17 @@ def learning_curve(curve: Sequence[Mapping[str, float]], steps: int) -> go.Figur
     )
 
 
+def measured_sizes(modular: ModularModel, ratios: Iterable[float], examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """BLEU and slot errors of each size; ``drawn`` holds those of all examples, then of each bootstrap sample of them."""
+    rows = []
+    for ratio in ratios:
+        size = modular.choose(ratio)
+        drawn = drawn_scores(E2E, examples, write_texts(modular, size, [example.source for example in examples]))
+        scores = {name: float(of_all) for name, (of_all, *_) in drawn.items()}
+        rows.append({"ratio": size.ratio, "layers": size.shape, **scores, "drawn": drawn})
+    return rows
+
+
 def sizes_in_between(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
     """BLEU and slot errors of each size, a pair of columns for each training so far."""
     columns = {}
@@ -630,6 +646,16 @@ def sizes_in_between(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.Data
                 {f"{row['ratio']:.2f}x, {row['layers']}": round(row[score], 1) for row in rows}
             )
     return pd.DataFrame(columns)
+
+
+def less(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What one size scores less another one, with the 95 % intervals of that: paired, since both wrote for the same inputs."""
+    found: Any = differences(row["drawn"], other["drawn"])
+    words = [
+        f"{name} {found[score]:+.1f} ({found[score + '_interval'][0]:+.1f} to {found[score + '_interval'][1]:+.1f})"
+        for name, score in (("BLEU", "bleu"), ("SER", "ser"))
+    ]
+    return f"{row['ratio']:.2g}x less {other['ratio']:.2g}x: {', '.join(words)}"
 
 
 def schedules_compared(ablation: Mapping[str, Any]) -> go.Figure:
