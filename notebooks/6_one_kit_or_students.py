@@ -439,7 +439,7 @@ notebook.play(
 )
 
 # %% [markdown]
-# These are two small models and two narrow tasks. For yours, `modtf versus` trains the students and compares them with your kit ([notebook 7](7_your_own_model.ipynb); it prints *kit less student*, the other way round). And do not forget what costs no training at all: if you only want speed,
+# These are two small models and two narrow tasks. For yours, `modtf versus` trains the students and compares them with your kit ([notebook 7](7_your_own_model.ipynb)). And do not forget what costs no training at all: if you only want speed,
 # try an engine in int8 first ([exports](../README.md#exports)).
 #
 # ## References
