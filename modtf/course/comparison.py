@@ -396,12 +396,10 @@ def against_the_kit(model: str, size: str, account: str) -> tuple[go.Figure, str
         ahead, behind = (sum(_clearly(row, metric, side) for row in students) for side in (True, False))
         met = met or behind == len(students) > 0
         of = f"of {len(students)} student{'s' * (len(students) != 1)}"
-        figure.layout.annotations[
-            column - 1
-        ].text = f"{tera(comparison, cost):.0f} TFLOP<br>{ahead} ahead, {behind} behind, of {len(students)}"
-        lines.append(
-            f"{tera(comparison, cost):.0f} TFLOP: {of} {ahead} clearly ahead of the kit, {behind} clearly behind"
-        )
+        budget = f"{tera(comparison, cost):.0f} TFLOP"
+        title = figure.layout.annotations[column - 1]
+        title.text = f"{budget}<br>{ahead} ahead, {behind} behind, of {len(students)}"
+        lines.append(f"{budget}: {of} {ahead} clearly ahead of the kit, {behind} clearly behind")
     figure.update_xaxes(nticks=5, zeroline=False)
     figure.update_yaxes(range=[len(methods) - 0.4, -0.6], tickvals=list(range(len(methods))), ticktext=methods)
     figure.update_annotations(font_size=13)
