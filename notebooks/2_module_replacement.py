@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 2 · Module replacement
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/2_module_replacement.ipynb) · runs in 2 minutes on two CPU cores · about 35 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/2_module_replacement.ipynb) · runs in 2.5 minutes on two CPU cores · about 35 minutes to work through
 #
 # [← 1 · Layer mapping](1_layer_mapping.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [3 · Distillation →](3_distillation.ipynb)
 # <!-- end of header -->

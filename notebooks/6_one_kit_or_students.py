@@ -61,7 +61,7 @@ versus = {model: course.measured(model) for model in ("translator", "pocket")}  
 #
 # `benchmarks/versus.py` trained both on `translator`, kits and students, at several budgets, each with the best learning rate that was found for it on dev. The yardstick is BLEU on the whole test set.
 #
-# Differences are always **student less kit**. In BLEU a positive one means that the student is better.
+# Differences are always **student minus kit**. In BLEU a positive one means that the student is better.
 #
 # **Before you see anything: what is the BLEU of a student of 6x less the kit's?** The student is fine-tuned on the labels. Guess for a long training, at equal total and at equal each; then for the shortest one, at equal total.
 
@@ -74,10 +74,10 @@ guess_short = None  # short training, the student had a quarter of the kit's cos
 translator = versus["translator"]
 shortest, each, total = course.budgets(translator)  # costs of the kits
 student = course.row_of(translator, "SFT", "6x", each)  # the same student, beside two kits
-notebook.reveal("6x, BLEU, student less kit, long training, equal total", guess_total, *course.less_kit(student, "equal_total"))
-notebook.reveal("6x, BLEU, student less kit, long training, equal each", guess_each, *course.less_kit(student, "equal_each"))
+notebook.reveal("6x, BLEU, student minus kit, long training, equal total", guess_total, *course.minus_kit(student, "equal_total"))
+notebook.reveal("6x, BLEU, student minus kit, long training, equal each", guess_each, *course.minus_kit(student, "equal_each"))
 brief = course.row_of(translator, "SFT", "6x", shortest / 4)
-notebook.reveal("6x, BLEU, student less kit, shortest training, equal total", guess_short, *course.less_kit(brief, "equal_total"))
+notebook.reveal("6x, BLEU, student minus kit, shortest training, equal total", guess_short, *course.minus_kit(brief, "equal_total"))
 
 # %% [markdown]
 # Three answers to one question, and they point in different directions. (In brackets: 95 % intervals. One that holds zero shows no difference.)
@@ -180,7 +180,7 @@ print(pd.DataFrame(course.steps_bought(translator, shortest)).to_string(index=Fa
 # **At 6x and equal total, what is the student's slot error rate less the kit's?** (The slot error rate, SER, is the share of facts that a text misses, gets wrong, repeats or adds. Fewer is better, so here *negative* means that the student is better.)
 
 # %%
-guess_live = None  # points of SER, student less kit, at equal total
+guess_live = None  # points of SER, student minus kit, at equal total
 SIZE = 6  # of the student; try 2 afterwards
 KIT_STEPS = 140
 
@@ -235,12 +235,12 @@ for name, modular in trained.items():
 
 # %% [markdown]
 # ### Exercise 6.2
-# Is the difference more than an accident of these 100 inputs? Write `student_less_kit(student, kit, slots, draws)`. `student` and `kit` hold the number of slot errors in each text, `slots` the slots of each input. Each row of `draws` is a sample
+# Is the difference more than an accident of these 100 inputs? Write `student_minus_kit(student, kit, slots, draws)`. `student` and `kit` hold the number of slot errors in each text, `slots` the slots of each input. Each row of `draws` is a sample
 # of inputs, drawn with replacement: indices. For each sample, compute the student's SER less the kit's **on the same inputs**; return the percentiles 2.5 and 97.5 of what comes out.
 
 
 # %% tags=["exercise"]
-def student_less_kit(student: np.ndarray, kit: np.ndarray, slots: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
+def student_minus_kit(student: np.ndarray, kit: np.ndarray, slots: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
     return None  # your code in place of this line
 
 
@@ -258,7 +258,7 @@ def student_less_kit(student: np.ndarray, kit: np.ndarray, slots: np.ndarray, dr
 # <details><summary>Solution</summary>
 #
 # ```python
-# def student_less_kit(student: np.ndarray, kit: np.ndarray, slots: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
+# def student_minus_kit(student: np.ndarray, kit: np.ndarray, slots: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
 #     difference = 100 * (student[draws].sum(1) - kit[draws].sum(1)) / slots[draws].sum(1)
 #     low, high = np.percentile(difference, [2.5, 97.5])
 #     return low, high
@@ -267,19 +267,19 @@ def student_less_kit(student: np.ndarray, kit: np.ndarray, slots: np.ndarray, dr
 
 # %% tags=["check", "nbval-check-output"]
 with notebook.check("6.2"):
-    course.check_student_less_kit(student_less_kit)
+    course.check_student_minus_kit(student_minus_kit)
 
 # %% tags=["long"]
-interval = notebook.chosen("student_less_kit", student_less_kit, course.student_less_kit, course.check_student_less_kit)
+interval = notebook.chosen("student_minus_kit", student_minus_kit, course.student_minus_kit, course.check_student_minus_kit)
 rate = {who: 100 * count.sum() / slots.sum() for who, count in errors.items()}
 less = {}
 for account, name in (("equal total", "student, a third"), ("equal each", "student, all")):
     low, high = interval(errors[name, SIZE], errors["kit", SIZE], slots, draws_of(len(sources)))
     less[account] = rate[name, SIZE] - rate["kit", SIZE], low, high
     print(
-        f"{SIZE}x, {account}: student less kit {less[account][0]:+.1f} ({low:+.1f} to {high:+.1f}) points of SER: {course.verdict(low, high)}"
+        f"{SIZE}x, {account}: student minus kit {less[account][0]:+.1f} ({low:+.1f} to {high:+.1f}) points of SER: {course.verdict(low, high)}"
     )
-notebook.reveal(f"{SIZE}x, SER, student less kit, equal total", guess_live, *less["equal total"])
+notebook.reveal(f"{SIZE}x, SER, student minus kit, equal total", guess_live, *less["equal total"])
 
 # %% [markdown]
 # **What this can show, and what it cannot.** The interval is about the *inputs*. Another seed would give other models, and after a minute of training seeds scatter widely. In our run the student is ahead even at equal total, where
@@ -353,7 +353,7 @@ notebook.play(
 )
 
 # %% [markdown]
-# Here is `pocket`, where the slot error rate tells, at the largest budget and at equal total; below it, who is ahead at equal each. Its kit learns as the students of sequence-level KD do, from the original's texts that have no slot errors. Below the kit's rates stands student less kit, with intervals; below zero the student is better.
+# Here is `pocket`, where the slot error rate tells, at the largest budget and at equal total; below it, who is ahead at equal each. Its kit learns as the students of sequence-level KD do, from the original's texts that have no slot errors. Below the kit's rates stands student minus kit, with intervals; below zero the student is better.
 
 # %% tags=["nbval-check-output"]
 print(pd.DataFrame(course.slot_errors(versus["pocket"])).to_string(index=False))

@@ -35,11 +35,11 @@ def unpaired(student: np.ndarray, kit: np.ndarray, slots: np.ndarray, draws: np.
 
 
 def other_way_round(student: np.ndarray, kit: np.ndarray, slots: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
-    return course.student_less_kit(kit, student, slots, draws)
+    return course.student_minus_kit(kit, student, slots, draws)
 
 
 def as_a_share(student: np.ndarray, kit: np.ndarray, slots: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    return np.array(course.student_less_kit(student, kit, slots, draws)) / 100
+    return np.array(course.student_minus_kit(student, kit, slots, draws)) / 100
 
 
 def on_a_straight_scale(kit_cost: float, kit_score: float, costs: Any, scores: Any) -> int | None:
@@ -60,8 +60,8 @@ CHECKS: list[tuple[Callable[[Any], None], Any, list[tuple[Any, str]]]] = [
         [(without_way_back, "1 back through"), (without_teacher, "with a teacher"), (lambda a, teacher=False: None, "nothing back")],
     ),
     (
-        course.check_student_less_kit,
-        course.student_less_kit,
+        course.check_student_minus_kit,
+        course.student_minus_kit,
         [(averaged, "averages the rates"), (unpaired, "the same sample"), (other_way_round, "the other way round"), (as_a_share, "a share")],
     ),
     (
@@ -72,7 +72,7 @@ CHECKS: list[tuple[Callable[[Any], None], Any, list[tuple[Any, str]]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("check", "solution", "faults"), CHECKS, ids=["step_cost", "student_less_kit", "break_even"])
+@pytest.mark.parametrize(("check", "solution", "faults"), CHECKS, ids=["step_cost", "student_minus_kit", "break_even"])
 def test_checks_name_the_fault(check: Callable[[Any], None], solution: Any, faults: list[tuple[Any, str]]) -> None:
     check(solution)
     for function, words in faults:
@@ -88,7 +88,7 @@ def test_the_example_of_the_exercise_is_right() -> None:
 def test_a_difference_is_less_the_kit() -> None:
     comparison = course.measured("translator")
     row = course.row_of(comparison, "SFT", "6x", course.budgets(comparison)[-2])
-    made, low, high = course.less_kit(row, "equal_each")
+    made, low, high = course.minus_kit(row, "equal_each")
     kit = course.row_of(comparison, "kit", "6x", row["cost"])
     assert made == pytest.approx(row["mean"]["bleu"] - kit["mean"]["bleu"], abs=0.01)
     assert 0 < low < made < high

@@ -42,9 +42,16 @@ def test_without_a_guess_the_result_is_folded(measured: float, written: str, sho
 
 
 def test_a_difference_is_shown_with_its_interval(shown: list[dict[str, str]]) -> None:
-    notebook.reveal("student less kit", 2, -1.25, -3.5, 1)
+    notebook.reveal("student minus kit", 2, -1.25, -3.5, 1)
     _, guess, measured = shown[0]["text/plain"].splitlines()
     assert guess.split()[-1] == "2" and measured.endswith(" -1.2 (-3.5 to +1.0)")
+
+
+def test_a_table_is_folded_with_the_value(shown: list[dict[str, str]]) -> None:
+    notebook.reveal("BLEU", None, 80, table="6x 60\n2x 80")
+    assert shown[0]["text/plain"].splitlines()[-2:] == ["6x 60", "2x 80"]
+    fold, _, inside = shown[0]["text/html"].partition("</summary>")
+    assert fold.startswith("<details>") and "2x 80" not in fold and "2x 80" in inside
 
 
 @pytest.mark.parametrize("guess", ["about 5", (10, 0), float("nan"), "inf", 10**400, "<b>"])

@@ -74,10 +74,10 @@ def test_students_repeat_the_training_of_the_kit(folder: Path, capsys: pytest.Ca
     words = "Cost of training, where the kit's is 1 ({:.3g} TFLOP): student 2-2 {:.3g}, 1-1 {:.3g}, together {:.3g}\n"
     assert words.format(of_kit, *shares) in said.out and said.out.count(" TFLOP\n") == 4
     for row, student in zip(record["rows"][1::2], record["rows"][2::2], strict=True):
-        less = student["student_less_kit"]
+        less = student["student_minus_kit"]
         assert less["bleu"] == pytest.approx(student["bleu"] - row["bleu"], abs=0.01)
         assert less["bleu_interval"][0] <= less["bleu"] <= less["bleu_interval"][1]
-        assert f"{row['layers']}, BLEU: student less kit" in said.out
+        assert f"{row['layers']}, BLEU: student minus kit" in said.out
     assert "budgets differ" not in said.out
     banks = {path: path.read_bytes() for path in Path("result").glob("*/banks-*")}
     assert cli.main(["versus", "--model", "kit", "--ratios", "2", "4", "--output", "result", "--split", "dev"]) == 0
@@ -156,5 +156,5 @@ def test_words_for_what_is_wrong(options: list[str], words: str, capsys: pytest.
 def test_verdicts(task: Any, key: str, interval: list[float], verdict: str) -> None:
     cost = {"minutes": None, "steps": 4, "batch_size": 4, "tflop": None}  # of an earlier version
     row = {"who": "student", "layers": "2-2", "ratio": 2.0} | cost | {m.key: 1.0 for m in task.metrics}
-    row["student_less_kit"] = {key: sum(interval) / 2, f"{key}_interval": interval}
+    row["student_minus_kit"] = {key: sum(interval) / 2, f"{key}_interval": interval}
     assert _table(task, [row]).endswith(verdict)

@@ -148,7 +148,7 @@ def _compare(
     for size, folder in students.items():
         ours = row_of(kit, size, "kit")
         theirs = row_of(load(folder), size, "student")
-        rows[-1]["student_less_kit"] = differences(theirs, ours)
+        rows[-1]["student_minus_kit"] = differences(theirs, ours)
     return rows
 
 
@@ -171,14 +171,14 @@ def _table(task: Task, rows: Sequence[dict[str, Any]]) -> str:
         lines.append(f"{row['layers']:>7} {row['ratio']:6.2f} {row['who']:<9}{scores}  {cost}")
     names = {metric.key: metric for metric in task.metrics}
     for row in rows:
-        for key, value in row.get("student_less_kit", {}).items():
+        for key, value in row.get("student_minus_kit", {}).items():
             if key not in names:  # an interval
                 continue
-            low, high = row["student_less_kit"][f"{key}_interval"]
+            low, high = row["student_minus_kit"][f"{key}_interval"]
             better = "student" if (low > 0) != names[key].errors else "kit"
             verdict = f"the {better} is better" if low > 0 or high < 0 else "no difference is shown"
             lines.append(
-                f"{row['layers']}, {names[key].name}: student less kit {value:+.1f} (95 % interval {low:+.1f} to {high:+.1f}): {verdict}"
+                f"{row['layers']}, {names[key].name}: student minus kit {value:+.1f} (95 % interval {low:+.1f} to {high:+.1f}): {verdict}"
             )
     budgets = [{(row["steps"], row["batch_size"]) for row in rows if row["who"] == who} for who in ("kit", "student")]
     if all(len(budget) == 1 for budget in budgets) and budgets[0] != budgets[1] and (None, None) not in budgets[0]:

@@ -68,7 +68,7 @@ def tera(comparison: dict[str, Any], cost: float) -> float:
     return float(cost * comparison["unit_operations"] / 1e12)
 
 
-def less_kit(row: dict[str, Any], account: str, key: str = "bleu") -> tuple[float, float, float]:
+def minus_kit(row: dict[str, Any], account: str, key: str = "bleu") -> tuple[float, float, float]:
     """A student's score less that of the kit it stands beside in this account, and both ends of its 95 % interval."""
     low, high = row[account][f"{key}_interval"]
     return row[account][key], low, high
@@ -138,10 +138,12 @@ def steps_bought(
     ]
 
 
-# -- exercise 6.2: student less kit ------------------------------------------------------------------------------------
+# -- exercise 6.2: student minus kit ------------------------------------------------------------------------------------
 
 
-def student_less_kit(student: np.ndarray, kit: np.ndarray, slots: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
+def student_minus_kit(
+    student: np.ndarray, kit: np.ndarray, slots: np.ndarray, draws: np.ndarray
+) -> tuple[float, float]:
     """The 95 % interval of the student's slot error rate less the kit's, in points (paired bootstrap).
 
     ``student`` and ``kit`` (inputs,) are the errors of each text, ``slots`` (inputs,) the slots asked for; each row of
@@ -152,12 +154,12 @@ def student_less_kit(student: np.ndarray, kit: np.ndarray, slots: np.ndarray, dr
     return float(low), float(high)
 
 
-def check_student_less_kit(function: Callable[..., Any]) -> None:
+def check_student_minus_kit(function: Callable[..., Any]) -> None:
     rng = np.random.default_rng(1)
     slots = rng.integers(3, 9, size=200)
     student = rng.binomial(slots, 0.5)
     kit, draws = student + rng.binomial(1, 0.3, size=200), draws_of(200)  # a hard input is hard for both
-    assert function(student, kit, slots, draws) is not None, "student_less_kit(...) gives nothing back yet"
+    assert function(student, kit, slots, draws) is not None, "student_minus_kit(...) gives nothing back yet"
     same = tuple(function(kit, kit, slots, draws))
     assert len(same) == 2, f"two numbers are wanted, low and high, not {len(same)}"
     assert np.allclose(same, 0), (
@@ -165,9 +167,11 @@ def check_student_less_kit(function: Callable[..., Any]) -> None:
         "take the same sample of inputs for both"
     )
     low, high = function(student, kit, slots, draws)
-    wanted = student_less_kit(student, kit, slots, draws)
+    wanted = student_minus_kit(student, kit, slots, draws)
     assert low <= high, f"the lower end comes first, not {low:.2f} to {high:.2f}"
-    assert low < 0, "the student makes fewer errors here, so student less kit is negative; yours is the other way round"
+    assert low < 0, (
+        "the student makes fewer errors here, so student minus kit is negative; yours is the other way round"
+    )
     assert low < -1, f"in points (percent) the lower end is {wanted[0]:.2f}, not {low:.4f}: is it a share?"
     averaged = np.percentile((100 * (student - kit) / slots)[draws].mean(1), [2.5, 97.5])
     assert not np.allclose((low, high), averaged), (
@@ -186,7 +190,7 @@ def slot_counts(sources: Sequence[str], texts: Sequence[str]) -> tuple[np.ndarra
 
 
 def verdict(low: float, high: float) -> str:
-    """What an interval of slot errors, student less kit, says."""
+    """What an interval of slot errors, student minus kit, says."""
     return "the student makes fewer" if high < 0 else "the kit makes fewer" if low > 0 else "no difference is shown"
 
 
@@ -331,7 +335,7 @@ def _marks(rows: Sequence[dict[str, Any]], y: Sequence[float], look: dict[str, A
 def _direction(metric: Metric) -> str:
     """What an axis of differences says, with the side on which the student is better."""
     points = " in points" if metric.errors else ""
-    return f"{metric.name}{points}, student less kit " + (
+    return f"{metric.name}{points}, student minus kit " + (
         "(← student better)" if metric.errors else "(→ student better)"
     )
 
@@ -483,7 +487,7 @@ def slot_errors(comparison: dict[str, Any]) -> list[dict[str, str]]:
     for method in _looks(comparison):
         rows = _differences(comparison, "equal_total", method=method, total=budget)
         cells = {
-            row["size"]: "{:+.1f} ({:+.1f} to {:+.1f})".format(*less_kit(row, "equal_total", "ser")) for row in rows
+            row["size"]: "{:+.1f} ({:+.1f} to {:+.1f})".format(*minus_kit(row, "equal_total", "ser")) for row in rows
         }
         if cells:
             lines.append({"": method} | {size: cells.get(size, "") for size in comparison["sizes"]})

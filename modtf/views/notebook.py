@@ -19,10 +19,13 @@ from modtf.views.markup import problem_html
 _BAR = 40
 
 
-def reveal(what: str, guess: Any, measured: float, low: float | None = None, high: float | None = None) -> None:
+def reveal(
+    what: str, guess: Any, measured: float, low: float | None = None, high: float | None = None, table: str = ""
+) -> None:
     """Show a guess and the measured value as two bars; until there is a guess, the value alone, folded.
 
-    ``low`` and ``high``: the interval of a difference, which is then written with its sign.
+    ``low`` and ``high``: the interval of a difference, which is then written with its sign. ``table``: lines that give
+    the value away, to be folded with it.
     """
     number = _number(guess)
     longest = max(abs(measured), abs(number or 0)) or 1  # 1 where both are zero
@@ -44,7 +47,7 @@ def reveal(what: str, guess: Any, measured: float, low: float | None = None, hig
         yours = "  your guess (none yet)"
     else:
         yours = f"  your guess {guess!r} is not a number; write digits only, such as 40 or 12000"
-    text = "\n".join((what, yours, line("measured", measured)))
+    text = "\n".join((what, yours, line("measured", measured), *table.splitlines()))
     html = f"{opening}<summary>{title}</summary><pre>{escape(text)}</pre></details>"
     display({"text/plain": text, "text/html": html}, raw=True)
 
