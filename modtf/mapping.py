@@ -1,7 +1,7 @@
 """Layer mapping: granularities, paths, assemblies and ratios. Pure integers, no weights.
 
-The modularized layer m(g, j) stands for the original layers j·g … j·g+g−1 (0-based). The paper (abstract and figure 1)
-counts both from one. That granularities divide the depth is our choice: no other granularity covers a stack evenly.
+The modularized layer m(g, j) stands for the original layers j·g … j·g+g−1 (0-based). The paper (figure 1) counts
+both from one. That granularities divide the depth is our choice: no other granularity covers a stack evenly.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Module replacing: which layers a training step runs.
 
 As in BERT-of-Theseus (Xu et al., 2020), layers of the original are replaced at random by successors, which learn to
-work in their place. The paper does so at several granularities in one training phase. Its schedule is not published;
+work in their place. The paper does so at several granularities in one training phase. We do not know its schedule;
 this one is our choice, and `benchmarks/LOG.md` says what was tried. The path of a step is a pure function of
 (seed, step).
 """
