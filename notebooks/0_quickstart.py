@@ -147,7 +147,7 @@ for ratio in (1, 2, 6):
     print(f"{ratio}x misses:", ", ".join(f"{slot} {count} times" for slot, count in missed.most_common()))
 
 # %% [markdown]
-# The full model misses most. Its weak spot is the price, and it was the kit's, too, since the kit had learned from the full model's texts. So in a last part of its training the kit saw only those texts that say everything: **a kit need not repeat the faults of its original**. What 6x
+# The full model misses most. Its weak spot is the price, and it was the kit's, too, since the kit had learned from the full model's texts. So in a last part of its training the kit saw only those texts that say everything: **a kit need not repeat the faults of the model that taught it**. What 6x
 # still loses is the price. (These are random inputs, half of them long, and harder than those of the public test set below.)
 #
 # The table of `pocket` was measured on the 630 inputs of a public test set (E2E NLG, 2017). **SER**, the slot error rate, is the share of facts that a text misses, gets wrong, repeats or adds: low is good.
@@ -270,7 +270,7 @@ with notebook.check("0.2"):
 # 2. The ratio counts layers, 2 in place of 12 at 6x; each size shares its weights with the full model.
 # 3. `translator.generate(sentence, ratio=6)` writes, `translator.export` saves a plain Hugging Face model.
 # 4. How much a ratio costs depends on the task: translation loses up to 10 % of its BLEU, descriptions of restaurants none.
-# 5. Small models stay fluent. The slot error rate shows missing facts; BLEU often does not. And a kit need not repeat its original's faults.
+# 5. Small models stay fluent. The slot error rate shows missing facts; BLEU often does not. And a kit need not repeat the faults of the model that taught it.
 #
 # <!-- footer -->
 # [index](README.md) · [glossary](README.md#glossary) · [1 · Layer mapping →](1_layer_mapping.ipynb)
