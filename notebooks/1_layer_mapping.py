@@ -92,9 +92,14 @@ def covers(g: int, j: int) -> range:
 
 
 # %% [markdown]
-# <details><summary>Hint</summary>
+# <details><summary>Hint 1</summary>
 #
-# Each module before it took g layers. `range(a, b)` ends *before* b.
+# How many originals do the j modules before it stand for, all together? That many are done when it begins.
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `range(a, b)` ends *before* b: the next module's beginning will do.
 # </details>
 #
 # <details><summary>Solution</summary>
@@ -110,7 +115,7 @@ with notebook.check("1.1"):
     course.check_covers(covers)
 
 # %% [markdown]
-# Which granularities can a stack have? Those that divide its depth. (By default modtf takes the divisors up to half of it; where there are none, the depth itself.)
+# Which granularities can a stack have? Those that divide its depth. (By default modtf takes the divisors up to half of it; where there are none, the depth itself. `translator`, with 6 layers, was given 2, 3 and 6.)
 
 # %% tags=["nbval-check-output"]
 for depth in (6, 7, 12, 24):
@@ -148,7 +153,7 @@ builder.widget
 # %% [markdown]
 # <details><summary>Answer: four layers, all different</summary>
 #
-# 1 + 2 + 3 + 6 is 12, the only sum of four different granularities that is. Not in every order: 2·1·3·6 is a path, and 6·3·1·2, while 1·2·3·6 would begin m(2, ·) at layer 1.
+# 1 + 2 + 3 + 6 is the only way to make 12 from four different granularities. Not in every order: 2·1·3·6 is a path, and 6·3·1·2, while 1·2·3·6 would begin m(2, ·) at layer 1.
 # </details>
 #
 # <details><summary>Answer: nine layers with m(6, ·)?</summary>
@@ -251,7 +256,7 @@ course.count_by_length(paths)
 # Only one path has 12 layers and only one has 2, but in between there is a wide choice. Which of the 62 paths of seven layers is the best? That needs a rule, a *strategy*: see notebook 4.
 #
 # ### Exercise 1.3
-# Count them without listing them. `count_paths(depth, granularities)`: how many paths cover `depth` layers? (Originals can always be used: granularity 1 need not be
+# Count them without listing them. `count_paths(depth, granularities)`: how many paths cover `depth` layers? A module of granularity g may begin only at a multiple of g. (Originals can always be used: granularity 1 need not be
 # given.)
 
 
@@ -289,12 +294,12 @@ with notebook.check("1.3"):
     course.check_count_paths(count_paths)
 
 # %% [markdown]
-# So this is where 292 comes from. Let $W(n)$ be the number of ways to cover the first n layers. The last layer of such a path has some g and begins at n − g, which must be a multiple of g, so g divides n: $W(n) = \sum_{g \mid n} W(n - g)$, with $W(0) = 1$ and g = 1 for an original.
-
-# %% tags=["nbval-check-output"]
-print(course.ways_to_cover(12, (2, 3, 4, 6)).to_string(index=False))
-
-# %% [markdown]
+# <details><summary>Where 292 comes from (this gives the exercise away)</summary>
+#
+# Let W(n) be the number of ways to cover the first n layers, with W(0) = 1. The last layer of such a path has some g and begins at n − g. That must be a multiple of g, so g divides n, and W(n) is the sum of W(n − g) over those g, 1 among them. At the end stands
+# W(12) = W(11) + W(10) + W(9) + W(8) + W(6) = 92 + 92 + 54 + 38 + 16 = 292.
+# </details>
+#
 # ## What a ratio means
 #
 # The **ratio** of an assembly is original layers / assembled layers, both stacks together: 24 layers in place of 24 are 1x, 12 are 2x, 4 are 6x. That is how the paper
@@ -315,10 +320,8 @@ with torch.device("meta"):  # shapes only: nothing is downloaded, no memory is u
 models = {"pocket": modular, "T5-base": modtf.modularize(t5_base, (2, 3, 4, 6))}
 
 sizes = course.table_of_sizes(models, ratios=(1, 2, 3, 6))
-print(sizes.to_string(index=False))
-
-# %% tags=["nbval-check-output"]
-notebook.reveal("T5-base at 6x: times fewer parameters", guess_t5, sizes["times fewer"].iloc[-1])
+table = sizes.to_string(index=False)
+notebook.reveal("T5-base at 6x: times fewer parameters", guess_t5, sizes["times fewer"].iloc[-1], table=table)
 
 # %% [markdown]
 # A sixth of the layers, but a quarter of the parameters: T5-base keeps its 24.7 million of embeddings. And time? It cannot be counted, only measured. The package brings a
@@ -331,6 +334,11 @@ course.three_ratios(json.loads(bundled("pocket/table.json").read_text(encoding="
 # That is what was measured: on that machine time fell by less than the parameters, which fell by less than the layers. Some work is done for each token whatever the layers, such as the head over the vocabulary and the loop itself: [notebook 4](4_assembly.ipynb) measures it.
 # Another engine, another machine or a batch gives other numbers. And no ratio says anything about quality; for that one has to measure what the model *writes*.
 #
+# ## References
+#
+# - Zhou, Le Bras, Choi: [Modular Transformers: Compressing Transformers into Modularized Layers for Flexible Efficient Inference](https://arxiv.org/abs/2306.02379), Findings of ACL 2023. The method.
+# - Raffel and others: [Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer](https://arxiv.org/abs/1910.10683), JMLR 2020. T5.
+#
 # ## In five lines
 #
 # 1. The modularized layer m(g, j) does the work of the original layers j·g … j·g + g − 1; all of one g are a bank.
@@ -338,11 +346,6 @@ course.three_ratios(json.loads(bundled("pocket/table.json").read_text(encoding="
 # 3. 12 layers with granularities 2, 3, 4, 6 have 292 paths, two stacks 85,264 assemblies: one training, as many models.
 # 4. The ratio counts layers. Parameters, bytes and time have ratios of their own: show all of them.
 # 5. How the modules learn their work is still open: that is what the next two notebooks are about.
-#
-# ## References
-#
-# - Zhou, Le Bras, Choi: [Modular Transformers: Compressing Transformers into Modularized Layers for Flexible Efficient Inference](https://arxiv.org/abs/2306.02379), Findings of ACL 2023. The method.
-# - Raffel and others: [Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer](https://arxiv.org/abs/1910.10683), JMLR 2020. T5.
 #
 # <!-- footer -->
 # [← 0 · Quickstart](0_quickstart.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [2 · Module replacement →](2_module_replacement.ipynb)

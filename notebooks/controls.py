@@ -341,7 +341,7 @@ class Camera:
         )
         words = (
             "A recording. When you run this cell, the explorer is yours: slide, split and merge blocks, "
-            "race, sweep, and type what the models shall write about."
+            "race, sweep, and type your own input."
         )
         return encoded(self.frames, self.stand), shortened(alt, 600), words
 

@@ -55,6 +55,12 @@ def test_other_checks_name_the_fault() -> None:
     with pytest.raises(AssertionError, match="gives nothing back yet"):
         course.check_count_paths(lambda depth, granularities: None)
 
+    def without_six(depth: int, granularities: tuple[int, ...]) -> int:
+        return course.ways_to_cover(depth, [g for g in granularities if g != 6])[depth]
+
+    with pytest.raises(AssertionError, match=r"\(2, 3, 4, 6\), 6 layers have 16 paths; yours are 15"):
+        course.check_count_paths(without_six)
+
 
 def test_a_model_runs_through_a_learners_list() -> None:
     pocket = modtf.load("pocket")
@@ -109,11 +115,11 @@ def test_builder_of_paths() -> None:
 
 @pytest.mark.parametrize("stack", [TWELVE, StackMapping(6, (2, 3)), StackMapping(6, (2, 3, 6))])
 def test_ways_to_cover_are_the_paths(stack: StackMapping) -> None:
-    table = course.ways_to_cover(stack.depth, stack.granularities).set_index("n")
-    assert table.loc[stack.depth, "W(n)"] == len(list(stack.paths()))
+    ways = course.ways_to_cover(stack.depth, stack.granularities)
+    assert ways[stack.depth] == len(list(stack.paths()))
     for n in range(1, stack.depth + 1):  # what stands left of a cut at n is one of the ways to get there
         begun = {path[:k] for path in stack.paths() for k in range(len(path) + 1) if sum(path[:k]) == n}
-        assert table.loc[n, "W(n)"] == len(begun) == sum(map(int, table.loc[n, "W(n - g), added up"].split(" + ")))
+        assert ways[n] == len(begun)
 
 
 def test_figures_have_titles_and_words() -> None:

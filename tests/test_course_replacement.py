@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import modtf
+from modtf.bundled import bundled
 from modtf.course import replacement as course
 from modtf.evaluation import measure_quality
 from modtf.mapping import Assembly, Mapping, StackMapping
@@ -169,9 +171,11 @@ def test_figures_and_tables(measured: tuple[Any, course.MeasuredStep]) -> None:
     kept = course.bleu_kept("translator")
     damage = {"encoder": [0.3] * 6, "decoder": [0.4] * 6}
     figures = [course.damage_figure(damage, 0.29), course.step_figure(measured[1]), course.given_back(kept)]
-    assert all(figure.layout.title.text for figure in figures)
+    ablation = json.loads(bundled("ablation.json").read_text(encoding="utf-8"))
     figures += [course.two_schedules(Mapping(stack, stack), 40), course.learning_curve(curve, 200)]
+    figures += [course.schedules_compared(ablation), course.schedule_map([Mapping(stack, stack).coarsest] * 4)[0]]
     for figure in figures:
+        assert figure.layout.title.text
         assert len(figure.layout.meta["alt"].split()) >= 8 and figure.layout.width <= 900
     assert "a gradient comes to 1 of 3 states" in course.step_figure(measured[1]).layout.meta["alt"]
     assert set(course.budget().model) == {"translator", "pocket"}
@@ -189,8 +193,8 @@ def test_sizes_are_compared_on_the_same_inputs() -> None:
     wanted = measure_quality(pocket, pocket.choose(6), examples)
     assert (small["bleu"], small["ser"]) == pytest.approx((wanted["bleu"], wanted["ser"]), abs=0.01)
     assert full["bleu"] == pytest.approx(100)  # the references are what the original wrote
-    assert course.less(full, full) == "1x less 1x: BLEU +0.0 (+0.0 to +0.0), SER +0.0 (+0.0 to +0.0)"
-    bleu = re.search(r"6x less 1x: BLEU (\S+) \((\S+) to (\S+)\)", course.less(small, full))
+    assert course.minus(full, full) == "1x minus 1x: BLEU +0.0 (+0.0 to +0.0), SER +0.0 (+0.0 to +0.0)"
+    bleu = re.search(r"6x minus 1x: BLEU (\S+) \((\S+) to (\S+)\)", course.minus(small, full))
     assert bleu is not None
     low, high = float(bleu[2]), float(bleu[3])
     assert low < float(bleu[1]) < high <= 0

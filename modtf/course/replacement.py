@@ -590,11 +590,13 @@ def schedule_map(assemblies: Sequence[Assembly]) -> tuple[go.Figure, str]:
             z=[[int(g > 1) for g in row] for row in rows], zmin=0, zmax=1, colorscale=[[0, "#ffffff"], [1, "#5fa3d5"]], showscale=False,
             hovertemplate="step %{x}, layer %{y}<extra></extra>", row=1, col=column,
         )  # fmt: skip
-    figure.update_layout(template="plotly_white", height=320, width=900)
+    title = "What each step replaces: white is an original, blue a module"
+    figure.update_layout(template="plotly_white", title=title, height=350, width=900)
     figure.update_xaxes(title="training step").update_yaxes(autorange="reversed", dtick=1, tickfont={"size": 11})
     figure.update_yaxes(title="original layer", col=1)
     share = share_of_modules(assemblies)
-    described(figure, f"Two maps of {len(assemblies)} steps against 12 layers: white is an original, blue a module. Modules stand for {100 * share:.0f} percent.")  # fmt: skip
+    alt = f"Two maps of {len(assemblies)} steps against 12 layers: white is an original, blue a module. Modules stand for {100 * share:.0f} percent."
+    described(figure, alt, margin={"t": 80})
     try:
         check_mixed_to_the_end(assemblies)
     except AssertionError as error:
@@ -616,13 +618,14 @@ def learning_curve(curve: Sequence[Mapping[str, float]], steps: int) -> go.Figur
         figure.add_scatter(
             x=[row["step"] for row in curve], y=[row[score] for row in curve], mode="lines+markers", row=1, col=column
         )
-    figure.update_layout(template="plotly_white", height=320, width=900, showlegend=False)
+    figure.update_layout(template="plotly_white", title="2x learns to write", height=350, width=900, showlegend=False)
     figure.update_xaxes(title="training step", range=[-5, steps + 5]).update_yaxes(rangemode="tozero")
     first, last = curve[0], curve[-1]
     return described(
         figure,
         f"Two curves over {steps} training steps: the BLEU of the 2x model goes from {first['bleu']:.0f} to {last['bleu']:.0f}, its slot "
         f"error rate from {first['ser']:.0f} to {last['ser']:.0f} percent.",
+        margin={"t": 80},
     )
 
 
@@ -648,14 +651,14 @@ def sizes_in_between(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.Data
     return pd.DataFrame(columns)
 
 
-def less(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """What one size scores less another one, with the 95 % intervals of that: paired, since both wrote for the same inputs."""
+def minus(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """The scores of one size minus those of another, with 95 % intervals: paired, since both wrote for the same inputs."""
     found: Any = differences(row["drawn"], other["drawn"])
     words = [
         f"{name} {found[score]:+.1f} ({found[score + '_interval'][0]:+.1f} to {found[score + '_interval'][1]:+.1f})"
         for name, score in (("BLEU", "bleu"), ("SER", "ser"))
     ]
-    return f"{row['ratio']:.2g}x less {other['ratio']:.2g}x: {', '.join(words)}"
+    return f"{row['ratio']:.2g}x minus {other['ratio']:.2g}x: {', '.join(words)}"
 
 
 def schedules_compared(ablation: Mapping[str, Any]) -> go.Figure:
@@ -670,7 +673,10 @@ def schedules_compared(ablation: Mapping[str, Any]) -> go.Figure:
                 x=mean.index, y=mean, name=name, legendgroup=name, showlegend=column == 1, row=1, col=column,
                 line={"color": color, "dash": dash},
             )  # fmt: skip
-    figure.update_layout(template="plotly_white", height=420, width=900, legend={"orientation": "h", "y": -0.25})
+    title = "Five schedules, replacing alone (means of two seeds)"
+    figure.update_layout(
+        template="plotly_white", title=title, height=450, width=900, legend={"orientation": "h", "y": -0.25}
+    )
     figure.update_xaxes(title="training step").update_yaxes(rangemode="tozero")
     final = runs[runs.step == ablation["steps"]]
     best = {ratio: final[final.ratio == ratio].groupby("schedule").ser.mean().idxmin() for ratio in (2, 6)}
@@ -678,15 +684,8 @@ def schedules_compared(ablation: Mapping[str, Any]) -> go.Figure:
         figure,
         f"Slot error rates of 2x and of 6x over {ablation['steps']} training steps, a line for each of five schedules. At the end the "
         f"lowest line at 2x is '{best[2]}', at 6x '{best[6]}'.",
+        margin={"t": 80},
     )
-
-
-def table_of_schedules(ablation: Mapping[str, Any]) -> pd.DataFrame:
-    """Scores at the end: the mean of the runs with two seeds, and half of their difference."""
-    runs = _scores(ablation)
-    scores = runs[runs.step == ablation["steps"]].groupby(["schedule", "ratio"], sort=False)[["bleu", "ser"]]
-    shown = scores.mean().round(1).astype(str) + " ± " + ((scores.max() - scores.min()) / 2).round(1).astype(str)
-    return shown.unstack()
 
 
 def _scores(ablation: Mapping[str, Any]) -> pd.DataFrame:
