@@ -82,6 +82,12 @@ def test_boundary_loss_is_accepted() -> None:
         (absolute, "divide each token's error"),
         (everywhere, "padding"),
         (all_at_once, "token by token"),
+        (lambda *given: course.boundary_loss(*given).item(), "return a number"),
+        (lambda *given: course.boundary_loss(*given).detach(), "return a number"),
+        (
+            lambda *given: torch.tensor([error.item() for error in token_by_token(*given)]).mean(),
+            "torch.stack does not",
+        ),
     ],
 )
 def test_boundary_loss_faults_are_named(wrong: Loss, said: str) -> None:
@@ -98,6 +104,8 @@ def test_boundary_loss_faults_are_named(wrong: Loss, said: str) -> None:
         (lambda s, t: None, "nothing back"),
         (lambda s, t: course.divergence(t, s), "KL"),
         (lambda s, t: course.divergence(s, t) * len(s), "take their mean"),
+        (lambda s, t: course.divergence(s, t).item(), "return a number"),
+        (lambda s, t: course.divergence(s.detach(), t), "return a number"),
         (lambda s, t: (t.exp() * (t - s)).sum(-1).mean(), "adding a number"),
         (lambda s, t: -(t.softmax(-1) * s.log_softmax(-1)).sum(-1).mean(), "diverge from itself"),
     ],
@@ -125,10 +133,14 @@ def step(**change: Any) -> Loss:
             course.boundary_loss(path, s.hidden, t.hidden, keep)
             for path, s, t, keep in zip(assembly.paths, learned, taught, keeps, strict=True)
         ]
+        if "cut" in change:
+            parts[change["cut"]] = parts[change["cut"]].detach()
         hidden = sum(parts[i] for i in change.get("stacks", (0, 1)))
         keep = torch.ones_like(keeps[1]) if change.get("padding") else keeps[1]
         pair = student.logits, teacher.logits
         logits = logits_loss(*(pair[::-1] if change.get("swapped") else pair), keep)
+        if change.get("number"):
+            logits = logits.item()
         w = dict.fromkeys(weights, 1) if change.get("unweighted") else weights
         return w["labels"] * student.loss + w["logits"] * logits + w["hidden"] * hidden * change.get("scale", 1)
 
@@ -152,6 +164,10 @@ def test_the_step_is_accepted() -> None:
         (step(stacks=(0,)), "the encoder only"),
         (step(stacks=(1,)), "the decoder only"),
         (step(scale=0.5), "mean of both stacks"),
+        (lambda *given: course.step_loss(*given).item(), "no gradient"),
+        (step(number=True), "logits alone .* not its gradient"),
+        (step(cut=0), "hidden alone .* not its gradient"),
+        (step(cut=1), "hidden alone .* not its gradient"),
     ],
 )
 def test_faults_of_the_step_are_named(wrong: Loss, said: str) -> None:
@@ -252,6 +268,54 @@ def test_figures_have_titles_words_and_room(pocket: modtf.ModularModel, heads: c
         assert (figure.layout.width or 900) <= 900
         sizes = [axis.tickfont.size for axis in (figure.layout.xaxis, figure.layout.yaxis)]
         assert all(size is None or size >= 11 for size in sizes)
+
+
+def test_heatmaps_say_which_modules_are_late() -> None:
+    error = torch.ones(4, 12)
+    for row, layer in enumerate((2, 4, 7, 11)):
+        error[row, layer] = 0
+    figure = course.heatmaps(lambda name: error, ["trained"], 3, "decoder")
+    assert "most like layers 2, 5, 8, 11" in figure.layout.meta["alt"]
+    assert "trained, layers 2, 4, 7, 11" in figure.layout.meta["alt"]
+    assert "Decoder, granularity 3" in figure.layout.title.text
+    assert "last layer of its group" in " ".join(trace.name or "" for trace in figure.data)
+
+
+def test_shown_differences_are_green_where_better_and_orange_where_worse() -> None:
+    comparison = json.loads(bundled("translator/versus.json").read_text(encoding="utf-8"))
+    colors = set()
+    for trace in course.signals_figure(comparison).data:
+        for ahead, color, symbol in zip(trace.customdata, trace.marker.color, trace.marker.symbol, strict=True):
+            if symbol == "circle":
+                assert color == (course.GREEN if ahead > 0 else course.ORANGE)
+                colors.add(color)
+            elif symbol == "circle-open":
+                assert color == course.BLUE
+    assert colors == {course.GREEN, course.ORANGE}
+
+
+def test_the_kit_draws_the_shares_that_the_notebook_tells() -> None:
+    options = load_script("versus").METHODS["kit"].options
+    mixtures = options.get("mixtures", modtf.ModularTrainingArguments.mixtures)
+    shares = mixtures, options["whole"], 1 - mixtures - options["whole"]
+    text = (ROOT / "notebooks" / "3_distillation.py").read_text(encoding="utf-8")
+    told = re.findall(r"^# - \*(?:mixtures|whole-grain|strategies' paths)\*[^(\n]*\((\d+) %\)", text, re.MULTILINE)
+    assert [int(share) for share in told] == [round(100 * share) for share in shares]
+
+
+def test_the_findings_tell_what_the_comparison_has() -> None:
+    comparison = json.loads(bundled("translator/versus.json").read_text(encoding="utf-8"))
+    behind = {(row["method"], row["size"]): -row["equal_total"]["bleu"] for row in comparison["ablation"]}
+    taught = {*course._KITS["one signal"].values(), *course._KITS["all five, or all but one or two"].values()}
+    taught -= {"kit", "the original's texts alone", "attention maps alone"}
+    told = []
+    for size in ("6x", "fast"):
+        values = [behind[method, size] for method in taught]
+        told.append(f"{min(values):.0f} to {max(values):.0f}")
+    maps = [value for (method, _), value in behind.items() if method == "attention maps alone"]
+    text = (ROOT / "notebooks" / "3_distillation.py").read_text(encoding="utf-8")
+    assert f"{told[0]} points at 6x, {told[1]} at `fast`" in text
+    assert f"{min(maps):.0f} to {max(maps):.0f} points behind" in text
 
 
 def test_signals_come_from_the_comparison() -> None:

@@ -51,17 +51,26 @@ def step_loss(
     with torch.no_grad(), modular.record(original) as taught:
         teacher = modular(original, **batch)
     with modular.record(assembly) as learned:
-        student = modular(assembly, **batch)
+        output = modular(assembly, **batch)
     source, target = batch["attention_mask"].bool(), batch["labels"] != -100
     hidden = sum(
         boundary_loss(path, s.hidden, t.hidden, keep)
         for path, s, t, keep in zip(assembly.paths, learned, taught, (source, target), strict=True)
     )
-    words = divergence(student.logits[target], teacher.logits[target])
-    return weights["labels"] * student.loss + weights["logits"] * words + weights["hidden"] * hidden
+    words = divergence(output.logits[target], teacher.logits[target])
+    return weights["labels"] * output.loss + weights["logits"] * words + weights["hidden"] * hidden
 
 
 # -- checks of the exercises -------------------------------------------------------------------------------------------
+
+
+def _trainable(value: Any, name: str) -> float:
+    """The number in a loss, which must be a tensor that a training can follow back to what it was made from."""
+    assert value is not None, f"{name} gives nothing back yet"
+    assert isinstance(value, torch.Tensor) and value.requires_grad, (
+        "you return a number; the training needs the tensor, without .item() or .detach() (torch.tensor(list) cuts it off, too; torch.stack does not)"
+    )
+    return float(value.detach())
 
 
 def check_boundary_loss(function: Callable[..., Any]) -> None:
@@ -73,9 +82,8 @@ def check_boundary_loss(function: Callable[..., Any]) -> None:
     ends = [teacher[end - 1] for end in boundaries(path)]
 
     def given(path: LayerPath, student: States, keep: torch.Tensor = keep) -> float:
-        value = function(path, student, teacher, keep)
-        assert value is not None, "boundary_loss gives nothing back yet"
-        return float(value)
+        learns = [state.clone().requires_grad_() for state in student]
+        return _trainable(function(path, learns, teacher, keep), "boundary_loss")
 
     assert abs(given(path, [teacher[i] for i in (0, 1, 2, 3, 4)])) > 1e-6, (
         "the layers of 1·1·2·2·6 are compared with the original's layers 0, 1, 2, 3, 4; they should be with those where their work ends: "
@@ -108,19 +116,19 @@ def check_boundary_loss(function: Callable[..., Any]) -> None:
 def check_divergence(function: Callable[..., Any]) -> None:
     """Exercise 3.3: KL(teacher ‖ student), the mean over tokens."""
     one, other = (torch.randn(6, 10, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
-    given = function(one, other)
-    assert given is not None, "divergence gives nothing back yet"
-    same, moved = float(function(one, one)), float(function(one + 5, other))
+
+    def given(student: torch.Tensor, teacher: torch.Tensor) -> float:
+        return _trainable(function(student.clone().requires_grad_(), teacher), "divergence")
+
+    yours, same, moved = given(one, other), given(one, one), given(one + 5, other)
     assert abs(same) < 1e-5, f"a distribution does not diverge from itself; yours says {same:.3f}"
-    assert abs(moved - float(given)) < 1e-4, (
+    assert abs(moved - yours) < 1e-4, (
         "adding a number to all logits changes no probability, but it changes your divergence"
     )
     wanted, swapped = float(divergence(one, other)), float(divergence(other, one))
-    assert abs(float(given) - swapped) > 1e-4, (
-        "that is KL(student ‖ teacher): the teacher's probabilities weight the sum"
-    )
-    assert abs(float(given) - len(one) * wanted) > 1e-4, "you add up the tokens; take their mean"
-    assert abs(float(given) - wanted) < 1e-4, f"modtf's own is {wanted:.4f} here, yours {float(given):.4f}"
+    assert abs(yours - swapped) > 1e-4, "that is KL(student ‖ teacher): the teacher's probabilities weight the sum"
+    assert abs(yours - len(one) * wanted) > 1e-4, "you add up the tokens; take their mean"
+    assert abs(yours - wanted) < 1e-4, f"modtf's own is {wanted:.4f} here, yours {yours:.4f}"
 
 
 @cache
@@ -142,6 +150,15 @@ def _tiny() -> tuple[ModularModel, Assembly, dict[str, torch.Tensor]]:
     return modular, Assembly((2, 1, 1), (2, 2)), batch
 
 
+def _slope(modular: ModularModel, loss: torch.Tensor) -> float:
+    """The length of a loss's gradient by all weights that train."""
+    if not loss.requires_grad:
+        return 0.0
+    weights = [weight for weight in modular.parameters() if weight.requires_grad]
+    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    return sum(float(gradient.square().sum()) for gradient in gradients if gradient is not None) ** 0.5
+
+
 def check_step_loss(function: Callable[..., Any]) -> None:
     """Exercise 3.4: who runs, and what each weight multiplies."""
     modular, assembly, batch = _tiny()
@@ -155,9 +172,11 @@ def check_step_loss(function: Callable[..., Any]) -> None:
         assert value is not None, "step_loss gives nothing back yet"
         return torch.as_tensor(value)
 
+    def ours(**weights: float) -> torch.Tensor:
+        return step_loss(modular, assembly, batch, {"labels": 0.0, "logits": 0.0, "hidden": 0.0} | weights)
+
     def expected(**weights: float) -> float:
-        value = step_loss(modular, assembly, batch, {"labels": 0.0, "logits": 0.0, "hidden": 0.0} | weights)
-        return float(value.detach())
+        return float(ours(**weights).detach())
 
     try:
         whole = given(labels=1.0, logits=1.0, hidden=0.2)
@@ -166,14 +185,15 @@ def check_step_loss(function: Callable[..., Any]) -> None:
     assert modular.mapping.original in ran or None in ran, (
         "the original was never run: it is the path modular.mapping.original"
     )
-    assert assembly in ran, "the student was never run: modular(assembly, **batch)"
+    assert assembly in ran, "the assembly was never run: modular(assembly, **batch)"
     assert whole.requires_grad, (
-        "your loss has no gradient: only the original's pass belongs inside torch.no_grad(), not the student's"
+        "your loss has no gradient: only the original's pass belongs inside torch.no_grad(), and the training needs the tensor, "
+        "without .item() or .detach()"
     )
     labels, logits, hidden = expected(labels=1.0), expected(logits=1.0), expected(hidden=1.0)
     yours = float(given(labels=1.0).detach())
     assert abs(yours - labels) < 1e-4, (
-        f"with labels alone (weight 1) it is the student's own loss, {labels:.4f}; yours is {yours:.4f}"
+        f"with labels alone (weight 1) it is the assembly's own loss, {labels:.4f}; yours is {yours:.4f}"
     )
     yours = float(given(logits=1.0).detach())
     original = modular.mapping.original
@@ -203,6 +223,12 @@ def check_step_loss(function: Callable[..., Any]) -> None:
         "with hidden states alone you take the mean of both stacks; add them"
     )
     assert abs(yours - hidden) < 1e-4, f"with hidden states alone (weight 1) it is {hidden:.4f}; yours is {yours:.4f}"
+    for name in ("labels", "logits", "hidden"):  # a training without labels has the gradients of the others only
+        slope, wanted = _slope(modular, given(**{name: 1.0})), _slope(modular, ours(**{name: 1.0}))
+        assert abs(slope - wanted) < 1e-3 * wanted, (
+            f"with {name} alone (weight 1) the number is right, but not its gradient, so the modules would not learn from it: "
+            "the training needs the tensor, without .item() or .detach()"
+        )
     total, yours = expected(labels=1.0, logits=1.0, hidden=0.2), float(whole.detach())
     assert abs(yours - total) < 1e-4, (
         f"with weights 1, 1 and 0.2 it is {total:.4f}, yours {yours:.4f}: is each loss multiplied by its weight, once?"
@@ -261,6 +287,7 @@ def heatmaps(distances: Callable[[str], torch.Tensor], names: Sequence[str], g: 
     ``distances(name)`` are the errors (modules, layers).
     """
     figure = make_subplots(rows=1, cols=len(names), subplot_titles=names, shared_yaxes=True, horizontal_spacing=0.06)
+    told = []
     for column, name in enumerate(names, start=1):
         error, last = distances(name), column == len(names)
         rows = [f"m({g}, {j})" for j in range(len(error))]
@@ -272,18 +299,27 @@ def heatmaps(distances: Callable[[str], torch.Tensor], names: Sequence[str], g: 
         circle = {"symbol": "circle-open", "size": 16, "color": PINK, "line": {"width": 2}}
         dot = {"size": 7, "color": ORANGE}
         ends = [end - 1 for end in boundaries((g,) * len(error))]
-        for x, what, marker in ((error.argmin(1).tolist(), "most like", circle), (ends, "stands for", dot)):
+        nearest = error.argmin(1).tolist()
+        told.append(f"{name}, layers {', '.join(map(str, nearest))}")
+        aim = "should be most like (last layer of its group)"
+        for x, what, marker in ((nearest, "is most like", circle), (ends, aim, dot)):
             figure.add_scatter(
                 x=x, y=rows, mode="markers", name=what, marker=marker, row=1, col=column, showlegend=last
             )
     legend = {"orientation": "h", "y": -60 / (80 + 40 * len(error)), "x": 0.5, "xanchor": "center", "yanchor": "top"}
-    figure.update_layout(template="plotly_white", height=200 + 40 * len(error), width=900, legend=legend)
+    title = {
+        "text": f"{stack.capitalize()}, granularity {g}: each module against each original layer",
+        "y": 0.97,
+        "yanchor": "top",
+    }
+    figure.update_layout(template="plotly_white", height=240 + 40 * len(error), width=900, legend=legend, title=title)
     figure.update_xaxes(title="original layer", dtick=1, range=[-0.5, 11.5], showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return described(
         figure,
-        f"Heatmaps of the modules of granularity {g} of the {stack} against twelve original layers, dark where they are alike; one for each of: {', '.join(names)}. "
-        "Untrained, the darkest place of a module is at the first layer of its group, or about there. Trained, the dark places form a staircase, each at the last layer that a module stands for.",
+        f"Heatmaps of the modules of granularity {g} of the {stack} against twelve original layers, dark where they are alike. In order the modules should be most like layers {', '.join(map(str, ends))}; "
+        f"they are most like: {'; '.join(told)}.",
+        margin={"l": 60, "r": 20, "t": 90, "b": 50},
     )
 
 
@@ -328,9 +364,9 @@ class Heads:
         queries = text.facts if kind.startswith("encoder") else text.words
         keys = text.words if kind == "decoder, self" else text.facts
         shown = {
-            f"layer {first}, its beginning": self._original[kind][first],
+            f"layer {first}, which it began as": self._original[kind][first],
             f"m(2, {module}), trained": self._trained[0][kind][module],
-            f"layer {first + 1}, its output": self._original[kind][first + 1],
+            f"layer {first + 1}, whose output it must give": self._original[kind][first + 1],
         }
         figure = make_subplots(rows=1, cols=3, subplot_titles=list(shown), shared_yaxes=True, horizontal_spacing=0.02)
         named = [[f"{query!r} looks at {key!r}" for key in keys] for query in queries]
@@ -345,6 +381,7 @@ class Heads:
                     x=[k for k, _ in places], y=[i for _, i in places], mode="markers", hoverinfo="skip", showlegend=False,
                     marker={"symbol": "square-open", "size": 13, "color": ORANGE, "line": {"width": 1.5}}, row=1, col=column,
                 )  # fmt: skip
+        figure.update_annotations(font_size=14)  # the titles, which must fit side by side
         ticks = {"tickfont": {"size": 12}, "showgrid": False, "zeroline": False, "automargin": False}
         figure.update_xaxes(
             tickangle=-90, tickvals=list(range(len(keys))), ticktext=keys, range=[-0.5, len(keys) - 0.5], **ticks
@@ -579,7 +616,7 @@ _KITS: dict[str, dict[str, str]] = {
 
 
 def signals_figure(comparison: Mapping[str, Any]) -> go.Figure:
-    """BLEU of kits that learn from other signals, less that of the kit that learns from people's texts alone.
+    """BLEU of kits that learn from other signals, minus that of the kit that learns from people's texts alone.
 
     ``comparison`` is a `versus.json` with an ablation. A row for each kit, with its steps; bars are 95 % intervals.
     """
@@ -603,38 +640,46 @@ def signals_figure(comparison: Mapping[str, Any]) -> go.Figure:
         low, high = ([row["bleu_interval"][end] for row in found] for end in (0, 1))
         clear = [a > 0 or b < 0 for a, b in zip(low, high, strict=True)]
         off = [value < least for value in ahead]
+        colors = [BLUE if not c else GREEN if v > 0 else ORANGE for v, c in zip(ahead, clear, strict=True)]
         symbols = ["triangle-left" if o else "circle" if c else "circle-open" for o, c in zip(off, clear, strict=True)]
         figure.add_scatter(
             x=[max(value, least + 1) for value in ahead], y=places, mode="markers", row=1, col=column, text=list(kits),
             customdata=ahead, hovertemplate="%{text}: %{customdata:+.1f} BLEU<extra></extra>",
-            marker={"size": 9, "color": [ORANGE if c else BLUE for c in clear], "symbol": ["diamond", *symbols[1:]]},
+            marker={"size": 9, "color": colors, "symbol": ["diamond", *symbols[1:]]},
             error_x={
                 "type": "data", "symmetric": False, "thickness": 1.5, "width": 4, "color": GREY,
                 "array": [0 if o else b - v for o, b, v in zip(off, high, ahead, strict=True)],
                 "arrayminus": [0 if o else v - a for o, a, v in zip(off, low, ahead, strict=True)],
             },
         )  # fmt: skip
-        figure.add_vline(x=0, line={"color": ORANGE, "dash": "dot"}, row=1, col=column)
+        figure.add_vline(x=0, line={"color": GREY, "dash": "dot"}, row=1, col=column)
         for y, value in zip(places, ahead, strict=True):
             if value < least:
                 figure.add_annotation(
                     x=least + 2, y=y, text=f"{value:.0f}", showarrow=False, xanchor="left", row=1, col=column
                 )
-        figure.update_xaxes(range=[least, 6], tickvals=[-20, -10, 0], tickfont={"size": 12}, row=1, col=column)
+        figure.update_xaxes(
+            range=[least, 6],
+            tickvals=[-20, -10, 0],
+            tickfont={"size": 12},
+            title={"text": "points of BLEU", "font": {"size": 13}},
+            row=1,
+            col=column,
+        )
     figure.update_yaxes(
         range=[len(lines) - 0.5, -0.5], tickvals=list(range(len(lines))), ticktext=lines, tickfont={"size": 12},
         showgrid=False, zeroline=False,
     )  # fmt: skip
-    title = {"text": "BLEU less that of the kit that learns from people's texts alone", "y": 0.98}
-    figure.update_layout(template="plotly_white", height=530, width=900, showlegend=False, title=title)
+    title = {"text": "BLEU minus that of the kit that learns from people's texts alone", "y": 0.98}
+    figure.update_layout(template="plotly_white", height=560, width=900, showlegend=False, title=title)
     told = "; ".join(
         f"{lines[line]}: " + ", ".join(f"{rows[method, size]['equal_total']['bleu']:+.1f} at {size}" for size in sizes)
         for line, method in list(kits.values())[1:]
     )
     return described(
         figure,
-        f"A row for each of {len(kits)} kits, in {len(_KITS)} groups, and a panel for each size: BLEU less that of a kit that learns from people's texts alone, with 95 percent intervals. {told}.",
-        margin={"l": 240, "r": 10, "t": 60, "b": 30},
+        f"A row for each of {len(kits)} kits, in {len(_KITS)} groups, and a panel for each size: BLEU minus that of a kit that learns from people's texts alone, with 95 percent intervals. {told}.",
+        margin={"l": 240, "r": 10, "t": 60, "b": 60},
     )
 
 
