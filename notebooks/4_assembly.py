@@ -68,7 +68,7 @@ for ratio, times in milliseconds.items():
     print(f"{ratio}x assembled in {sorted(times)[5]:.1f} ms")
 
 # %% [markdown]
-# `modular` holds 12 originals and 15 modules in each stack. Size first (below) makes 21 models of them, from 1x to 6x. **Your guess: how many megabytes of weights does it take on top to hold all 21 at once?**
+# `modular` holds 12 original layers and 15 modules in each stack. Size first (below) makes 21 models of them, from 1x to 6x. **Your guess: how many megabytes of weights does it take on top to hold all 21 at once?**
 
 # %%
 guess_megabytes = None  # MB of new weights for 21 models
@@ -122,7 +122,7 @@ print(modular.tokenizer.decode(tokens[1][0], skip_special_tokens=True))
 # - **speed first**: the decoder shrinks as far as it can before the encoder loses anything.
 #
 # > **In the paper** (abstract): *deterministic* assembling strategies, *size-first* and *speed-first*, and assembling without further training. How the paths of one length are chosen is not published. Our choice: the path whose
-# > granularities differ least; coarse layers come first in the encoder and last in the decoder. Of the four ways to place them, `translator` kept most BLEU so on dev (96.3 % on average; the others 95.8 to 96.1) and `pocket` made fewest slot errors (2.6 %; 2.7 to 3.8): [LOG](../benchmarks/LOG.md#the-translators-kit), *Where the coarse modules stand*. Sharing weights between assemblies is our choice, too.
+# > granularities differ least; coarse layers come first in the encoder and last in the decoder. Of four ways to place them this was the best for both models on dev, by little ([LOG](../benchmarks/LOG.md#the-translators-kit), *Where the coarse modules stand*). Sharing weights between assemblies is our choice, too.
 #
 # Slide, and watch both stacks and the text:
 
@@ -161,10 +161,12 @@ TOKENS, SHAPES = 24, [(12, 12), (12, 2), (2, 12), (2, 2)]
 models = {"{}-{}".format(*shape): modular.assemble(assembly=even_assembly(mapping, *shape)) for shape in SHAPES}
 turns = [{name: course.milliseconds_by_part(model, encoded, TOKENS) for name, model in models.items()} for _ in range(6)][1:]
 parts = {name: min((turn[name] for turn in turns), key=lambda run: sum(run.values())) for name in models}
+notebook.reveal("encoder's share of the time at 1x (%)", guess_encoder, 100 * parts["12-12"]["encoder"] / sum(parts["12-12"].values()))
+
+# %%
 for name in models:
     of_runs = sorted(sum(turn[name].values()) for turn in turns)
     print(f"{name:5}  {of_runs[0]:.0f} to {of_runs[-1]:.0f} ms in {len(turns)} runs")
-notebook.reveal("encoder's share of the time at 1x (%)", guess_encoder, 100 * parts["12-12"]["encoder"] / sum(parts["12-12"].values()))
 course.parts_figure(parts, TOKENS)
 
 # %% tags=["nbval-check-output"]
@@ -175,9 +177,9 @@ for name, rows in tables.items():
 # %% [markdown]
 # The bars were timed live, by `generate`. The tables are fits to [stored times](../README.md#what-it-keeps) of 32 tokens: a *rest*, and what each layer adds.
 #
-# **Why speed first is faster.** The encoder reads the source once, at one go; a decoder layer runs again for each token that is written. For texts like these it costs six times as much as an encoder layer, or more. So ten decoder layers less (12-2) save most of the time, ten encoder layers less (2-12) hardly more than the runs of one model differ.
+# **Why speed first is faster.** For texts like these a decoder layer costs six times as much as an encoder layer, or more. So ten fewer decoder layers (12-2) save most of the time, ten fewer encoder layers (2-12) hardly more than the runs of one model differ.
 #
-# **Why 6x is neither six times as small nor six times as fast.** Its layers are six times fewer; what is no layer stays. *Size*: the embeddings, which are also the matrix of the output. *Time*: what is done for each token, however many layers there are: the product with the vocabulary (*head*; 9 of `translator`'s [22 ms](../benchmarks/LOG.md#decoding)), T5's position biases (the first decoder layer computes them for all, so self-attention is thick even at 12-2), and in `generate` mostly Python between two tokens, we guess (*everything else*). modtf's own plain [loop](../modtf/decoding/loop.py), which writes from here on, has less of that.
+# **Why 6x is neither six times as small nor six times as fast.** Its layers are six times fewer; everything that is not a layer stays. *Size*: the embeddings, which are also the matrix of the output. *Time*: what is done for each token, however many layers there are: the product with the vocabulary (*head*; 9 of `translator`'s [22 ms](../benchmarks/LOG.md#decoding)), T5's position biases, and in `generate` mostly Python between two tokens, we guess (*everything else*). modtf's own plain [loop](../modtf/decoding/loop.py), which writes from here on, has less of that.
 #
 # The whole landscape, by the loop: one text at 25 assemblies, and the two strategies' ways down from 12-12 to 2-2.
 
@@ -280,18 +282,19 @@ for name, (source, written) in cases.items():
 #
 # ## And quality?
 #
-# `pocket`'s task is so narrow that hardly any of its BLEU is lost at any size. `translator`, the BART of 6 + 6 layers that translates from German, has something to lose. At 2x, size first gives it 3-3 layers, speed first 5-1. **Your guess: by how many percentage points do their shares of BLEU kept differ?** Positive: size first keeps more.
+# `pocket`'s task is so narrow that hardly any of its BLEU is lost at any size. `translator`, a BART of 6 + 6 layers, has something to lose. At the same number of layers its size first mostly keeps more ([notebook 0](0_quickstart.ipynb)), but its speed first is faster. **Your guess: at the same *speed*, how many points of BLEU does size first keep more, on average?** (Fewer: a negative number.)
 
 # %%
-guess_points = None  # points of BLEU kept at 2x, size first less speed first
+guess_points = None  # points of BLEU kept at the same speed, size first minus speed first
 
 # %% tags=["nbval-check-output"]
 measured = [row for row in tables["translator"] if row["trained"]]
-at_two = {row["strategy"]: row for row in measured if row["wanted_ratio"] == 2}
-difference = at_two["size_first"]["bleu_kept"] - at_two["speed_first"]["bleu_kept"]
-notebook.reveal("BLEU kept at 2x, size first less speed first (points)", guess_points, difference)
+notebook.reveal(
+    "BLEU kept at the same speed, size first minus speed first (points, mean)", guess_points, course.points_at_equal_speed(measured)
+)
 
 # %%
+at_two = {row["strategy"]: row for row in measured if row["wanted_ratio"] == 2}
 described(
     quality_curve(measured, TRANSLATION.metrics),
     "BLEU kept and chrF2 kept by the translator against the measured speed-up, a line for each strategy. At 2x size first keeps "
@@ -302,11 +305,11 @@ described(
 )
 
 # %% [markdown]
-# At the same *number of layers* speed first is faster. At the same *speed* the two lines hardly differ (a point or two may be chance: [notebook 5](5_quality_and_speed.ipynb)); then size first has fewer parameters. Where one layer stands for the whole decoder, no encoder makes up for it. That is this model and task, no law.
+# At the same *speed* the two lines cross, and hardly differ (a point or two may be chance: [notebook 5](5_quality_and_speed.ipynb)); size first has fewer parameters there. Where one layer stands for the whole decoder, no encoder makes up for it. That is this model and task, no law.
 #
 # ## The best of 85,264
 #
-# The third line, **quality first**, is our own strategy. It looks at what *this kit* has learned. `modtf profile` measured the loss (cross-entropy) of some assemblies on texts that no training saw, and fitted a sum to it: a cost for each module on the path, and one for each pair of neighbours, since layers work best beside those they were trained with.
+# The third line, **quality first**, is our own strategy. It looks at what *this kit* has learned. `modtf profile` measured the loss (cross-entropy) of some assemblies on texts that no training saw, and fitted a sum to it: a cost for each module on the path, and one for each pair of neighbours, since layers work best beside those they were trained with. (A low loss need not mean a good text: `pocket`'s original has a higher one than most of its assemblies. The figure below shows why.)
 #
 # $$\text{loss} \approx c_0 + \sum_{\text{both stacks}}\ \sum_{\text{layers of the path}} ( c\,[m(g, j)] + c\,[g_{\text{before}} \cdot g] )$$
 
@@ -323,7 +326,12 @@ for name, kit in {"pocket": modular, "translator": translator}.items():
 # $$\text{best}_{\text{end}}[g, n] = \min_{g'}\ (\ \text{best}_{\text{end}-g}[g', n-1] + \text{cost}(g', g, \text{end}-g)\ ) \qquad \text{where } \text{end}-g \text{ is a multiple of } g$$
 #
 # ### Exercise 4.2
-# Write that line. `best[start]` is a dictionary for the first `start` layers: `{(last granularity, number of layers): (cost, path)}`. `extend(best, end, granularities, cost)` gives the one for `end`. `best` has all earlier ones and begins with `{(0, 0): (0.0, ())}`: nothing is covered, at no cost. Originals (granularity 1) are always allowed.
+# Write that line. `best[start]` is a dictionary for the first `start` layers: `{(last granularity, number of layers): (cost, path)}`. `extend(best, end, granularities, cost)` gives the one for `end`, from all earlier ones in `best`. `cost(before, g, start)` is a number: what a layer of granularity `g` adds that begins at `start`, behind one of granularity `before` (0 at the beginning). Original layers (granularity 1) are always allowed. For two layers, where each costs 0.5:
+#
+# ```python
+# best = [{(0, 0): (0.0, ())}, {(1, 1): (0.5, (1,))}]  # no layer is covered, at no cost; the first is, by an original
+# extend(best, 2, (2,), cost) == {(1, 2): (1.0, (1, 1)), (2, 1): (0.5, (2,))}
+# ```
 
 
 # %% tags=["exercise"]
@@ -403,22 +411,24 @@ for name, kit in {"pocket": modular, "translator": translator}.items():
         print(f"  {who:14} loss {kit.profile.losses[assembly]:.3f}  {assembly}")
 
 # %% [markdown]
-# (At the few others, an assembly drawn at random turned out better than all that were proposed: a sum is only a model.) With a limit in place of a ratio (megabytes, parameters, milliseconds for 32 tokens; see [Use](../README.md#use)) it is the least loss within the limit. (Its milliseconds are of the machine and the day of the profile, not those of the map above; `modtf profile --times` takes yours.)
+# (At the few others, an assembly drawn at random turned out better than all that were proposed: a sum is only a model.) With a limit in place of a ratio (megabytes, parameters, milliseconds for 32 tokens; see [Use](../README.md#use)) it is the least loss within the limit:
 
 # %%
 limit = 25
 within = modular.choose(strategy="quality_first", max_latency_ms=limit)
-for name, assembly in {"the full model": mapping.original, f"{within.shape} within {limit} ms": within}.items():
+for name, assembly in {"the original": mapping.original, f"{within.shape} within {limit} ms": within}.items():
     loss = modular.profile.losses[assembly]
     print(f"{name:16} loss {loss:.3f}: a probability of {math.exp(-loss):.0%} for each token of the texts (geometric mean)")
 course.within_limit(modular, within, limit)
 
 # %% [markdown]
-# Why is the full model among the worst? `pocket`'s losses are read on the full model's *own* texts, those without slot errors. It chose each of their words as the most probable one, yet is less sure of it than most assemblies: it learned from people, who say one thing in many ways, and the kit learned last from such texts of the full model alone. So this loss says how sure a model is of faultless texts, not how well it writes as people do. (`translator`'s losses are read on people's translations; there the full model has the lowest.)
+# *Best predicted* lies below *best measured*, since the lowest forecasts are mostly too low (so modtf measures them); and the milliseconds are those of the profile's day, on which the original was slower than in the table above (`modtf profile --times` takes yours).
 #
-# ## The full model's words, in less time
+# Why is the original among the worst? `pocket`'s losses are read on the original's *own* texts, those without slot errors. It chose each of their words as the most probable one, yet is less sure of it than most assemblies: it learned from people, who say one thing in many ways, the kit last from such texts alone. So this loss says how sure a model is of faultless texts, not how well it writes as people do. (`translator`'s losses are read on people's translations; there the original has the lowest.)
 #
-# A small assembly can also help the full model to write *its own* text: **speculative decoding** (Leviathan and others, 2023). The small decoder guesses some tokens ahead. The full one reads all guesses in a single pass, which takes little longer than reading one token, and says at each place what it would have written. (Both read what one encoder made of the source.) **Your guess: given the same beginning, how often does the decoder of 2 layers choose the same next token as the one of 12?**
+# ## The original's words, in less time
+#
+# A small assembly can also help the original to write *its own* text: **speculative decoding** (Leviathan and others, 2023). The small decoder guesses some tokens ahead. The large one reads all guesses in a single pass, which takes little longer than reading one token, and says at each place what it would have written. (Both read what one encoder made of the source.) **Your guess: given the same beginning, how often does the decoder of 2 layers choose the same next token as the one of 12?**
 
 # %%
 guess_right = None  # percent of the tokens
@@ -431,11 +441,12 @@ def next_tokens(model, inputs, tokens: list[int]) -> list[int]:
     return model(**inputs, decoder_input_ids=torch.tensor([tokens])).logits[0].argmax(-1).tolist()
 
 
-full = mapping.original
-large, small = modular.assemble(), modular.assemble(assembly=Assembly(full.encoder, mapping.coarsest.decoder))  # one encoder, two decoders
+original = mapping.original
+# one encoder, two decoders
+large, small = modular.assemble(), modular.assemble(assembly=Assembly(original.encoder, mapping.coarsest.decoder))
 right = total = 0
 for example in task_named("e2e").bundled_examples("evaluation")[:20]:
-    text = modular.write([example.source], full).tokens[0].tolist()
+    text = modular.write([example.source], original).tokens[0].tolist()
     guesses = next_tokens(small, modular.encode([example.source]), [large.generation_config.decoder_start_token_id, *text[:-1]])
     right += sum(guess == token for guess, token in zip(guesses, text, strict=True))
     total += len(text)
@@ -496,7 +507,7 @@ words = [modular.tokenizer.decode([token]) for token in tokens]
 course.passes_figure(words, [([modular.tokenizer.decode([token]) for token in guesses], right) for guesses, right in passes], layers=12)
 
 # %% [markdown]
-# Is each text what the full model writes alone? It must be: all tokens before a wrong guess are the large one's, so `wanted` is what it would have said anyway. That holds for *any* draft, even for one that draws its tokens at random:
+# Is each text what the original writes alone? It must be: all tokens before a wrong guess are the large one's, so `wanted` is what it would have said anyway. That holds for *any* draft, even for one that draws its tokens at random:
 
 # %% tags=["nbval-check-output"]
 for name, kit, task in (("pocket", modular, "e2e"), ("translator", translator, "translation")):
@@ -507,7 +518,7 @@ for name, kit, task in (("pocket", modular, "e2e"), ("translator", translator, "
         text, passes = speculate(*sizes, kit.encode([source]))
         same += text == kit.write([source]).tokens[0].tolist()
         read, written = read + len(passes), written + len(text)
-    print(f"{name:10} {same} of {len(sources)} texts are the full model's; {written} tokens in {read} passes of all layers")
+    print(f"{name:10} {same} of {len(sources)} texts are the original's; {written} tokens in {read} passes of all layers")
 
 
 def at_random(**inputs):
@@ -517,22 +528,17 @@ def at_random(**inputs):
 
 
 text, passes = speculate(large, at_random, modular.encode([facts]))
-print(f"a draft at random: the full model's text: {text == tokens}, {len(text)} tokens in {len(passes)} passes")
+print(f"a draft at random: the original's text: {text == tokens}, {len(text)} tokens in {len(passes)} passes")
 
 # %% [markdown]
-# A bad draft costs time, and never a word. The library's loop keeps what was read, drafts as many tokens as pay, and takes several texts at once: `modular.generate(texts, draft=6)`, where the decoder of 6x drafts.
-
-# %%
-sentence = "Wenn es morgen regnet, bleiben wir zu Hause."  # If it rains tomorrow, we stay at home.
-for name, kit, source in (("pocket", modular, facts), ("translator", translator, sentence)):
-    runs = {draft: partial(kit.generate, source, draft=draft) for draft in (None, 6)}
-    alone, drafted = (sorted(times) for times in in_turns(runs, repeats=9).values())
-    print(
-        f"{name:10} alone {alone[4]:.0f} ms ({alone[1]:.0f} to {alone[7]:.0f}), with drafts {drafted[4]:.0f} ms ({drafted[1]:.0f} to {drafted[7]:.0f})"
-    )
-
-# %% [markdown]
-# (In brackets, seven of nine runs. Where ranges overlap, this says nothing.) What drafts gain depends on how often guesses are right and how cheap they are: [on 100 texts](../README.md#drafts) `pocket`, which guesses with 2 of 12 layers, gains much, `translator`, with 1 of 6, little.
+# A bad draft costs time, and never a word. The library's loop keeps what was read, drafts as many tokens as pay, and takes several texts at once: `modular.generate(texts, draft=6)`, where the decoder of 6x drafts. What drafts gain depends on how often guesses are right and how cheap they are: [on 100 texts](../README.md#drafts) `pocket`, which guesses with 2 of 12 layers, gains much, `translator`, with 1 of 6, little.
+#
+# ## References
+#
+# - Wangchunshu Zhou, Ronan Le Bras, Yejin Choi: [Modular Transformers: Compressing Transformers into Modularized Layers for Flexible Efficient Inference](https://arxiv.org/abs/2306.02379), Findings of ACL 2023.
+# - Jungo Kasai and others: [Deep Encoder, Shallow Decoder: Reevaluating Non-autoregressive Machine Translation](https://arxiv.org/abs/2006.10369), ICLR 2021.
+# - Yaniv Leviathan, Matan Kalman, Yossi Matias: [Fast Inference from Transformers via Speculative Decoding](https://arxiv.org/abs/2211.17192), ICML 2023.
+# - Mostafa Elhoushi and others: [LayerSkip: Enabling Early Exit Inference and Self-Speculative Decoding](https://arxiv.org/abs/2404.16710), ACL 2024. A model that drafts with its own first layers.
 #
 # ## In five lines
 #
@@ -541,13 +547,6 @@ for name, kit, source in (("pocket", modular, facts), ("translator", translator,
 # 3. Which stack is more expensive depends on how much is read and written: for long sources and short answers speed first is the slow choice.
 # 4. Quality first looks at the kit: a cost for each module and pair of neighbours, and a dynamic programme that finds the cheapest paths.
 # 5. A small decoder can draft for the large one of the same kit: whatever it guesses, the text is the large one's.
-#
-# ## References
-#
-# - Wangchunshu Zhou, Ronan Le Bras, Yejin Choi: [Modular Transformers: Compressing Transformers into Modularized Layers for Flexible Efficient Inference](https://arxiv.org/abs/2306.02379), Findings of ACL 2023.
-# - Jungo Kasai and others: [Deep Encoder, Shallow Decoder: Reevaluating Non-autoregressive Machine Translation](https://arxiv.org/abs/2006.10369), ICLR 2021.
-# - Yaniv Leviathan, Matan Kalman, Yossi Matias: [Fast Inference from Transformers via Speculative Decoding](https://arxiv.org/abs/2211.17192), ICML 2023.
-# - Mostafa Elhoushi and others: [LayerSkip: Enabling Early Exit Inference and Self-Speculative Decoding](https://arxiv.org/abs/2404.16710), ACL 2024. A model that drafts with its own first layers.
 #
 # <!-- footer -->
 # [← 3 · Distillation](3_distillation.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [5 · Quality and speed →](5_quality_and_speed.ipynb)

@@ -25,7 +25,6 @@ if importlib.util.find_spec("modtf") is None:  # on Colab; nothing that is there
         print("modtf could not be installed. Is there a network? The stored outputs can be read without.")
 
 # %%
-import importlib.util
 import json
 import statistics
 import time
@@ -120,12 +119,12 @@ def ser_of(texts: list[str]) -> float:
 # %% [markdown]
 # ## What BLEU does not see
 #
-# BLEU asks: *of the text's words, pairs, triples and quadruples, what share stands in a reference, too?* Only the length looks the other way: texts that are shorter than their references get a penalty. So it hides two things: nothing asks what a reference says that the text leaves out, and a word that turns the meaning around counts like any other. Four texts, against one by the original:
+# BLEU asks: *of the text's words, pairs, triples and quadruples, what share stands in a reference, too?* Only the length looks the other way: texts that are shorter than their references get a penalty. So it hides two things: nothing asks what a reference says that the text leaves out, and a word that turns the meaning around counts like any other. Four texts, against a reference that the original wrote (first row):
 
 # %% tags=["nbval-check-output"]
 mill, reference = mrs[12], own[12]
 others = {
-    "the original's own": reference,
+    "the reference": reference,
     "true, in other words": "Families are welcome at The Mill, a moderately priced Japanese pub that is highly rated by its customers.",
     "one word more": reference.replace("kid friendly", "not kid friendly"),
     "one word changed": reference.replace("Japanese", "French"),
@@ -176,8 +175,6 @@ rows = {row["system"]: row for row in published["rows"]}
 print("told all slots, the original has a BLEU of", rows["pocket"]["bleu"])
 
 # %% tags=["nbval-check-output"]
-notebook.reveal("BLEU of a model that never says the food", guess_no_food, rows["pocket, never told food"]["bleu"])
-print()
 left_out = [
     {
         "never told": row["hidden"],
@@ -188,7 +185,8 @@ left_out = [
     for row in published["rows"]
     if "hidden" in row
 ]
-print(pd.DataFrame(left_out).sort_values("BLEU lost").to_string(index=False))
+lines = pd.DataFrame(left_out).sort_values("BLEU lost").to_string(index=False)
+notebook.reveal("BLEU of a model that never says the food", guess_no_food, rows["pocket, never told food"]["bleu"], table=lines)
 
 # %% [markdown]
 # Never saying the food, or whether children are welcome, is almost free. One cause is probably that people forget these, too, while they hardly ever forget the neighbour, which costs most. (It is no law: look at the customer rating.)
@@ -242,23 +240,23 @@ print(pd.DataFrame(lines).T.to_string())
 # %% [markdown]
 # ## How much of it is noise?
 #
-# 6x and 1x differ in SER. With 300 *other* inputs they would differ by another number: how much another? We have no other inputs, but we can play it. Draw 300 of our 300 inputs **with replacement** (some come twice, some not at all), and compute the difference again. Do that 2,000 times. This is the *bootstrap* (Koehn, 2004, for translation); the middle 95 % of what comes out are an interval.
+# 6x and 1x differ in SER. With 300 *other* inputs the difference would be another: different by how much? We have no other inputs, but we can simulate them. Draw 300 of our 300 inputs **with replacement** (some come twice, some not at all), and compute the difference again. Do that 2,000 times. This is the *bootstrap* (Koehn, 2004, for translation); the middle 95 % of what comes out are an interval.
 #
 # The draw is **paired**: both models meet the same inputs, so that a hard input is hard for both.
 #
 # ### Exercise 5.2
-# Write it. `small` and `full` are arrays with the number of slot errors of two models at each input, `slots` has the number of slots. `bootstrap` gives 2,000 differences in points of SER (small less full), each on `inputs` inputs drawn anew. `rng.integers(n, size=k)` draws k numbers below n, with replacement.
+# Write it. `candidate` and `baseline` are arrays with the number of slot errors of two models at each input, `slots` has the number of slots. `bootstrap` gives 2,000 differences in points of SER (candidate minus baseline), each on `inputs` inputs drawn anew. `rng.integers(n, size=k)` draws k numbers below n, with replacement.
 
 
 # %% tags=["exercise"]
-def bootstrap(small: np.ndarray, full: np.ndarray, slots: np.ndarray, inputs: int, rng: np.random.Generator) -> np.ndarray:
+def bootstrap(candidate: np.ndarray, baseline: np.ndarray, slots: np.ndarray, inputs: int, rng: np.random.Generator) -> np.ndarray:
     return None  # your code in place of this line
 
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# If `drawn` has the numbers of the inputs that were drawn, `small[drawn]` has their errors. What is the SER of them?
+# If `drawn` has the numbers of the inputs that were drawn, `candidate[drawn]` has the errors of one model there. What is the SER of them?
 # </details>
 #
 # <details><summary>Hint 2</summary>
@@ -269,9 +267,9 @@ def bootstrap(small: np.ndarray, full: np.ndarray, slots: np.ndarray, inputs: in
 # <details><summary>Solution</summary>
 #
 # ```python
-# def bootstrap(small: np.ndarray, full: np.ndarray, slots: np.ndarray, inputs: int, rng: np.random.Generator) -> np.ndarray:
+# def bootstrap(candidate: np.ndarray, baseline: np.ndarray, slots: np.ndarray, inputs: int, rng: np.random.Generator) -> np.ndarray:
 #     drawn = rng.integers(len(slots), size=(2000, inputs))
-#     return 100 * (small[drawn] - full[drawn]).sum(1) / slots[drawn].sum(1)
+#     return 100 * (candidate[drawn] - baseline[drawn]).sum(1) / slots[drawn].sum(1)
 # ```
 # </details>
 
@@ -288,7 +286,7 @@ errors = {
 
 
 def intervals(inputs: int) -> dict[str, tuple[float, float, float]]:
-    """The SER of each assembly less the original's: the middle, and the ends of the 95 % interval."""
+    """The SER of each assembly minus the original's: the middle, and the ends of the 95 % interval."""
     drawn = {name: differences(errors[name], errors["1x"], slots, inputs, np.random.default_rng(0)) for name in written}
     return {name: tuple(np.percentile(values, [2.5, 50, 97.5])) for name, values in drawn.items()}
 
@@ -322,14 +320,11 @@ for low, high in ((3, 6), (7, 7), (8, 8)):
     lines.append({"slots": f"{low} to {high}" if low < high else str(low), "inputs": of.sum()})
     lines[-1] |= {name: f"{100 * e[of].sum() / slots[of].sum():.1f} % ({e[of].sum()})" for name, e in errors.items()}
     drawn = differences(errors["6x"][of], errors["1x"][of], slots[of], of.sum(), np.random.default_rng(0))
-    lines[-1]["6x less 1x"] = "{:+.1f} to {:+.1f}".format(*np.percentile(drawn, [2.5, 97.5]))
-print(pd.DataFrame(lines).to_string(index=False), "\n")
-for name, texts in {"1x": own, **written}.items():
-    unsaid = sum("priceRange" in check(mr, text).missed for mr, text in zip(mrs, texts, strict=True))
-    print(f"{name:5} {unsaid} of {errors[name].sum()} errors: the price is not said")
+    lines[-1]["6x minus 1x"] = "{:+.1f} to {:+.1f}".format(*np.percentile(drawn, [2.5, 97.5]))
+print(pd.DataFrame(lines).to_string(index=False))
 
 # %% [markdown]
-# One difference from 1x was made of two opposite ones. The full model loses more, the more there is to say; 6x errs at short inputs, too. So with up to six slots it makes *more* errors than the full model, with eight fewer. (Few errors stand behind the first row.) And it is nearly always one fact that is lost: the price.
+# One difference from 1x was made of two opposite ones. The original loses more, the more there is to say; 6x errs at short inputs, too. So with up to six slots it makes *more* errors than the original; with eight slots, fewer. (Few errors stand behind the first row.)
 #
 # The table prints no spread. Its 630 inputs:
 
@@ -339,14 +334,14 @@ for row in published["against_1x"]:
         f"{name.upper()} {row[name]:+.2f}, interval {row[f'{name}_interval'][0]:+.2f} to {row[f'{name}_interval'][1]:+.2f}"
         for name in ("bleu", "ser")
     ]
-    print(f"{row['ratio']}x less 1x:", "   ".join(said))
+    print(f"{row['ratio']}x minus 1x:", "   ".join(said))
 
 # %% [markdown]
 # BLEU shows no difference at any of the three, the SER at 2x and 4x. At 6x it does not, although it did on our 300 inputs, whose slots are combined at random: the bootstrap knows only of inputs *like these*. What others would show, or a second training, it cannot say.
 #
 # ### Where compression costs something
 #
-# `translator` does lose BLEU. 400 sentences of its test set are bundled, with people's translations, and `sacrebleu`, the library behind these scores, has the paired bootstrap built in. **How wide is the 95 % interval of the full model's BLEU on 400 sentences?** And is the loss at 1.09x (one layer of twelve less) more than noise?
+# `translator` does lose BLEU. 400 sentences of its test set are bundled, with people's translations, and `sacrebleu`, the library behind these scores, has the paired bootstrap built in. **How wide is the 95 % interval of the original's BLEU on 400 sentences?** And is the loss at 1.09x (one layer of twelve less) more than noise?
 
 # %%
 guess_interval = None  # plus or minus how many points of BLEU
@@ -360,18 +355,20 @@ systems = [
     (f"{ratio}x", write_texts(translator, translator.choose(ratio), [example.source for example in sentences])) for ratio in (1, 1.09, 2, 6)
 ]
 _, tested = PairedTest(systems, {"BLEU": BLEU()}, people, test_type="bs", n_samples=1000)()
-for (name, _), result in zip(systems, tested["BLEU"], strict=True):
-    print(f"{name:6} BLEU {result.score:.1f} ± {result.ci:.1f}" + (f"   less than 1x: p = {result.p_value:.3f}" if name != "1x" else ""))
-notebook.reveal("BLEU of 1x on 400 sentences: plus or minus points", guess_interval, tested["BLEU"][0].ci)
+lines = [
+    f"{name:6} BLEU {result.score:.1f} ± {result.ci:.1f}" + (f"   lower than 1x: p-value {result.p_value:.3f}" if name != "1x" else "")
+    for (name, _), result in zip(systems, tested["BLEU"], strict=True)
+]
+notebook.reveal("BLEU of 1x on 400 sentences: plus or minus points", guess_interval, tested["BLEU"][0].ci, table="\n".join(lines))
 
 # %% [markdown]
-# ± is the interval of the score itself; p is about the *difference* from 1x: how often chance alone would make one as large. Since each size meets the same sentences, a difference can be clear (a small p) although the intervals overlap.
+# ± is the interval of the score itself; the p-value is about the *difference* from 1x: how often chance alone would make one as large. Since each size meets the same sentences, a difference can be clear (a small p-value) although the intervals overlap.
 #
 # Would a model of the size of 6x lose less if it were trained *alone*? [Notebook 6](6_one_kit_or_students.ipynb) asks that.
 #
 # ## Measuring time
 #
-# The same work takes another time at each run. Eight assemblies that have not run yet write the same sentence 13 times each; each time is divided by the median of that assembly's later runs.
+# The same work takes a different time in each run. Eight assemblies that have not run yet write the same sentence 13 times each; each time is divided by the median of that assembly's later runs.
 
 # %%
 relative = []
@@ -445,10 +442,9 @@ course.blocks_and_turns(medians, turns)
 #
 # ## Size × engine
 #
-# Two engines write the same tokens: modtf's own greedy **loop**, and transformers' **generate**. **How many times as fast is 6x as 1x in the loop, for one text, and for a batch of 32?** Write two guesses.
+# Two engines write the same tokens: modtf's own greedy **loop**, and transformers' **generate**. For one text, you have seen how much faster 6x is than 1x. **How many times as fast is it in the loop for a batch of 32?**
 
 # %%
-guess_one = None  # times as fast, for one text
 guess_batch = None  # times as fast, for a batch of 32
 
 # %%
@@ -465,11 +461,9 @@ for (texts, engine), repeats in cases.items():
     )
     lines[-1] |= {f"table: {name}": round(value) for name, value in zip(("1x, ms", "6x, ms"), theirs, strict=True)}
     lines[-1]["table: times as fast"] = round(theirs[0] / theirs[1], 2)
-print(pd.DataFrame(lines).to_string(index=False), "\n")
 same = (torch.equal(*(course.writing(modular, a, sources[:32], e)()[0] for e in (LOOP, GENERATE))) for a in (original, smallest))
-print("both engines write the same tokens, at 1x and at 6x:", all(same), "\n")
-notebook.reveal("6x, one text, loop: times as fast", guess_one, faster[1, LOOP])
-notebook.reveal("6x, batch of 32, loop: times as fast", guess_batch, faster[32, LOOP])
+print("both engines write the same tokens, at 1x and at 6x:", all(same))
+notebook.reveal("6x, batch of 32, loop: times as fast", guess_batch, faster[32, LOOP], table=pd.DataFrame(lines).to_string(index=False))
 
 # %% [markdown]
 # Same model, same 32 tokens a text, other milliseconds: on the left this machine now, on the right (and in the next figure) the table's machine. So a speed needs its machine, its engine and its batch beside it. Why 6x is not six times as fast: what is done for each token, whatever the layers, stays, in `generate` more of it than in the loop. [Notebook 4](4_assembly.ipynb) takes it apart, under *Where the time goes*.
@@ -479,15 +473,8 @@ notebook.reveal("6x, batch of 32, loop: times as fast", guess_batch, faster[32, 
 # %%
 course.sizes_and_engines(by_layers, ("12-12", "6-6", "2-2"))
 
-# %%
-if importlib.util.find_spec("ctranslate2"):  # pip install "modtf[ctranslate2]"
-    for engine in ("loop", "ctranslate2", "ctranslate2-int8"):
-        texts = modular.generate(sources[:60], engine=engine)
-        errors_of = rate([check(mr, text) for mr, text in zip(mrs[:60], texts, strict=True)])
-        print(f"1x by {engine:17} {sum(map(str.__eq__, texts, own))} of 60 texts are the original's, SER {errors_of:.1f} %")
-
 # %% [markdown]
-# The full model in a compiled engine with 8-bit weights takes about as long as the smallest assembly in the loop. **Before you compress, look at what runs the model; then do both**: most of each gain is left beside the other. (8-bit weights change some texts, and these, too, need their SER measured.) A speed-up counts against the best that was there before, not against the slowest engine at hand.
+# The original in a compiled engine with 8-bit weights takes about as long as the smallest assembly in the loop. **Before you compress, look at what runs the model; then do both**: most of each gain is left beside the other. ([8-bit weights change some texts](../README.md#exports), and these, too, need their SER measured.) A speed-up counts against the best that was there before, not against the slowest engine at hand.
 #
 # ## Play: race, sweep, measure
 #
@@ -506,14 +493,6 @@ if importlib.util.find_spec("ctranslate2"):  # pip install "modtf[ctranslate2]"
 modtf.explore(modular)
 
 # %% [markdown]
-# ## In five lines
-#
-# 1. BLEU asks whether a text sounds like the references. It can miss what is left out or turned around: show the SER beside it.
-# 2. A score belongs to its yardstick and to its task: BLEU against people's texts and BLEU against the original's are two questions.
-# 3. Before you believe a difference, resample the inputs in pairs: if zero is in the interval, these inputs do not show it.
-# 4. Warm up, write the same number of tokens, take turns, show median and p95.
-# 5. A speed-up belongs to one machine, one engine and one batch size; size and engine multiply, so try the engine first.
-#
 # ## References
 #
 # - Kishore Papineni, Salim Roukos, Todd Ward, Wei-Jing Zhu: [BLEU: a Method for Automatic Evaluation of Machine Translation](https://aclanthology.org/P02-1040/), ACL 2002.
@@ -524,6 +503,14 @@ modtf.explore(modular)
 # - Ondřej Dušek, Filip Jurčíček: [Sequence-to-Sequence Generation for Spoken Dialogue via Deep Syntax Trees and Strings](https://arxiv.org/abs/1606.05491), ACL 2016. TGen.
 # - Juraj Juraska, Panagiotis Karagiannis, Kevin Bowden, Marilyn Walker: [A Deep Ensemble Model with Slot Alignment for Sequence-to-Sequence Natural Language Generation](https://arxiv.org/abs/1805.06553), NAACL 2018. Slug.
 # - Wangchunshu Zhou, Ronan Le Bras, Yejin Choi: [Modular Transformers: Compressing Transformers into Modularized Layers for Flexible Efficient Inference](https://arxiv.org/abs/2306.02379), Findings of ACL 2023.
+#
+# ## In five lines
+#
+# 1. BLEU asks whether a text sounds like the references. It can miss what is left out or turned around: show the SER beside it.
+# 2. A score belongs to its yardstick and to its task: BLEU against people's texts and BLEU against the original's are two questions.
+# 3. Before you believe a difference, resample the inputs in pairs: if zero is in the interval, these inputs do not show it.
+# 4. Warm up, write the same number of tokens, take turns, show median and p95.
+# 5. A speed-up belongs to one machine, one engine and one batch size; size and engine multiply, so try the engine first.
 #
 # <!-- footer -->
 # [← 4 · Assembly](4_assembly.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [6 · One kit or several students? →](6_one_kit_or_students.ipynb)

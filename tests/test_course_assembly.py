@@ -140,13 +140,28 @@ def test_a_rest_and_layers_explain_the_bundled_tables(name: str) -> None:
     )
 
 
-def test_the_full_model_is_named_among_the_losses() -> None:
+def test_the_original_is_named_among_the_losses() -> None:
     pocket = modtf.load("pocket")
     within = pocket.choose(strategy="quality_first", max_latency_ms=25)
     figure = course.within_limit(pocket, within, 25)
-    (said,) = (note for note in figure.layout.annotations if note.text == "the full model")
+    (said,) = (note for note in figure.layout.annotations if note.text == "the original")
     assert said.y == pocket.profile.losses[pocket.mapping.original]
     assert within.shape in figure.layout.title.text and "have a lower loss" in figure.layout.meta["alt"]
+
+
+def test_two_layers_are_covered_as_the_exercise_says() -> None:
+    best: list[course.Ends] = [{(0, 0): (0.0, ())}, {(1, 1): (0.5, (1,))}]
+    assert course.extend(best, 2, (2,), lambda *_: 0.5) == {(1, 2): (1.0, (1, 1)), (2, 1): (0.5, (2,))}
+
+
+def test_lines_are_compared_at_the_same_speed() -> None:
+    def line(strategy: str, *points: tuple[float, float]) -> list[dict[str, Any]]:
+        return [{"strategy": strategy, "speed_up": speed, "bleu_kept": kept} for speed, kept in points]
+
+    size = line("size_first", (1.0, 100.0), (2.0, 96.0), (3.0, 90.0))
+    speed = line("speed_first", (1.0, 100.0), (2.5, 91.0), (3.0, 90.0))  # 2 points below at 2 and at 2.5
+    area = 1 + 1 + 0.5  # a triangle, a rectangle and a triangle
+    assert course.points_at_equal_speed([*size, *speed]) == pytest.approx(area / 2, abs=0.02)
 
 
 def test_figures_have_titles_and_words() -> None:

@@ -156,7 +156,7 @@ class LayerCosts:
     def measured(
         cls, modular: ModularModel, sources: Sequence[int] = (16, 64, 128, 256, 512), tokens: int = 17, repeats: int = 7
     ) -> LayerCosts:
-        """From assemblies that differ in one stack: an encoder layer takes (12-2 less 2-2) / 10 milliseconds."""
+        """From assemblies that differ in one stack: an encoder layer takes (12-2 minus 2-2) / 10 milliseconds."""
 
         def run(encoder: int, decoder: int, source: int, length: int) -> Callable[[], Any]:
             model = modular.assembled(even_assembly(modular.mapping, encoder, decoder))
@@ -320,6 +320,17 @@ def check_fastest(fastest: Callable[[int, float, float], Any]) -> None:
     )
 
 
+def points_at_equal_speed(rows: Sequence[dict[str, Any]]) -> float:
+    """BLEU kept by size first minus that by speed first at the same speed: the mean along both lines of a bundled table."""
+    speeds = np.linspace(1, max(row["speed_up"] for row in rows), 101)  # both lines end at the smallest assembly
+
+    def kept(strategy: str) -> np.ndarray:
+        line = sorted((row["speed_up"], row["bleu_kept"]) for row in rows if row["strategy"] == strategy)
+        return np.interp(speeds, [speed for speed, _ in line], [bleu for _, bleu in line])
+
+    return float((kept("size_first") - kept("speed_first")).mean())
+
+
 # -- the best path -----------------------------------------------------------------------------------------------------
 
 
@@ -385,17 +396,17 @@ def _check_path(stack: StackMapping, path: LayerPath, length: int) -> None:
 
 
 def within_limit(modular: ModularModel, within: Assembly, limit: float) -> go.Figure:
-    """The losses of a kit's assemblies against their milliseconds, with the best within a limit and the full model."""
-    profile, full = modular.profile, modular.mapping.original
+    """The losses of a kit's assemblies against their milliseconds, with the best within a limit and the original."""
+    profile, original = modular.profile, modular.mapping.original
     figure = frontier(profile, modular.mapping, "max_latency_ms", here=within, limit=limit)
     figure.add_annotation(
-        x=profile.latency_ms(full), y=profile.losses[full], text="the full model", ax=-30, ay=-45, font={"size": 13}, arrowhead=2
+        x=profile.latency_ms(original), y=profile.losses[original], text="the original", ax=-30, ay=-45, font={"size": 13}, arrowhead=2
     )  # fmt: skip
-    below = sum(loss < profile.losses[full] for loss in profile.losses.values())
+    below = sum(loss < profile.losses[original] for loss in profile.losses.values())
     return described(
         figure,
         f"Losses of assemblies, measured and predicted, against milliseconds. A step line joins the best measured ones. Within {limit:g} ms "
-        f"the best is {within.shape}. The full model, at the right, takes most time, and {below} of {len(profile.losses)} have a lower loss.",
+        f"the best is {within.shape}. The original, at the right, takes most time, and {below} of {len(profile.losses)} have a lower loss.",
         template="plotly_white", height=380, title=f"The best within {limit:g} ms: {within.shape}",
         margin={"l": 60, "r": 20, "t": 50, "b": 110},
     )  # fmt: skip
