@@ -51,7 +51,7 @@ versus = {model: course.measured(model) for model in ("translator", "pocket")}  
 # %% [markdown]
 # ## The question
 #
-# You want your model at 2x, 3x, 6x, and once more with a full encoder and the smallest decoder (*fast*). You can train one kit. Or you can train a **student** of each size: an ordinary small model,
+# You want your model at 2x, 3x, 6x, and once more with all 6 encoder layers and the smallest decoder (fast = 6-1). You can train one kit. Or you can train a **student** of each size: an ordinary small model,
 # whose layers begin as the same copies as the kit's modules, and which trains for its one size alone. Each step of a student serves its size. Each step of a kit serves one size today and another one tomorrow.
 #
 # There are two fair ways to compare them:
@@ -59,11 +59,11 @@ versus = {model: course.measured(model) for model in ("translator", "pocket")}  
 # - **equal total**: the four students share what the kit cost, a quarter for each;
 # - **equal each**: every student costs as much as the whole kit, and so the four cost four times as much.
 #
-# `benchmarks/versus.py` trained both on `translator`, kits and students, at several budgets, each with the best learning rate that was found for it on dev. The yardstick is BLEU on the whole test set.
+# `benchmarks/versus.py` trained both on `translator`, kits and students, at several budgets, each with the best learning rate that was found for it on dev. These kits learned from labels alone, people's translations (the library's default is the original's logits and hidden states). The yardstick is BLEU on the whole test set.
 #
 # Differences are always **student minus kit**. In BLEU a positive one means that the student is better.
 #
-# **Before you see anything: what is the BLEU of a student of 6x less the kit's?** The student is fine-tuned on the labels. Guess for a long training, at equal total and at equal each; then for the shortest one, at equal total.
+# **Before you see anything: how much BLEU is student minus kit at 6x?** The student is fine-tuned on the labels, too. Guess for a long training, at equal total and at equal each; then for the shortest one, at equal total.
 
 # %%
 guess_total = None  # long training, the student had a quarter of the kit's cost
@@ -91,15 +91,15 @@ notebook.reveal("6x, BLEU, student minus kit, shortest training, equal total", g
 # - **KD** ([Hinton and others, 2015](https://arxiv.org/abs/1503.02531)) learns the teacher's probabilities, and pays for the teacher at each step.
 # - **Sequence-level KD** ([Kim and Rush, 2016](https://arxiv.org/abs/1606.07947)) is how machine translation distils: the teacher writes texts once, and the student learns them as if people had written them. No teacher runs during the training.
 # - **BERT-of-Theseus** ([Xu and others, 2020](https://arxiv.org/abs/2002.02925)) is the kit's ancestor: modules stand in for groups of original layers at random, until all are replaced. It has no teacher, and gives one size for one training.
-# - **LayerDrop** ([Fan, Grave and Joulin, 2020](https://arxiv.org/abs/1909.11556)) trains the whole model while it skips layers at random, and cuts it to any depth afterwards. It alone trains once for all sizes, as a kit does. The price is the original, which has
-#   changed, at 1x too.
+# - **LayerDrop** ([Fan, Grave and Joulin, 2020](https://arxiv.org/abs/1909.11556)) trains the whole model while it skips layers at random, and cuts it to any depth afterwards. Like a kit, it trains once for all sizes. Unlike a kit, it changes the original,
+#   at 1x too.
 #
 # > **In the paper** (published summaries): modular transformers are compared with KD, SFT and pseudo-labels (the teacher's texts). Equal cost, slot errors, LayerDrop and Theseus are our choice; so are all numbers here.
 #
 # ## What a training costs
 #
 # "The same cost" cannot mean the same number of steps, since a step of a small model is cheap. It means the same number of **floating-point operations** (FLOP). Nearly all of them happen in layers, so we count
-# passes through one layer, each as expensive as the next:
+# **layer passes**, each as expensive as the next:
 #
 # $$\text{step} = \underbrace{\text{layers of the path}}_{\text{forward}} + \underbrace{\text{layers that run after the first module}}_{\text{gradient on its way back}} + \underbrace{\text{modules}}_{\text{gradient of their weights}} \; (+ \underbrace{\text{all original layers}}_{\text{a teacher, forward}})$$
 #
@@ -107,7 +107,7 @@ notebook.reveal("6x, BLEU, student minus kit, shortest training, equal total", g
 #
 # ### Exercise 6.1
 # Write `step_cost(assembly, teacher=False)`. `assembly.encoder + assembly.decoder` is one tuple of granularities, in the order in which the layers run; a module has a granularity above 1. For `(1, 1, 2, 2) + (1, 1, 1, 3)`:
-# 8 layers forward; the third is the first module, and 5 run after it; 3 modules. In all 16 passes, with a teacher 12 more.
+# 8 layers forward; the third is the first module, and 5 run after it; 3 modules. In all 16 layer passes, with a teacher 12 more.
 
 
 # %% tags=["exercise"]
@@ -164,9 +164,9 @@ counted = course.formula_and_count(fresh, batch, shapes, cost)
 print(pd.DataFrame(counted).to_string(index=False))
 
 # %% [markdown]
-# About the same number of operations for each pass, whatever the size: close enough to plan with. (The product with the vocabulary is the same for all sizes; `passes` counts it as two more.)
+# About the same number of operations for each layer pass, whatever the size: close enough to plan with. (The product with the vocabulary is the same for all sizes; it counts as two more.)
 #
-# So **a teacher is expensive for a small student**: at 6x it computes more than the student itself. For the same budget, students of `translator` made so many steps, without a teacher (SFT) and with one (KD):
+# So **a teacher is expensive for a small student**: at 6x it computes more than the student itself. For the same budget, students of `translator` made this many steps, without a teacher (SFT) and with one (KD):
 
 # %% tags=["nbval-check-output"]
 print(pd.DataFrame(course.steps_bought(translator, shortest)).to_string(index=False))
@@ -177,7 +177,7 @@ print(pd.DataFrame(course.steps_bought(translator, shortest)).to_string(index=Fa
 # A small kit, with modules of granularity 2, 3 and 6, and one student of 6x, from `pocket`'s original. Both learn from the texts that the original wrote, as in sequence-level KD. They have the same batches,
 # optimizer and learning rates, and your formula (if it passed) says how many steps each may make. Three sizes share the kit, so we train the student twice: for a third of the budget (equal total) and for all of it (equal each).
 #
-# **At 6x and equal total, what is the student's slot error rate less the kit's?** (The slot error rate, SER, is the share of facts that a text misses, gets wrong, repeats or adds. Fewer is better, so here *negative* means that the student is better.)
+# **At 6x and equal total, how many points of slot error rate are student minus kit?** (The slot error rate, SER, is the share of facts that a text misses, gets wrong, repeats or adds. Fewer is better, so here *negative* means that the student is better.)
 
 # %%
 guess_live = None  # points of SER, student minus kit, at equal total
@@ -222,7 +222,7 @@ for name, plan in plans.items():
     print(f"{name:18} {len(plan):4} steps, {time.perf_counter() - begun:3.0f} seconds")
 
 # %% [markdown]
-# Now both write texts for 100 inputs that no training saw, and we count their slot errors.
+# Now both write texts for 100 inputs that no training saw. We count their slot errors, and see them with your guess below.
 
 # %% tags=["long"]
 sources = [example.source for example in E2E.bundled_examples("evaluation")[:100]]
@@ -231,12 +231,12 @@ for name, modular in trained.items():
     for ratio in (2, 3, 6) if name == "kit" else (SIZE,):
         texts = write_texts(modular, modular.choose(ratio), sources, max_new_tokens=80)
         errors[name, ratio], slots = course.slot_counts(sources, texts)
-        print(f"{name:18} {ratio}x  SER {100 * errors[name, ratio].sum() / slots.sum():5.1f} %   {texts[3][:80]}…")
+        print(f"{name:18} {ratio}x   {texts[3][:90]}…")
 
 # %% [markdown]
 # ### Exercise 6.2
-# Is the difference more than an accident of these 100 inputs? Write `student_minus_kit(student, kit, slots, draws)`. `student` and `kit` hold the number of slot errors in each text, `slots` the slots of each input. Each row of `draws` is a sample
-# of inputs, drawn with replacement: indices. For each sample, compute the student's SER less the kit's **on the same inputs**; return the percentiles 2.5 and 97.5 of what comes out.
+# Is the difference more than an accident of these 100 inputs? It is the paired bootstrap of exercise 5.2 again, but with the samples given, and with a ratio of sums. Write `student_minus_kit(student, kit, slots, draws)`. `student` and `kit` hold the number of slot errors in each text, `slots` the slots of each input. Each row of `draws` is a sample
+# of inputs, drawn with replacement: indices. For each sample, compute student minus kit in SER **on the same inputs**; return the percentiles 2.5 and 97.5 of what comes out.
 
 
 # %% tags=["exercise"]
@@ -245,14 +245,9 @@ def student_minus_kit(student: np.ndarray, kit: np.ndarray, slots: np.ndarray, d
 
 
 # %% [markdown]
-# <details><summary>Hint 1</summary>
+# <details><summary>Hint</summary>
 #
-# `student[draws]` has a row for each sample. `.sum(1)` adds up the errors of a sample.
-# </details>
-#
-# <details><summary>Hint 2</summary>
-#
-# The SER of a sample is 100 times all its errors over all its slots: two sums, then one division. `np.percentile(values, [2.5, 97.5])` gives both ends.
+# `student[draws]` has a row for each sample. The SER of a sample is 100 times all its errors over all its slots: two sums, then one division.
 # </details>
 #
 # <details><summary>Solution</summary>
@@ -272,14 +267,13 @@ with notebook.check("6.2"):
 # %% tags=["long"]
 interval = notebook.chosen("student_minus_kit", student_minus_kit, course.student_minus_kit, course.check_student_minus_kit)
 rate = {who: 100 * count.sum() / slots.sum() for who, count in errors.items()}
-less = {}
+found, lines = {}, [f"{name:18} {ratio}x  SER {points:5.1f} %" for (name, ratio), points in rate.items()]
 for account, name in (("equal total", "student, a third"), ("equal each", "student, all")):
     low, high = interval(errors[name, SIZE], errors["kit", SIZE], slots, draws_of(len(sources)))
-    less[account] = rate[name, SIZE] - rate["kit", SIZE], low, high
-    print(
-        f"{SIZE}x, {account}: student minus kit {less[account][0]:+.1f} ({low:+.1f} to {high:+.1f}) points of SER: {course.verdict(low, high)}"
-    )
-notebook.reveal(f"{SIZE}x, SER, student minus kit, equal total", guess_live, *less["equal total"])
+    found[account] = rate[name, SIZE] - rate["kit", SIZE], low, high
+    said = f"{found[account][0]:+.1f} ({low:+.1f} to {high:+.1f}) points: {course.verdict(low, high)}"
+    lines.append(f"{SIZE}x, {account}: student minus kit {said}")
+notebook.reveal(f"{SIZE}x, SER, student minus kit, equal total", guess_live, *found["equal total"], table="\n".join(lines))
 
 # %% [markdown]
 # **What this can show, and what it cannot.** The interval is about the *inputs*. Another seed would give other models, and after a minute of training seeds scatter widely. In our run the student is ahead even at equal total, where
@@ -288,7 +282,7 @@ notebook.reveal(f"{SIZE}x, SER, student minus kit, equal total", guess_live, *le
 # three: compare the places, not the decimals.)
 
 # %% tags=["long"]
-tflop = budget * np.mean([row["GFLOP a pass"] for row in counted]) / 1000
+tflop = budget * np.mean([row["GFLOP a layer pass"] for row in counted]) / 1000
 mine = [{"who": "kit", "size": f"{ratio}x", "tflop": tflop, "ser": rate["kit", ratio]} for ratio in (2, 3, 6)]
 mine += [
     {"who": "student", "size": f"{SIZE}x", "tflop": f * tflop, "ser": rate[name, SIZE]}
@@ -297,13 +291,13 @@ mine += [
 course.curves(
     versus["pocket"],
     "pocket: slot errors over the cost of having all sizes",
-    "Slot errors of the kit and six other methods on pocket, over the cost of training, in four panels for four sizes. All lines fall; the kit's runs among the students'. "
+    "Slot errors on pocket over the cost of training, in four panels for four sizes: the kit, LayerDrop, and a band from the worst student to the best. All lines fall; the kit's runs near the best student's, LayerDrop's at the band's upper edge or above it. "
     f"Your own points stand far to the left: at {SIZE}x the kit with {rate['kit', SIZE]:.0f} percent, the student with a third of the budget with {rate['student, a third', SIZE]:.0f}.",
     mine,
 )
 
 # %% [markdown]
-# Both axes are logarithmic; the dotted line is the original.
+# Both axes are logarithmic; the dotted line is the original. The green line is the best student of each cost (point at it: which method?), the band reaches down to the worst.
 #
 # ## Long trainings
 #
@@ -317,31 +311,33 @@ for label, _ in course.choices():
 course.curves(
     translator,
     "translator: BLEU over the cost of having all sizes",
-    "BLEU of the kit and seven other methods on translator, over the cost of training, in four panels for four sizes. At the lowest cost the kit is far above the students at 6x and fast, and just below them at 2x. "
-    "At the highest cost it lies a little below them, and at 6x and fast it is the last of all.",
+    "BLEU on translator over the cost of training, in four panels for four sizes: the kit, LayerDrop, and a band from the worst student to the best. At the lowest cost the kit is far above the band at 6x and fast, and at its lower edge at 2x. "
+    "At the highest cost it is near the lower edge at 2x and 3x, and a little below the band at 6x and fast.",
 )
 
 # %% [markdown]
-# Go along the pink line. Short of budget, the kit is far ahead of all students at 6x and *fast*, though not of LayerDrop: a quarter of so little hardly teaches a small student to write. (Our guess: the kit's coarse modules also learn beside originals and finer modules, in easier company.) With four times the budget all are about level, but for KD at *fast*, 5 points behind. With sixteen times, nearly all
-# students end above the kit: by up to 2.3 points, with all weights by 2 to 5. (A missing marker was not trained, and what falls below the axis has less than half of the original's BLEU.)
+# The pink line is the kit. With the smallest budget it is far ahead of the best student at 6x and *fast*: a quarter of so little hardly teaches a small student to write. LayerDrop is ahead of both there. (Our guess: coarse modules learn faster alongside layers that already work.)
+# With four times the budget, kit and best student are about level. With sixteen times, the best student is ahead at every size, by 1 to 5 points. Wherever one with all weights trained that long, it is the best.
 #
-# Is that chance? The next figure has the intervals. They hold the choice of test sentences *and* the scatter between seeds (of the few trainings that have several; these have one each, and the scatter is assumed to be the same). Each student appears twice: on the left beside the largest kit, which cost as much as four such students;
-# on the right beside the next smaller kit, which cost as much as one.
+# Is that chance? The next figure has the intervals. They hold the choice of test sentences *and* the scatter between seeds. (Only a few trainings have several seeds; we assume the same scatter for the others.) Each student appears twice. On the left it stands beside the largest kit, which cost as much as four such students.
+# On the right it stands beside the next smaller kit, which cost as much as one.
 
 # %%
 course.two_accounts(translator)
 
 # %% [markdown]
-# **This is the figure to remember.** Nothing differs between left and right but the kit that stands beside the students. If they share its cost, most intervals hold zero: one training for all sizes is not clearly worse than a training for each. If each costs
-# as much as the kit, all are ahead, and no interval holds zero.
+# **This is the figure to remember.** Only the kit differs between left and right. On the left the students share its cost, and most intervals hold zero: one training for all sizes is not clearly worse than a training for each. On the right each student costs
+# as much as the kit. All are ahead, and no interval holds zero.
 #
-# "Holds zero" is not "equal". On the left nearly all markers lie to the right of the line; only students that train *all* their weights are clear of it, at 2x and at *fast*. A kit cannot do that: its original must stay.
+# **Doubt it.** Most trainings have one seed. The kit's recipe was improved, by trials on dev, after first kits had lost; nobody gave the students such a second chance. And equal FLOP are not equal minutes: the longest kit took longer than four students together. [What it keeps](../README.md#what-it-keeps) lists all of it.
+#
+# "Holds zero" is not "equal". On the left nearly all markers lie to the right of the line. Only students that train *all* their weights are clear of it, at 2x and at *fast*. A kit cannot train them all: its original must stay.
 #
 # **Challenge: find a model, a size and a budget where the kit is clearly ahead of every student.** Then switch the account: what becomes of that lead?
 #
 # <details><summary>Answer</summary>
 #
-# On `translator` at 6x and *fast*, for 31 TFLOP, by 7 to 26 points. Where each student costs as much as the kit, nothing is left of it: all but KD at *fast* are clearly ahead. And on `pocket` at 2x, for 214 TFLOP, by 0.2 to 2.9 points of SER, where slot errors are rare anyway.
+# On `translator` at 6x and *fast*, for 31 TFLOP, by 7 to 26 points. The lead is gone where each student costs as much as the kit: all but KD at *fast* are clearly ahead. On `pocket` at 2x, for 214 TFLOP, by 0.2 to 2.9 points of SER; slot errors are rare there anyway.
 # </details>
 
 # %%
@@ -353,25 +349,22 @@ notebook.play(
 )
 
 # %% [markdown]
-# Here is `pocket`, where the slot error rate tells, at the largest budget and at equal total; below it, who is ahead at equal each. Its kit learns as the students of sequence-level KD do, from the original's texts that have no slot errors. Below the kit's rates stands student minus kit, with intervals; below zero the student is better.
+# On `pocket` the slot error rate tells. Its kit learns from the original's texts that have no slot errors, as the students of sequence-level KD do. The table has the largest budget at equal total: the kit's rates, and below them student minus kit, with intervals. Below zero the student is better. The line under it says who is ahead at equal each.
 
 # %% tags=["nbval-check-output"]
 print(pd.DataFrame(course.slot_errors(versus["pocket"])).to_string(index=False))
 print("\n" + course.who_is_ahead(versus["pocket"], "equal_each"))
 
 # %% [markdown]
-# At equal total, students of sequence-level KD make fewer slot errors at 3x; elsewhere no difference is shown, or hardly one (at 2x both almost never err). Students fine-tuned on *people's* texts make more at most sizes: people leave facts out. Which texts a model learns from matters more here than
-# whether it is a kit. At equal each, those that learn as the kit does are better at every size, as on `translator`; most others show no difference.
-#
-# **Doubt it.** Most of these trainings have one seed. Learning rates were searched, but not for all to the end. The kits' recipe was improved after first kits had lost, by trials on dev; nobody gave the students such a second chance. And
-# equal FLOP are not equal minutes: the longest kit of `translator` took longer than four students together. [What it keeps](../README.md#what-it-keeps) lists all of it.
+# At equal total, students of sequence-level KD make fewer slot errors at 3x. At the other sizes hardly a difference is shown (at 2x both almost never err). Students fine-tuned on *people's* texts make more at most sizes, since people leave facts out. Which texts a model learns from matters more here than
+# whether it is a kit. At equal each, the students that learn as the kit does are better at every size, as on `translator`. Most others show no difference.
 #
 # ## From how many sizes on?
 #
-# So a kit that costs as much as a student is worse than the student. Turn it around: **how little must a student cost to be as good as the kit, and how many of them could you have for the kit's price?**
+# So on `translator` a kit that costs as much as a student is worse than the student. Turn it around: **how little must a student cost to be as good as the kit, and how many of them could you have for the kit's price?**
 #
 # ### Exercise 6.3
-# Write `break_even(kit_cost, kit_score, costs, scores)`: the smallest number of sizes for which one kit is *cheaper* than that many students, each as good as the kit. A student's `scores` at these `costs` both rise. Between two of
+# Write `break_even(kit_cost, kit_score, costs, scores)`: the smallest number of sizes for which one kit is *cheaper* than that many students, each as good as the kit. `costs` and `scores` both increase: what a student scores for each cost. Between two of
 # them the score is a straight line over the **logarithm** of the cost. If no student is as good, return `None`; if the cheapest is better already, count its cost.
 
 
@@ -413,21 +406,21 @@ print(pd.DataFrame(course.break_evens(translator, sizes_needed)).to_string(index
 # %% [markdown]
 # (In brackets: the range when the kit's score moves by the scatter between seeds. Empty: no such student was trained long enough.)
 #
-# **About five.** With a short budget a kit pays from two or three *small* sizes on; the longer the training, the more sizes it takes, most of all against students of all weights.
+# **From 2 to 9, depending on budget and students; in the longest training from 5 to 9.** With a short budget a kit pays from two or three *small* sizes on. The longer the training, the more sizes it takes, most of all against students of all weights.
 #
 # ## The rule
 #
-# **Would one student have been better?** If you need one size, yes: for the same cost, a student that learns from the same texts was ahead. **When do you want a kit?** When you need about five sizes or more, or do not know yet which, and the original must stay as it is. The evidence, at the largest budget:
+# **Would one student have been better?** If you need one size, yes: for the same cost, a student that learns from the same texts was ahead. **When do you want a kit?** When you need many sizes, or do not know yet which, and the original must stay as it is. How many are many depends on budget and students: in the longest training 4 were too few and 9 enough, scatter of seeds aside. The evidence there:
 
 # %% tags=["nbval-check-output"]
 print(course.rule())
 
 # %% [markdown]
-# And for your own case. **Challenge: want many sizes, and do not be given a kit.** Which of the two models speaks against that advice?
+# And for your own case. **Challenge: ask for many sizes in such a way that the advice is not simply a kit.** Does the evidence of both models support that advice?
 #
 # <details><summary>Answer</summary>
 #
-# Take the tick away: where the original may change, the advice is to try LayerDrop, too. `pocket` speaks against it: there LayerDrop makes 7 to 26 points more slot errors than the kit (but it learned from people's texts).
+# Ask for five to nine sizes with the longest training: which one is cheaper depends on the students. Or take the tick away: where the original may change, the advice is to try LayerDrop, too. `pocket` speaks against that: there LayerDrop makes 7 to 26 points more slot errors than the kit (but it learned from people's texts).
 # </details>
 
 # %%
@@ -456,7 +449,7 @@ notebook.play(
 # 1. Cost is counted in FLOP: forward, the gradient's way back, the modules' own gradients, and a teacher if there is one.
 # 2. At equal total, one kit is not clearly worse than most students; at equal each, every student is better on `translator`, and on `pocket` those that learn as the kit does.
 # 3. On `translator` with a small budget the kit is far ahead at its smallest sizes; with a long one, students of all weights pass it.
-# 4. For one size train a student; from about five on, beside an original that must stay, a kit; where it may change, try LayerDrop, too.
+# 4. For one size train a student. A kit is cheaper than students as good as it from 2 to 9 sizes on, in the longest training from 5 to 9. Where the original may change, try LayerDrop, too.
 # 5. An interval that holds zero shows no difference, not that there is none; and one seed is one seed.
 #
 # <!-- footer -->

@@ -204,7 +204,7 @@ def memory_gb(original: int, banks: int) -> float:
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# How many numbers are there for each parameter of the original? And for each of the banks: weight, gradient, two moments?
+# Count numbers first, bytes last. What does a parameter that only computes need, and what does one that learns?
 # </details>
 #
 # <details><summary>Solution</summary>
@@ -229,8 +229,9 @@ guess_gb = None  # GB for T5-base with the kit 2, 3, 4, 6
 
 # %% tags=["nbval-check-output"]
 memory = notebook.chosen("memory_gb", memory_gb, course.memory_gb, course.check_memory_gb)
-notebook.reveal("T5-base with the kit 2, 3, 4, 6: GB", guess_gb, memory(*course.parameters_of("T5-base", (2, 3, 4, 6))))
-print(pd.DataFrame(course.memory_table(memory)).to_string(index=False))
+table = pd.DataFrame(course.memory_table(memory)).to_string(index=False)
+of_base = memory(*course.parameters_of("T5-base", (2, 3, 4, 6)))
+notebook.reveal("T5-base with the kit 2, 3, 4, 6: GB", guess_gb, of_base, table=table)
 
 # %% [markdown]
 # Each further granularity costs, and each gives more to choose from: 2 alone reaches 2x, 2 and 3 reach 3x, 6 is needed for 6x. **To save memory, leave granularities out.** T5-base with batches of 4 on a CPU took 3.2 GB for a kit of granularity 2 alone, and 4.8 GB to fine-tune ([measured](../benchmarks/LOG.md#your-own-model)). (By default the commands train
@@ -331,7 +332,7 @@ print(f"in:         {example.source}\nreference:  {example.references[0]}\nfull 
 #
 # ## Train the kit
 #
-# The second command. Each step draws an assembly ([notebook 2](2_module_replacement.ipynb)), and the original, inside the same model, is the teacher. The options of the method (losses, schedule) keep their defaults. At the smallest sizes and little time labels alone may serve you better, and cost no teacher (`--labels-weight 1 --logits-weight 0 --hidden-weight 0`): an open question, see [notebook 3](3_distillation.ipynb).
+# The second command. Each step draws an assembly ([notebook 2](2_module_replacement.ipynb)), and the original, inside the same model, is the teacher. The options of the method (losses, schedule) keep their defaults: your kit learns from logits and hidden states, while the kits of [notebook 6](6_one_kit_or_students.ipynb) learned from labels. At the smallest sizes and little time labels alone may serve you better, and cost no teacher (`--labels-weight 1 --logits-weight 0 --hidden-weight 0`): an open question, see [notebook 3](3_distillation.ipynb).
 #
 # > **In the paper**: attention maps and hidden states are distilled, in one training phase. How many steps and which learning rates it used, we do not know: ours are our choice.
 
@@ -346,7 +347,7 @@ print(f"in:         {example.source}\nreference:  {example.references[0]}\nfull 
 # - `--pairs 0` leaves out the texts that the original writes first, to save their time here. You will want them.
 # - An interrupted training goes on from its last checkpoint if you give the same command again.
 #
-# And when a training does not go well? We give one much too few steps, and the watch has a word half-way:
+# And when a training does not go well? We give one much too few steps, and the watch has a word half-way. (`train:` has fewer rows now: 16 steps of 16 texts see 256, and no more are read.)
 
 # %% tags=["long"]
 # !modtf train kit --config small.yaml --model original --output hasty \
@@ -388,6 +389,8 @@ columns = ["layers", "ratio", "parameters", "latency_ms", "speed_up", "bleu", "c
 print(pd.DataFrame(after).drop_duplicates("layers").sort_values("ratio")[columns].round(2).to_string(index=False))
 
 # %% [markdown]
+# 2-2 is hardly faster than 4-2, if at all: for one short text the decoder's layers take most of the time, and both have two. That 3-3 beats 4-4 may be chance (below, on 200 texts, it moves a difference by two points to either side), or few of the kit's steps drew such mixtures of originals and modules.
+#
 # We have looked at dev again and again, and whoever chooses by it makes its numbers too good. The third command scores on the **test** split, once you are done choosing. The kit remembers what it was trained on: no options for data are needed.
 
 # %% tags=["long"]
@@ -396,10 +399,10 @@ print(pd.DataFrame(after).drop_duplicates("layers").sort_values("ratio")[columns
 # %% [markdown]
 # ## Is it worth it?
 #
-# Would one student have been better? Do not believe us; ask your data. `modtf versus` trains a student of one size, with the kit's own options and as many steps, lets both write the test split, and says how far they are apart. It takes as long as the kit's training:
+# Would one student have been better? Do not believe us; ask your data. `modtf versus` trains a student of one size, with the kit's own options and as many steps, lets both write the test split, and says how far they are apart. It takes as long as the kit's training (`--watch-inputs 0` saves the watch):
 
 # %% tags=["long"]
-# !modtf versus --model kit --ratios 2 --output versus > versus.txt 2>&1
+# !modtf versus --model kit --ratios 2 --watch-inputs 0 --output versus > versus.txt 2>&1
 print(*Path("versus.txt").read_text(errors="replace").splitlines()[-7:], sep="\n")  # before them, the lines of a training
 
 # %% [markdown]
@@ -408,11 +411,11 @@ print(*Path("versus.txt").read_text(errors="replace").splitlines()[-7:], sep="\n
 # But the kit has 169 assemblies. Do you want three sizes? With `--shared` their students have *together* as many steps as the kit:
 
 # %% tags=["long"]
-# !modtf versus --model kit --ratios 1.5 2 3 --shared --output together > together.txt 2>&1
+# !modtf versus --model kit --ratios 1.5 2 3 --shared --watch-inputs 0 --output together > together.txt 2>&1
 print(*Path("together.txt").read_text(errors="replace").splitlines()[-14:], sep="\n")
 
 # %% [markdown]
-# `together` is close to 1: *equal total*. Now no difference is shown at 2x and 3x, and from one training you also have all other sizes. At 1.5x the student is better still, perhaps since few of the kit's steps draw such mixtures of originals and modules. Two caveats: the intervals are about the test inputs, while
+# `together` is close to 1: *equal total*. Now no difference is shown at 2x and 3x, and from one training you also have all other sizes. At 1.5x the student is better still, perhaps for the reason above. Two caveats: the intervals are about the test inputs, while
 # another seed would move kit and students, too; and the students have the kit's learning rate, not the best one of their own.
 #
 # ## Keep it
@@ -430,7 +433,7 @@ print(course.weights_held("kit", (1.5, 2, 3)))
 # !modtf export --model kit --ratio 2 small-2x
 
 # %% [markdown]
-# The check writes 20 of the 200 test inputs (`--check`), so its BLEU is not that of `evaluate`. What it checked is an ordinary checkpoint. To prove it, another Python loads it in which modtf cannot be imported:
+# The check writes 20 of the 200 test inputs (`--check`), so its BLEU is not that of `evaluate`. The model is the same, but transformers' `generate` takes longer for a text than modtf's own loop. What it checked is an ordinary checkpoint. To prove it, another Python loads it in which modtf cannot be imported:
 
 # %% tags=["long"]
 PLAIN = """

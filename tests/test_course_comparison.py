@@ -85,7 +85,7 @@ def test_the_example_of_the_exercise_is_right() -> None:
     assert (course.step_cost(example), course.step_cost(example, teacher=True)) == (16, 28)
 
 
-def test_a_difference_is_less_the_kit() -> None:
+def test_a_difference_is_student_minus_kit() -> None:
     comparison = course.measured("translator")
     row = course.row_of(comparison, "SFT", "6x", course.budgets(comparison)[-2])
     made, low, high = course.minus_kit(row, "equal_each")
@@ -128,6 +128,44 @@ def test_figures_have_titles_and_words(model: str) -> None:
     for figure in figures:
         assert figure.layout.title.text and figure.layout.meta["alt"] and figure.layout.width <= 900
     assert {"your kit", "your student"} <= {trace.name for trace in figures[0].data}
+
+
+@pytest.mark.parametrize("model", list(course.TELLING))
+def test_curves_show_the_best_student_of_each_cost_and_a_band_to_the_worst(model: str) -> None:
+    comparison = course.measured(model)
+    metric = course.metric_of(comparison)
+    figure = course.curves(comparison, "title", "some words about it")
+    bests = [trace for trace in figure.data if str(trace.name).startswith("best student")]
+    worsts = [trace for trace in figure.data if trace.line.width == 0]
+    assert len(bests) == len(worsts) == len(comparison["sizes"])
+    assert [trace.name for trace in figure.data if trace.showlegend is not False] == [bests[0].name, "LayerDrop", "kit"]
+    for size, best, worst in zip(comparison["sizes"], bests, worsts, strict=True):
+        students = {
+            (row["method"], course.tera(comparison, row["total"])): row["test"][metric.key]
+            for row in comparison["rows"]
+            if row["size"] == size and row["seed"] == 0 and row["method"] not in ("kit", "LayerDrop", "untrained")
+        }
+        assert tuple(best.x) == tuple(worst.x) == tuple(sorted({cost for _, cost in students}))
+        cost = best.x[-1]  # one seed
+        of_cost = sorted((score for (_, at), score in students.items() if at == cost), reverse=not metric.errors)
+        assert [best.customdata[-1], worst.y[-1]] == pytest.approx([of_cost[0], max(of_cost[-1], 0.02)])
+        assert students[best.text[-1], cost] == pytest.approx(of_cost[0])
+
+
+def test_what_the_notebook_says_about_the_best_student_holds() -> None:
+    comparison = course.measured("translator")
+    short, middle, long = (course.tera(comparison, cost) for cost in course.budgets(comparison))
+    lead = {}
+    for size in comparison["sizes"]:
+        scores = course.scores_of(comparison, size)
+        ends = course.best_and_worst(scores, course.metric_of(comparison))
+        lead |= {(size, cost): ends[cost][0][0] - scores["kit"][cost] for cost in (short, middle, long)}
+        trained = "SFT, all weights" in scores and long in scores["SFT, all weights"]
+        assert (ends[long][0][1] == "SFT, all weights") == trained
+        if size in ("6x", "fast"):
+            assert lead[size, short] < -6 and scores["LayerDrop"][short] > scores["kit"][short]
+    assert all(abs(lead[size, middle]) < 1.5 for size in comparison["sizes"])
+    assert all(0.5 < lead[size, long] < 5.5 for size in comparison["sizes"])
 
 
 @pytest.mark.parametrize("account", list(course.ACCOUNTS))
@@ -175,7 +213,7 @@ def test_the_challenge_is_met_where_its_answer_says() -> None:
 
 def test_who_is_ahead_has_numbers_and_names() -> None:
     assert course.who_is_ahead(course.measured("pocket"), "equal_each").endswith(
-        "of 17 students 5 clearly better than the kit (KD at 3x; sequence-level KD at 2x, 3x, 6x, fast), "
+        "of 17 pairs of method and size 5 clearly better than the kit (KD at 3x; sequence-level KD at 2x, 3x, 6x, fast), "
         "1 clearly worse than the kit (Theseus at 2x)"
     )
     assert "0 clearly worse than the kit" in course.who_is_ahead(course.measured("translator"), "equal_total")
@@ -187,12 +225,28 @@ def test_the_picture_of_the_rule_names_its_checkbox() -> None:
     assert "\u200b" not in stored and "\\u200b" not in stored
 
 
+def test_the_range_of_the_break_even_is_what_the_notebook_says() -> None:
+    ranges = [course.range_of_break_even(budget) for _, budget in course.choices()]
+    assert ranges == [(2, 5, False), (3, 5, True), (5, 9, True)]
+    written = (Path(__file__).parents[1] / "notebooks" / "6_one_kit_or_students.py").read_text(encoding="utf-8")
+    assert written.count("from 2 to 9") + written.count("From 2 to 9") == 2 == written.count("from 5 to 9")
+    assert "4 were too few and 9 enough" in written
+
+
 def test_advice_has_evidence_for_every_wish() -> None:
     for _, budget in course.choices():
+        level = course.range_of_break_even(budget) == (3, 5, True)  # there five are enough in all cases
         for stays in (False, True):
             answers = [course.advice(sizes, stays, budget) for sizes in course.WISHES]
             assert all(evidence for _, evidence in answers)
-            assert [answer == "a kit" for answer, _ in answers] == [False, False, stays, stays]
-    assert "✓" in course.show_advice("five or more", False, budget)
-    assert "✓" not in course.show_advice("five or more", True, budget)
-    assert "the original must stay: a kit" in course.rule()
+            assert [answer == "a kit" for answer, _ in answers] == [False, False, stays and level, stays, stays]
+    assert "✓" in course.show_advice("ten or more", False, budget)
+    assert "✓" in course.show_advice("five to nine", True, budget)
+    assert "✓" not in course.show_advice("ten or more", True, budget)
+    assert "or more in its worst" in course.show_advice("ten or more", True, course.choices()[0][1])
+
+
+def test_the_rule_prints_each_line_once() -> None:
+    lines = course.rule().splitlines()
+    assert len(lines) == len(set(lines)) and "ten or more sizes, the original must stay: a kit" in lines
+    assert sum("is cheaper than students" in line for line in lines) == 1

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from html import escape
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,9 @@ TELLING = {"translator": "bleu", "pocket": "ser"}
 _FOR_ALL = ("kit", "LayerDrop")
 _STUDENTS = ("SFT", "sequence-level KD", "SFT, all weights")
 _TARGET = "#cc4e94"
+_BEST, _BAND = "#2a9d74", "rgba(42,157,116,0.22)"
+#: In percent: where no errors at all are drawn on a logarithmic axis.
+_LEAST = 0.02
 
 
 def measured(model: str) -> dict[str, Any]:
@@ -69,7 +74,7 @@ def tera(comparison: dict[str, Any], cost: float) -> float:
 
 
 def minus_kit(row: dict[str, Any], account: str, key: str = "bleu") -> tuple[float, float, float]:
-    """A student's score less that of the kit it stands beside in this account, and both ends of its 95 % interval."""
+    """Student minus kit, for the kit it stands beside in this account, and both ends of the 95 % interval."""
     low, high = row[account][f"{key}_interval"]
     return row[account][key], low, high
 
@@ -78,7 +83,7 @@ def minus_kit(row: dict[str, Any], account: str, key: str = "bleu") -> tuple[flo
 
 
 def step_cost(assembly: Assembly, teacher: bool = False) -> int:
-    """What a training step of an assembly computes, in passes through one layer, whichever: see :func:`step_passes`."""
+    """What a training step of an assembly computes, in layer passes: see :func:`step_passes`."""
     return sum(step_passes(assembly, teacher))
 
 
@@ -98,7 +103,7 @@ def check_step_cost(function: Callable[..., Any]) -> None:
     assert given == 17, f"with a teacher a step of {six} costs 12 more, all original layers forward: 17, not {given}"
 
 
-#: Passes through a layer that the product with the vocabulary is worth on pocket, forward and back.
+#: Layer passes that the product with the vocabulary is worth on pocket, forward and back.
 VOCABULARY = 2
 
 
@@ -122,7 +127,12 @@ def formula_and_count(
             modular(assembly, **batch).loss.backward()
         passes, giga = cost(assembly) + VOCABULARY, counter.get_total_flops() / 1e9
         rows.append(
-            {"size": name, "passes": passes, "counted, GFLOP": round(giga, 2), "GFLOP a pass": round(giga / passes, 3)}
+            {
+                "size": name,
+                "layer passes": passes,
+                "counted, GFLOP": round(giga, 2),
+                "GFLOP a layer pass": round(giga / passes, 3),
+            }
         )
         modular.zero_grad()
     return rows
@@ -144,7 +154,7 @@ def steps_bought(
 def student_minus_kit(
     student: np.ndarray, kit: np.ndarray, slots: np.ndarray, draws: np.ndarray
 ) -> tuple[float, float]:
-    """The 95 % interval of the student's slot error rate less the kit's, in points (paired bootstrap).
+    """The 95 % interval of student minus kit in slot error rate, in points (paired bootstrap).
 
     ``student`` and ``kit`` (inputs,) are the errors of each text, ``slots`` (inputs,) the slots asked for; each row of
     ``draws`` (samples, inputs) is a sample of inputs, the same for both.
@@ -163,7 +173,7 @@ def check_student_minus_kit(function: Callable[..., Any]) -> None:
     same = tuple(function(kit, kit, slots, draws))
     assert len(same) == 2, f"two numbers are wanted, low and high, not {len(same)}"
     assert np.allclose(same, 0), (
-        f"a model less itself is 0 on any sample, so the interval is 0 to 0, not {same[0]:.2f} to {same[1]:.2f}: "
+        f"a model minus itself is 0 on any sample, so the interval is 0 to 0, not {same[0]:.2f} to {same[1]:.2f}: "
         "take the same sample of inputs for both"
     )
     low, high = function(student, kit, slots, draws)
@@ -264,41 +274,113 @@ def _break_even_of(
 def curves(comparison: dict[str, Any], title: str, alt: str, mine: Sequence[dict[str, Any]] = ()) -> go.Figure:
     """Scores over the cost of having all sizes, a panel for each size, and your own points among them.
 
-    Each of ``mine`` has ``who`` ("kit" or "student"), ``size``, ``tflop`` and the score under its key.
+    Drawn are means over seeds: the kit, LayerDrop, and the students as a band from the worst to the best of each cost;
+    the hover of the best one has its method. Each of ``mine`` has ``who`` ("kit" or "student"), ``size``, ``tflop`` and
+    the score under its key.
     """
-    metric = metric_of(comparison)
-    figure = versus_figure(comparison, metric, ("total",))
-    sizes = list(comparison["sizes"])
+    metric, looks, sizes = metric_of(comparison), _looks(comparison), list(comparison["sizes"])
+    titles = [f"{size} ({Assembly.from_json(comparison['sizes'][size]).shape})" for size in sizes]
+    figure = make_subplots(
+        rows=2, cols=2, subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.04, vertical_spacing=0.13
+    )
+    for number, size in enumerate(sizes):
+        place = {"row": number // 2 + 1, "col": number % 2 + 1}
+        scores = scores_of(comparison, size)
+        for trace in _band(scores, metric, size, number == 0):
+            figure.add_trace(trace, **place)
+        for method in reversed(_FOR_ALL):  # the kit above all
+            figure.add_trace(_line(scores[method], method, metric, size, looks[method], number == 0), **place)
+        figure.add_hline(
+            y=_score_of_original(comparison), line={"color": "#8a8a8a", "dash": "dot", "width": 1}, **place
+        )
     for who, symbol in (("kit", "star"), ("student", "star-open")):
         points = [point for point in mine if point["who"] == who]
-        for column, size in enumerate(sizes, start=1):
+        for number, size in enumerate(sizes):
             of_size = [point for point in points if point["size"] == size]
             if of_size:
                 figure.add_scatter(
-                    x=[point["tflop"] for point in of_size], y=[max(point[metric.key], 0.02) for point in of_size],
+                    x=[point["tflop"] for point in of_size], y=[max(point[metric.key], _LEAST) for point in of_size],
                     mode="markers", marker={"symbol": symbol, "size": 12, "color": "#222222", "line": {"width": 1.5}},
-                    name=f"your {who}", legendgroup=f"your {who}", showlegend=of_size[0] is points[0], row=1, col=column,
+                    name=f"your {who}", legendgroup=f"your {who}", showlegend=of_size[0] is points[0],
                     hovertemplate=f"your {who}, {size}<br>%{{y:.1f}} {metric.name}<br>%{{x:.2f}} TFLOP<extra></extra>",
+                    row=number // 2 + 1, col=number % 2 + 1,
                 )  # fmt: skip
-    unit = " (%)" if metric.errors else ""
-    figure.update_yaxes(title=f"{metric.name}{unit}, test set", row=1, col=1)
-    figure.update_xaxes(title="TFLOP for all sizes", tickangle=-45)
-    margin = {"l": 60, "r": 20, "t": 90, "b": 130}
-    legend = {"orientation": "h", "y": -0.42, "yanchor": "top", "x": 0.5, "xanchor": "center"}
+    costs = sorted({cost for size in sizes for of_method in scores_of(comparison, size).values() for cost in of_method})
+    figure.update_xaxes(type="log", tickvals=costs, ticktext=[f"{cost:,.0f}" for cost in costs], matches="x")
+    figure.update_xaxes(title="TFLOP for all sizes", row=2)
+    figure.update_yaxes(title=f"{metric.name}{' (%)' * metric.errors}, test set", zeroline=False, col=1)
+    if metric.errors:  # over three orders of magnitude
+        ticks = {f"≤ {_LEAST}": _LEAST} | {f"{tick:g}": tick for tick in (0.1, 0.5, 2, 10, 50)}
+        figure.update_yaxes(type="log", tickvals=list(ticks.values()), ticktext=list(ticks))
+    figure.update_annotations(font_size=14)
     return described(
-        figure,
-        alt,
-        title={"text": title, "y": 0.96},
-        height=460,
-        width=880,
-        margin=margin,
-        legend=legend,
-        template="plotly_white",
-    )
+        figure, alt, template="plotly_white", title={"text": title, "y": 0.97}, height=560, width=880, hovermode="closest",
+        margin={"l": 80, "r": 20, "t": 90, "b": 110}, legend={"orientation": "h", "y": -0.14, "yanchor": "top", "x": 0.5, "xanchor": "center"},
+    )  # fmt: skip
+
+
+def _score_of_original(comparison: dict[str, Any]) -> float:
+    original = row_of(comparison, "untrained", "1x", 0)
+    return float(original["test"][_telling(comparison)])
+
+
+def scores_of(comparison: dict[str, Any], size: str) -> dict[str, dict[float, float]]:
+    """Of each method its mean score over seeds, by the cost of having all sizes, in TFLOP."""
+    found: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in comparison["rows"]:
+        if row["size"] == size and row["method"] != "untrained":
+            found[row["method"]][tera(comparison, row["total"])].append(row["test"][_telling(comparison)])
+    return {
+        method: {cost: fmean(of_cost) for cost, of_cost in sorted(of_method.items())}
+        for method, of_method in found.items()
+    }
+
+
+def best_and_worst(
+    scores: dict[str, dict[float, float]], metric: Metric
+) -> dict[float, tuple[tuple[float, str], tuple[float, str]]]:
+    """At each cost the best and the worst student: score and method."""
+    students = {method: of for method, of in scores.items() if method not in _FOR_ALL}
+    ends = {}
+    for cost in sorted({cost for of in students.values() for cost in of}):
+        ranked = sorted((of[cost], method) for method, of in students.items() if cost in of)
+        ends[cost] = (ranked[0], ranked[-1]) if metric.errors else (ranked[-1], ranked[0])
+    return ends
+
+
+def _band(scores: dict[str, dict[float, float]], metric: Metric, size: str, legend: bool) -> list[go.Scatter]:
+    """The students of a size, from the worst (an edge without a line) to the best one of each cost."""
+    ends = best_and_worst(scores, metric)
+    costs = list(ends)
+    (best, methods), (worst, _) = (zip(*(ends[cost][end] for cost in costs), strict=True) for end in (0, 1))
+    return [
+        go.Scatter(
+            x=costs, y=[max(score, _LEAST) for score in worst], mode="lines", line={"width": 0}, showlegend=False,
+            hoverinfo="skip", legendgroup="students",
+        ),
+        go.Scatter(
+            x=costs, y=[max(score, _LEAST) for score in best], mode="lines+markers", name="best student (band: down to the worst)",
+            legendgroup="students", fill="tonexty", fillcolor=_BAND, showlegend=legend, line={"color": _BEST, "width": 2},
+            marker={"symbol": "diamond", "size": 8}, text=methods, customdata=best,
+            hovertemplate=f"best student, {size}: %{{text}}<br>%{{customdata:.1f}} {metric.name}<br>%{{x:.0f}} TFLOP<extra></extra>",
+        ),
+    ]  # fmt: skip
+
+
+def _line(
+    of_method: dict[float, float], method: str, metric: Metric, size: str, look: dict[str, Any], legend: bool
+) -> go.Scatter:
+    kit = method == "kit"
+    return go.Scatter(
+        x=list(of_method), y=[max(score, _LEAST) for score in of_method.values()], mode="lines+markers", name=method,
+        legendgroup=method, showlegend=legend, marker={"symbol": look["symbol"], "size": 9},
+        line={"color": look["color"], "width": 3 if kit else 2, "dash": "solid" if kit else "dash"},
+        hovertemplate=f"{method}, {size}<br>%{{y:.1f}} {metric.name}<br>%{{x:.0f}} TFLOP<extra></extra>",
+    )  # fmt: skip
 
 
 def _looks(comparison: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Colour and symbol of each method, as in the figure of all curves."""
+    """Colour and symbol of each method, as in :func:`versus_figure`."""
     drawn = versus_figure(comparison, metric_of(comparison), ("total",)).data
     return {trace.name: {"color": trace.line.color, "symbol": trace.marker.symbol} for trace in drawn}
 
@@ -373,7 +455,7 @@ def two_accounts(comparison: dict[str, Any]) -> go.Figure:
 
 
 def against_the_kit(model: str, size: str, account: str) -> tuple[go.Figure, str]:
-    """Every method less the kit, with 95 % intervals, a panel for each cost of the kit.
+    """Every method minus the kit, with 95 % intervals, a panel for each cost of the kit.
 
     The challenge that goes with it: a place where the kit is ahead of every student, by more than chance.
     """
@@ -413,7 +495,7 @@ def against_the_kit(model: str, size: str, account: str) -> tuple[go.Figure, str
     )
     described(
         figure,
-        f"{model}, {size}, {WORDS[account]}: {metric.name} of each method less the kit's, with 95 percent intervals, by the kit's cost. {'; '.join(lines)}",
+        f"{model}, {size}, {WORDS[account]}: {metric.name} of each method minus the kit's, with 95 percent intervals, by the kit's cost. {'; '.join(lines)}",
         template="plotly_white", title={"text": f"{model}, {size}, beside the kit (the pink line): {WORDS[account]}", "y": 0.97}, height=400, width=880,
         margin={"l": 165, "r": 20, "t": 90, "b": 95}, showlegend=False,
     )  # fmt: skip
@@ -469,7 +551,7 @@ def who_is_ahead(comparison: dict[str, Any], account: str) -> str:
             for method in dict.fromkeys(row["method"] for row in found)
         ]
         told.append(f"{len(found)} clearly {words} than the kit" + f" ({'; '.join(names)})" * bool(names))
-    return f"{WORDS[account]} ({tera(comparison, cost):.0f} TFLOP): of {len(rows)} students {', '.join(told)}"
+    return f"{WORDS[account]} ({tera(comparison, cost):.0f} TFLOP): of {len(rows)} pairs of method and size {', '.join(told)}"
 
 
 def _students(comparison: dict[str, Any], account: str) -> list[dict[str, Any]]:
@@ -478,7 +560,7 @@ def _students(comparison: dict[str, Any], account: str) -> list[dict[str, Any]]:
 
 
 def slot_errors(comparison: dict[str, Any]) -> list[dict[str, str]]:
-    """The kit's slot errors in percent at the largest budget; below them, for equal total, the others' less the kit's."""
+    """The kit's slot errors in percent at the largest budget; below them, for equal total, the others' minus the kit's."""
     budget = budgets(comparison)[-1]
     lines = [
         {"": "kit"}
@@ -497,7 +579,8 @@ def slot_errors(comparison: dict[str, Any]) -> list[dict[str, str]]:
 # -- the rule ----------------------------------------------------------------------------------------------------------
 
 #: How many sizes somebody wants.
-WISHES = ("one", "two to four", "five or more", "I do not know yet")
+WISHES = ("one", "two to four", "five to nine", "ten or more", "I do not know yet")
+_EITHER = "a kit or a student of each size: which one is cheaper depends on the students"
 
 
 def choices() -> list[tuple[str, float]]:
@@ -517,19 +600,23 @@ def advice(sizes: str, stays: bool, budget: float) -> tuple[str, list[str]]:
     of_each = _ahead("equal_each", budget)
     if sizes == "one":
         return "a student of that one size", of_each
-    numbers = _numbers_of_break_even(budget)
-    pays = f"translator: a kit is cheaper than students as good as it from {min(numbers)} sizes on in its best case, from {max(numbers)} in its worst"
+    least, most, known = range_of_break_even(budget)
+    pays = (
+        f"translator ({tera(measured('translator'), budget):.0f} TFLOP): a kit is cheaper than students as good as it from {least} sizes on "
+        f"in its best case, from {most}{'' if known else ' or more'} in its worst"
+    )
     if sizes == "two to four":
-        small = ", or a kit if they are the smallest ones" if min(numbers) <= 3 else ""
+        small = ", or a kit if they are the smallest ones" if least <= 3 else ""
         return f"a student of each size{small}", [pays, *of_each]
     if not stays:
         words = "LayerDrop, and a kit beside it; let dev decide"
         return words, [
-            f"{model}: LayerDrop less the kit, {line}" for model in TELLING for line in [_layer_drop(model, budget)]
+            f"{model}: LayerDrop minus kit, {line}" for model in TELLING for line in [_layer_drop(model, budget)]
         ]
     kit = measured("translator")
     counts = f"translator: original and kit {kit['megabytes']['kit']:.0f} MB in half precision, four students {kit['megabytes']['students']:.0f} MB"
-    return "a kit", [pays, *_ahead("equal_total", budget), counts]
+    answer = _EITHER if sizes == "five to nine" and (most > 5 or not known) else "a kit"
+    return answer, [pays, *_ahead("equal_total", budget), counts]
 
 
 def _index(budget: float) -> int:
@@ -547,20 +634,25 @@ def _ahead(account: str, budget: float) -> list[str]:
         rows = [row for row in _students(comparison, account) if row[ACCOUNTS[account]] == cost]
         ahead, behind = (sum(_clearly(row, metric, side) for row in rows) for side in (True, False))
         lines.append(
-            f"{model}, by {metric.name}, where {WORDS[account]} ({tera(comparison, cost):.0f} TFLOP): of {len(rows)} students {ahead} are "
+            f"{model}, by {metric.name}, where {WORDS[account]} ({tera(comparison, cost):.0f} TFLOP): of {len(rows)} pairs of method and size {ahead} are "
             f"clearly ahead of the kit, {behind} clearly behind"
         )
     return lines
 
 
-def _numbers_of_break_even(budget: float) -> list[int]:
+def range_of_break_even(budget: float) -> tuple[int, int, bool]:
+    """The least and the most of translator's break-evens for a kit of this budget, and whether the most is known.
+
+    It is not where a student is better than the kit at the lowest cost that was tried ("5 or more").
+    """
     comparison = measured("translator")
     cells = [
         _break_even_of(comparison, break_even, method, size, budget)
         for method in _STUDENTS
         for size in comparison["sizes"]
     ]
-    return [int(cell.split()[0]) for cell in cells if cell]
+    numbers = [int(cell.split()[0]) for cell in cells if cell]
+    return min(numbers), max(numbers), not any("or more" in cell for cell in cells)
 
 
 def _layer_drop(model: str, budget: float) -> str:
@@ -577,19 +669,27 @@ def _layer_drop(model: str, budget: float) -> str:
 
 
 def show_advice(sizes: str, stays: bool, budget: float) -> str:
-    """The rule's answer with its evidence; the challenge is to want many sizes and not be given a kit."""
+    """The rule's answer with its evidence; the challenge: ask for many sizes so that the advice is not simply a kit."""
     answer, evidence = advice(sizes, stays, budget)
-    found = "<p><b>✓ Challenge: many sizes, and no kit.</b></p>" if sizes in WISHES[2:] and answer != "a kit" else ""
+    met = sizes in WISHES[2:] and answer != "a kit"
+    found = "<p><b>✓ Challenge: many sizes, and not simply a kit.</b></p>" if met else ""
     return f"<p>Train <b>{escape(answer)}</b>. What was measured:</p><ul>{''.join(f'<li>{escape(line)}</li>' for line in evidence)}</ul>{found}"
 
 
 def rule() -> str:
-    """The rule as lines, with the evidence of the largest budget below each answer."""
+    """The rule as lines; below each answer, the evidence of the largest budget that was not there before."""
     _, budget = choices()[-1]
-    asked = [("one", True), ("two to four", True), ("five or more", False), ("five or more", True)]
-    lines = []
+    asked = [
+        ("one", True),
+        ("two to four", True),
+        ("five to nine", True),
+        ("ten or more", True),
+        ("five or more", False),
+    ]
+    lines: list[str] = []
     for sizes, stays in asked:
         answer, evidence = advice(sizes, stays, budget)
         also = "" if sizes in WISHES[:2] else ", the original must stay" if stays else ", the original may change"
-        lines += [f"{sizes} size{'s' * (sizes != 'one')}{also}: {answer}", *(f"    {line}" for line in evidence)]
+        lines.append(f"{sizes} size{'s' * (sizes != 'one')}{also}: {answer}")
+        lines += [f"    {line}" for line in evidence if f"    {line}" not in lines]
     return "\n".join(lines)

@@ -37,13 +37,13 @@ class Check:
     own_engine: str
 
     def __str__(self) -> str:
-        scores = "".join(
-            f"; {name} {value:.2f}, in full precision {self.own_scores[name]:.2f}"
-            for name, value in self.scores.items()
+        pairs = [f"{name} {value:.2f} / {self.own_scores[name]:.2f}" for name, value in self.scores.items()]
+        pairs.append(
+            f"ms a text {self.milliseconds:.1f} by its own engine / {self.own_milliseconds:.1f} by modtf's {self.own_engine}"
         )
         return (
-            f"{self.equal} of {self.inputs} texts are those of the assembly in full precision{scores}; "
-            f"{self.milliseconds:.1f} ms a text, by modtf ({self.own_engine}) {self.own_milliseconds:.1f}"
+            f"{self.equal} of {self.inputs} texts are those of the assembly in full precision; "
+            f"export / assembly: {', '.join(pairs)}"
         )
 
 
