@@ -79,7 +79,7 @@ notebook.play(
 # m(2, 2), m(3, 1) and m(6, 0). One of granularity 4 cannot: they end with 3, 7 and 11.
 # </details>
 #
-# > **In the paper** (abstract and figure 1): t_i is the i-th original layer, m_ij the j-th modularized layer of granularity i. The paper counts from one, we count from
+# > **In the paper** (figure 1): t_i is the i-th original layer, m_ij the j-th modularized layer of granularity i. The paper counts from one, we count from
 # > zero as Python does: our m(g, j) stands for the layers j·g to j·g + g − 1. Which layers m_ij covers we read off the figure; that granularities divide the depth is our choice: nothing else covers a stack evenly.
 #
 # ### Exercise 1.1

@@ -69,8 +69,8 @@ print(course.budget().to_string(index=False))
 # a ship to sail on. And a teacher to ask: the path of all originals *is* the original model, so no second copy of it is ever needed. BERT-of-Theseus (Xu and others, 2020) compressed BERT in this way, to one size. Modular Transformers do it with *many* granularities at once, and so get
 # all sizes.
 #
-# > **In the paper** (abstract): modularized layers are trained by *multi-grained module replacing*, together with distillation (that is [notebook 3](3_distillation.ipynb)), in
-# > one training phase. Which layers a step draws, and how that changes over time, is not published: our schedule is our choice.
+# > **In the paper** (its abstract and published summaries): modularized layers are trained by *multi-grained module replacing*, together with distillation (that is [notebook 3](3_distillation.ipynb)), in
+# > one training phase. Which layers a step draws, and how that changes over time, we do not know: our schedule is our choice.
 #
 # ## The whole mechanism
 #

@@ -11,7 +11,7 @@
 # **You will be able to**
 # - assemble a model, and prove that nothing was copied;
 # - say what `size_first`, `speed_first` and `quality_first` look at, and find texts for which speed first is the wrong choice;
-# - write the dynamic programme behind `quality_first`: the best of 85,264 assemblies without trying them;
+# - write the dynamic programme behind `quality_first`: the least forecast loss among 85,264 assemblies, without trying them;
 # - write the step that lets a small decoder draft for a large one, and say why the text stays the same.
 #
 # **You need** [notebook 1](1_layer_mapping.ipynb) (paths, assemblies, ratios).
@@ -121,8 +121,8 @@ print(modular.tokenizer.decode(tokens[1][0], skip_special_tokens=True))
 # - **size first**: both stacks shrink evenly (12-12, 11-11 … 2-2); where the total is odd, the decoder has one less.
 # - **speed first**: the decoder shrinks as far as it can before the encoder loses anything.
 #
-# > **In the paper** (abstract): *deterministic* assembling strategies, *size-first* and *speed-first*, and assembling without further training. How the paths of one length are chosen is not published. Our choice: the path whose
-# > granularities differ least; coarse layers come first in the encoder and last in the decoder. Of four ways to place them this was the best for both models on dev, by little ([LOG](../benchmarks/LOG.md#the-translators-kit), *Where the coarse modules stand*). Sharing weights between assemblies is our choice, too.
+# > **In the paper** (published summaries): *deterministic* assembling strategies, *size-first* and *speed-first*, and assembling without further training. How the paths of one length are chosen, we do not know. Our choice: the path whose
+# > granularities differ least; coarse layers come first in the encoder and last in the decoder. Of four ways to place them this was the best for both models on dev, by little and without intervals ([LOG](../benchmarks/LOG.md#the-translators-kit), *Where the coarse modules stand*). Sharing weights between assemblies is our choice, too.
 #
 # Slide, and watch both stacks and the text:
 
@@ -321,6 +321,8 @@ for name, kit in {"pocket": modular, "translator": translator}.items():
     )
 
 # %% [markdown]
+# The forecast ranks *losses* that well. It ranks what is written less well: slot errors of `pocket` with 0.71, BLEU of `translator` with 0.80 ([LOG](../benchmarks/LOG.md#quality-first)).
+#
 # Of such a sum the cheapest path is found without trying all. A cheapest way to a place is a cheapest way to an earlier place, and one more layer. What the next layer costs depends on the granularity g of the last one (a pair!), and we want an answer for each number n of layers. So we keep one way for each g and n:
 #
 # $$\text{best}_{\text{end}}[g, n] = \min_{g'}\ (\ \text{best}_{\text{end}-g}[g', n-1] + \text{cost}(g', g, \text{end}-g)\ ) \qquad \text{where } \text{end}-g \text{ is a multiple of } g$$
@@ -531,7 +533,7 @@ text, passes = speculate(large, at_random, modular.encode([facts]))
 print(f"a draft at random: the original's text: {text == tokens}, {len(text)} tokens in {len(passes)} passes")
 
 # %% [markdown]
-# A bad draft costs time, and never a word. The library's loop keeps what was read, drafts as many tokens as pay, and takes several texts at once: `modular.generate(texts, draft=6)`, where the decoder of 6x drafts. What drafts gain depends on how often guesses are right and how cheap they are: [on 100 texts](../README.md#drafts) `pocket`, which guesses with 2 of 12 layers, gains much, `translator`, with 1 of 6, little.
+# A bad draft costs time, and never a word (but where two words are as good as tied: rounding). The library's loop keeps what was read, drafts as many tokens as pay, and takes several texts at once: `modular.generate(texts, draft=6)`, where the decoder of 6x drafts. What drafts gain depends on how often guesses are right and how cheap they are: [on 100 texts](../README.md#drafts) `pocket`, which guesses with 2 of 12 layers, gains much, `translator`, with 1 of 6, little.
 #
 # ## References
 #

@@ -195,7 +195,7 @@ notebook.reveal("BLEU of a model that never says the food", guess_no_food, rows[
 course.bleu_and_slot_errors(trained, published)
 
 # %% [markdown]
-# **This is the figure to remember.** The two in the ring have the BLEU of Slug and of all our assemblies, and cannot say one of the facts, since nobody told them. That is what BLEU hides: what is left out, above all where people leave it out as well, and often what is turned around. Without an SER beside it, it says how a model writes, not whether that is true or complete. (The inset spreads out one point of BLEU; much of that is noise, as you will see.)
+# **This is the figure to remember.** The two in the ring have the BLEU of Slug and of all our assemblies, and cannot say one of the facts, since nobody told them. That is what BLEU can hide: what is left out, above all where people leave it out as well. (Five other facts did cost BLEU, and so did turning one around.) Without an SER beside it, it says how a model writes, not whether that is true or complete. (The inset spreads out one point of BLEU; much of that is noise, as you will see.)
 #
 # ## The table, column by column
 #

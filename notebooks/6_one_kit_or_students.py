@@ -59,7 +59,7 @@ versus = {model: course.measured(model) for model in ("translator", "pocket")}  
 # - **equal total**: the four students share what the kit cost, a quarter for each;
 # - **equal each**: every student costs as much as the whole kit, and so the four cost four times as much.
 #
-# `benchmarks/versus.py` trained both on `translator`, kits and students, at several budgets, each with the best learning rate that was found for it on dev. These kits learned from labels alone, people's translations (the library's default is the original's logits and hidden states). The yardstick is BLEU on the whole test set.
+# `benchmarks/versus.py` trained both on `translator`, kits and students, at several budgets, each with the best learning rate that was tried for it on dev. (For most students of the longest training not all were tried.) These kits learned from labels alone, people's translations (the library's default is the original's logits and hidden states). The yardstick is BLEU on the whole test set.
 #
 # Differences are always **student minus kit**. In BLEU a positive one means that the student is better.
 #
@@ -410,7 +410,7 @@ print(pd.DataFrame(course.break_evens(translator, sizes_needed)).to_string(index
 #
 # ## The rule
 #
-# **Would one student have been better?** If you need one size, yes: for the same cost, a student that learns from the same texts was ahead. **When do you want a kit?** When you need many sizes, or do not know yet which, and the original must stay as it is. How many are many depends on budget and students: in the longest training 4 were too few and 9 enough, scatter of seeds aside. The evidence there:
+# **Would one student have been better?** If you need one size, yes: for the same cost, every student was ahead on `translator`, and on `pocket` those of sequence-level KD. **When do you want a kit?** When you need many sizes, or do not know yet which, and the original must stay as it is. How many are many depends on budget and students: in the longest training 4 were too few and 9 enough, scatter of seeds aside. The evidence there:
 
 # %% tags=["nbval-check-output"]
 print(course.rule())

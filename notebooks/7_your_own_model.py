@@ -21,7 +21,7 @@
 #
 # 1. **Do you need a kit at all?** For one size, train a student; for speed alone, try an engine in int8 first. [Notebook 6](6_one_kit_or_students.ipynb) has the rule and its evidence.
 # 2. **Is your model one of the [families](../README.md#families)?** If not, `modtf.check(model)` says in seconds whether it can be modularized.
-# 3. **Is your original good at its task?** The kit learns to write what the original writes, mistakes included.
+# 3. **Is your original good at its task?** The kit learns to write what the original writes, mistakes included (unless you sift its texts).
 #
 # Then it is six commands. Here for T5-base and DialogSum from Hugging Face's hub, dialogues with their summaries (CC BY-NC-SA 4.0). What all commands share goes into a file, `dialogsum.yaml`:
 #
@@ -406,7 +406,7 @@ print(pd.DataFrame(after).drop_duplicates("layers").sort_values("ratio")[columns
 print(*Path("versus.txt").read_text(errors="replace").splitlines()[-7:], sep="\n")  # before them, the lines of a training
 
 # %% [markdown]
-# **The student is better**: the interval does not hold zero. Equal steps are not equal cost, so look at `Cost`, too, in floating-point operations (without the optimizer): close to 1 for the student, so this is *equal each* of [notebook 6](6_one_kit_or_students.ipynb). If 2x is all that you need, take the student; it lies in `versus/3-3`, a kit of one size.
+# **The student is better**: the interval does not hold zero. Equal steps are not equal cost, so look at `Cost`, too, in floating-point operations (without optimizer and attention; such ratios are right to about 6 %): close to 1 for the student, so this is *equal each* of [notebook 6](6_one_kit_or_students.ipynb). If 2x is all that you need, take the student; it lies in `versus/3-3`, a kit of one size.
 #
 # But the kit has 169 assemblies. Do you want three sizes? With `--shared` their students have *together* as many steps as the kit:
 

@@ -133,7 +133,7 @@ def bleu_and_slot_errors(assemblies: Sequence[dict[str, Any]], published: dict[s
         "BLEU over slot error rate. All assemblies of pocket from 1x to 6x and both published systems lie in a narrow band of "
         f"BLEU, at less than 4 % slot errors; an inset shows them enlarged. A ring marks two models in the same band of BLEU: {kept}, "
         "which never say the food or the family friendliness.",
-        template="plotly_white", title="BLEU hides omissions (630 inputs, people's texts)", height=520,
+        template="plotly_white", title="BLEU can hide omissions (630 inputs, people's texts)", height=520,
         legend={"orientation": "h", "y": -0.16}, margin={"l": 60, "r": 20, "t": 50, "b": 90},
     )  # fmt: skip
 
