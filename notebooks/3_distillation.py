@@ -475,7 +475,7 @@ for begin, name, seed in (("first", TEACHER, 0), ("first", TEACHER, 1), ("mixed"
 print(pd.DataFrame(rows).round(2).to_string(index=False))
 
 # %% [markdown]
-# *Mixed* is ahead, as it was with two seeds of 100 steps ([LOG](../benchmarks/LOG.md#for-the-course)), so the library's default may not be the best there is. Three short runs of one model at 2x are a hint, not a result; longer trainings and other sizes were not tried.
+# *Mixed* is ahead, as it was with two seeds of 100 steps ([LOG](../benchmarks/LOG.md#for-the-course)), so the library's default may not be the best there is. Three short runs of one model at 2x are a hint, not a result.
 #
 # ## Practise what you will use
 #
@@ -485,9 +485,9 @@ print(pd.DataFrame(rows).round(2).to_string(index=False))
 # - *whole-grain* steps (50 %) give each stack one granularity from end to end, the original's 1 included;
 # - *strategies' paths* (40 %) are what the rules of [notebook 4](4_assembly.ipynb) choose for some ratio, such as 1·1·1·1·2. (Size first at 2x, 3x and 6x is whole-grain, too.)
 #
-# ### Without whole-grain paths, without strategies' paths
+# ### Without whole-grain paths
 #
-# Two further kits leave one kind out; the other of these two kinds takes its share. A third begins its modules otherwise:
+# A kit without them, its steps drawn as strategies' paths instead; one the other way round; and one that begins its modules otherwise:
 
 # %% tags=["nbval-check-output"]
 comparison = json.loads(bundled("translator/versus.json").read_text(encoding="utf-8"))
@@ -526,8 +526,8 @@ course.signals_figure(comparison)
 # A row is a kit: what it learns from, and its steps. Each was trained once, the first thrice. Dots are its BLEU minus that of the first row, bars 95 % intervals (over sentences, and over the scatter of the few seeds there are): filled where a difference is shown, green for better and orange for worse, hollow where it could be noise.
 # Kits draw one assembly a step; the last two draw *four*, as the bundled `translator` did, which share the original's pass where it teaches: few, expensive steps, and behind everywhere.
 #
-# 1. **Texts are enough, whoever wrote them.** Between the original's and people's no difference is shown at any size, and they cost no step.
-# 2. **Running the original in each step costs about half of the steps, and the smallest sizes pay for it:** with one assembly a step 5 to 15 points at 6x, 5 to 17 at `fast`. At 2x and 3x most are level; hidden states alone are 3 points *ahead* at 2x, and furthest behind at the smallest sizes. Our guess why: a module for two layers can give what both gave; one for six cannot.
+# 1. **Who wrote the texts makes no difference that is shown**, at any size; and none of them needs the original beside the training.
+# 2. **Running the original in each step costs about half of the steps, and the smallest sizes pay for it:** with one assembly a step 5 to 15 points at 6x, 5 to 16 at `fast`. At 2x and 3x one difference is shown: hidden states alone are 3 points *ahead* at 2x. At the smallest sizes they fall furthest behind. Our guess why: a module for two layers can give what both gave; one for six cannot.
 # 3. **Attention maps alone teach nobody to write** (not counted in 2; 28 to 37 points behind): they say where to look, not what to say. Beside other signals they may help 6x, but by less than two standard deviations between seeds.
 #
 # **All learning rates are those that are best for labels**, so the other kits may do better with rates of their own. On dev ([LOG](../benchmarks/LOG.md#the-translators-kit)) labels at *half* these rates did as well at 2x as hidden states, and logits and hidden states, four assemblies a step, at *twice* these gained 8 points or more at 6x and `fast` and lost 5 at 2x.
@@ -547,7 +547,7 @@ print(course.who_learned_what().to_string(index=False))
 # - **Labels 1, logits 1, faultless**: small decoders left out what the original leaves out, such as prices. Its texts without slot errors mended that; as labels alone they cost up to 1.3 BLEU, with logits half a percent at most (same LOG).
 # - **Labels 1**: at equal cost each pass of the original costs steps; labels cost none, not even the original's, once they are written. The comparison's first kits had a teacher, and lost to students.
 #
-# Which losses suit a *long* training is **open**. The nearest to an answer: with the largest budget, `pocket`'s compared kits made fewer slot errors from labels than from labels and logits, at every size; but steps and learning rates differed, too (same LOG).
+# Which losses suit a *long* training is **open**. The nearest to an answer: with the largest budget `pocket`'s compared kits made fewer slot errors from labels than from labels and logits, at every size (steps and learning rates differed, too; same LOG).
 #
 # **Where to begin? Our opinion**, no more. With up to some thousand steps, or if the smallest sizes matter: labels alone, one assembly a step, on people's texts and on texts of the original, of which you leave out the faulty ones if you can tell. With time for more: the library's own pair as well (the defaults), as many hours, and let dev decide at *your* sizes.
 #

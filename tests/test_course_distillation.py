@@ -303,6 +303,21 @@ def test_the_kit_draws_the_shares_that_the_notebook_tells() -> None:
     assert [int(share) for share in told] == [round(100 * share) for share in shares]
 
 
+def test_the_findings_tell_what_the_comparison_has() -> None:
+    comparison = json.loads(bundled("translator/versus.json").read_text(encoding="utf-8"))
+    behind = {(row["method"], row["size"]): -row["equal_total"]["bleu"] for row in comparison["ablation"]}
+    taught = {*course._KITS["one signal"].values(), *course._KITS["all five, or all but one or two"].values()}
+    taught -= {"kit", "the original's texts alone", "attention maps alone"}
+    told = []
+    for size in ("6x", "fast"):
+        values = [behind[method, size] for method in taught]
+        told.append(f"{min(values):.0f} to {max(values):.0f}")
+    maps = [value for (method, _), value in behind.items() if method == "attention maps alone"]
+    text = (ROOT / "notebooks" / "3_distillation.py").read_text(encoding="utf-8")
+    assert f"{told[0]} points at 6x, {told[1]} at `fast`" in text
+    assert f"{min(maps):.0f} to {max(maps):.0f} points behind" in text
+
+
 def test_signals_come_from_the_comparison() -> None:
     comparison = json.loads(bundled("translator/versus.json").read_text(encoding="utf-8"))
     figure = course.signals_figure(comparison)

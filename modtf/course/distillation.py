@@ -659,7 +659,12 @@ def signals_figure(comparison: Mapping[str, Any]) -> go.Figure:
                     x=least + 2, y=y, text=f"{value:.0f}", showarrow=False, xanchor="left", row=1, col=column
                 )
         figure.update_xaxes(
-            range=[least, 6], tickvals=[-20, -10, 0], tickfont={"size": 12}, title="points of BLEU", row=1, col=column
+            range=[least, 6],
+            tickvals=[-20, -10, 0],
+            tickfont={"size": 12},
+            title={"text": "points of BLEU", "font": {"size": 13}},
+            row=1,
+            col=column,
         )
     figure.update_yaxes(
         range=[len(lines) - 0.5, -0.5], tickvals=list(range(len(lines))), ticktext=lines, tickfont={"size": 12},
