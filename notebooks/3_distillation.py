@@ -527,7 +527,7 @@ course.signals_figure(comparison)
 # Kits draw one assembly a step; the last two draw *four*, as the bundled `translator` did, which share the original's pass where it teaches: few, expensive steps, and behind everywhere.
 #
 # 1. **Who wrote the texts makes no difference that is shown**, at any size; and none of them needs the original beside the training.
-# 2. **Running the original in each step costs about half of the steps, and the smallest sizes pay for it:** with one assembly a step 5 to 15 points at 6x, 5 to 17 at `fast`. At 2x and 3x one difference is shown: hidden states alone are 3 points *ahead* at 2x. At the smallest sizes they fall furthest behind. Our guess why: a module for two layers can give what both gave; one for six cannot.
+# 2. **Running the original in each step costs about half of the steps, and the smallest sizes pay for it:** with one assembly a step 5 to 15 points at 6x, 5 to 16 at `fast`. At 2x and 3x one difference is shown: hidden states alone are 3 points *ahead* at 2x. At the smallest sizes they fall furthest behind. Our guess why: a module for two layers can give what both gave; one for six cannot.
 # 3. **Attention maps alone teach nobody to write** (not counted in 2; 28 to 37 points behind): they say where to look, not what to say. Beside other signals they may help 6x, but by less than two standard deviations between seeds.
 #
 # **All learning rates are those that are best for labels**, so the other kits may do better with rates of their own. On dev ([LOG](../benchmarks/LOG.md#the-translators-kit)) labels at *half* these rates did as well at 2x as hidden states, and logits and hidden states, four assemblies a step, at *twice* these gained 8 points or more at 6x and `fast` and lost 5 at 2x.
