@@ -541,7 +541,7 @@ course.signals_figure(comparison)
 print(course.who_learned_what().to_string(index=False))
 
 # %% [markdown]
-# *Faultless* are texts without slot errors; *compared* kits are those of [notebook 6](6_one_kit_or_students.ipynb), at several budgets (`translator`'s smallest is the first row above). *Core minutes* are minutes times cores. Without the loss of labels, texts are only what teacher and modules read. Why these losses?
+# *Faultless* are texts without slot errors; *compared* kits are those of [notebook 6](6_one_kit_or_students.ipynb), at several budgets (`translator`'s smallest is the first row above). *Core minutes* are minutes times cores; the last column names the notebooks that load the kit. Without the loss of labels, texts are only what teacher and modules read. Why these losses?
 #
 # - **Logits 1, hidden 0.2**, the library's own, and so [notebook 7](7_your_own_model.ipynb)'s: because of one early trial, 150 steps of `pocket`'s 2x, one run each on dev ([LOG](../benchmarks/LOG.md#the-pocket-kit)). Of three mixtures of losses BLEU was level, and slot errors were fewest with this one (4.2 %; the others 5.6 and 7.2). How much of that is noise, nobody measured.
 # - **Labels 1, logits 1, faultless**: small decoders left out what the original leaves out, such as prices. Its texts without slot errors mended that from three decoder layers on; with two they took away about a fifth. As labels alone they cost up to 1.3 BLEU, with logits half a percent at most (same LOG).

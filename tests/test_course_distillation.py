@@ -375,8 +375,8 @@ def test_the_notebooks_that_a_kit_is_in_load_it() -> None:
         model: {page.name[0] for page in (ROOT / "notebooks").glob("?_*.py") if f'load("{model}")' in page.read_text()}
         for model in ("pocket", "translator")
     }
-    for row in course.who_learned_what().itertuples():
-        model, part = row.kit.split(", ")
+    for row in course.who_learned_what().to_dict("records"):
+        model, part = row["kit"].split(", ")
         if part != "compared":
-            parts = [part.split("-") for part in row.notebooks.split(", ")]
+            parts = [part.split("-") for part in row["notebooks"].split(", ")]
             assert loads[model] == {str(n) for ends in parts for n in range(int(ends[0]), int(ends[-1]) + 1)}

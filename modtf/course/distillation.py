@@ -687,7 +687,7 @@ def signals_figure(comparison: Mapping[str, Any]) -> go.Figure:
 
 _RECIPES = {"pocket": POCKET, "translator": TRANSLATOR}
 LOSSES = ("labels", "logits", "hidden", "attention")
-#: What the kits learned from: whose texts, the weights that are not the library's own, and the notebooks that load them or show their scores.
+#: What the kits learned from: whose texts, the weights that are not the library's own, and the notebooks that load them.
 #: A test compares the weights with what trained them, the Makefile and `benchmarks/versus.py`.
 _LEARNED: dict[tuple[str, str], tuple[str, dict[str, float], str]] = {
     ("pocket", "kit, part 1"): ("both", {}, "0-6"),
@@ -721,7 +721,7 @@ def who_learned_what() -> pd.DataFrame:
             minutes = f"{run['seconds'] / 60 * run['processes'] * run['threads']:.0f}"
         losses = ", ".join(f"{loss} {weight:g}" for loss, weight in weights(**changed).items())
         cells = (f"{model}, {part.removeprefix('kit, ')}", losses, texts, steps, minutes, notebooks)
-        columns = ("kit", "losses", "whose texts", "steps", "core minutes", "in notebooks")
+        columns = ("kit", "losses", "whose texts", "steps", "core minutes", "notebooks")
         table.append(dict(zip(columns, cells, strict=True)))
     return pd.DataFrame(table)
 
