@@ -311,7 +311,7 @@ for label, _ in course.choices():
 course.curves(
     translator,
     "translator: BLEU over the cost of having all sizes",
-    "BLEU on translator over the cost of training, in four panels for four sizes: the kit, LayerDrop, and a band from the worst student to the best. At the lowest cost the kit is far above the band at 6x and fast, and at its lower edge at 2x. "
+    "BLEU on translator over the cost of training, in four panels for four sizes: the kit, LayerDrop, and a band from the worst student to the best. At the lowest cost the kit is far above the band at 6x and fast, and just below it at 2x. "
     "At the highest cost it is near the lower edge at 2x and 3x, and a little below the band at 6x and fast.",
 )
 

@@ -389,7 +389,7 @@ columns = ["layers", "ratio", "parameters", "latency_ms", "speed_up", "bleu", "c
 print(pd.DataFrame(after).drop_duplicates("layers").sort_values("ratio")[columns].round(2).to_string(index=False))
 
 # %% [markdown]
-# 2-2 is hardly faster than 4-2, if at all: for one short text the decoder's layers take most of the time, and both have two. That 3-3 beats 4-4 may be chance (below, on 200 texts, it moves a difference by two points to either side), or few of the kit's steps drew such mixtures of originals and modules.
+# 2-2 is no faster than 4-2: for one short text the decoder decides, and both have two of its layers. That 3-3 beats 4-4 may be chance (below, on 200 texts, it moves differences by two points to either side), or few of the kit's steps drew such mixtures.
 #
 # We have looked at dev again and again, and whoever chooses by it makes its numbers too good. The third command scores on the **test** split, once you are done choosing. The kit remembers what it was trained on: no options for data are needed.
 
@@ -399,14 +399,14 @@ print(pd.DataFrame(after).drop_duplicates("layers").sort_values("ratio")[columns
 # %% [markdown]
 # ## Is it worth it?
 #
-# Would one student have been better? Do not believe us; ask your data. `modtf versus` trains a student of one size, with the kit's own options and as many steps, lets both write the test split, and says how far they are apart. It takes as long as the kit's training (`--watch-inputs 0` saves the watch):
+# Would one student have been better? Do not believe us; ask your data. `modtf versus` trains a student of one size, with the kit's own options and as many steps, lets both write the test split, and says how far they are apart. It takes as long as the kit's training (`--watch-inputs 0`: no watch):
 
 # %% tags=["long"]
 # !modtf versus --model kit --ratios 2 --watch-inputs 0 --output versus > versus.txt 2>&1
 print(*Path("versus.txt").read_text(errors="replace").splitlines()[-7:], sep="\n")  # before them, the lines of a training
 
 # %% [markdown]
-# **The student is better**: the interval does not hold zero. Equal steps are not equal cost, so look at `Cost`, too, in floating-point operations (without optimizer and attention; such ratios are right to about 6 %): close to 1 for the student, so this is *equal each* of [notebook 6](6_one_kit_or_students.ipynb). If 2x is all that you need, take the student; it lies in `versus/3-3`, a kit of one size.
+# **The student is better**: the interval does not hold zero. Equal steps are not equal cost, so look at `Cost`, too (operations without optimizer and attention; such ratios are right to about 6 %): close to 1 for the student, so this is *equal each* of [notebook 6](6_one_kit_or_students.ipynb). If 2x is all that you need, take the student; it lies in `versus/3-3`, a kit of one size.
 #
 # But the kit has 169 assemblies. Do you want three sizes? With `--shared` their students have *together* as many steps as the kit:
 
@@ -479,7 +479,7 @@ print("no REPOSITORY: nothing is uploaded" if REPOSITORY is None else modular.pu
 #
 # ## Slide it
 #
-# The explorer of [notebook 0](0_quickstart.ipynb), for the model that you have just made. (Its task is any text, so it has a field to type into, and ROUGE-L against the full model's text in place of slots.)
+# The explorer of [notebook 0](0_quickstart.ipynb), for the model that you have just made. (Its task is any text: type into its field.)
 
 # %% tags=["long"]
 modtf.explore(modular, source=examples[0].source, folder=SCRATCH.name)
