@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 4 · Assembly
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/4_assembly.ipynb) · runs in 1 minute on two CPU cores · about 35 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/4_assembly.ipynb) · runs in 1.5 minutes on two CPU cores · about 35 minutes to work through
 #
 # [← 3 · Distillation](3_distillation.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [5 · Quality and speed →](5_quality_and_speed.ipynb)
 # <!-- end of header -->
