@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 3 · Distillation
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/3_distillation.ipynb) · runs in 2 minutes on two CPU cores · about 40 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/3_distillation.ipynb) · runs in 2.5 minutes on two CPU cores · about 40 minutes to work through
 #
 # [← 2 · Module replacement](2_module_replacement.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [4 · Assembly →](4_assembly.ipynb)
 # <!-- end of header -->

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 4 · Assembly
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/4_assembly.ipynb) · runs in 1.5 minutes on two CPU cores · about 35 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/4_assembly.ipynb) · runs in 1 minute on two CPU cores · about 35 minutes to work through
 #
 # [← 3 · Distillation](3_distillation.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [5 · Quality and speed →](5_quality_and_speed.ipynb)
 # <!-- end of header -->
@@ -289,9 +289,7 @@ guess_points = None  # points of BLEU kept at the same speed, size first minus s
 
 # %% tags=["nbval-check-output"]
 measured = [row for row in tables["translator"] if row["trained"]]
-notebook.reveal(
-    "BLEU kept at the same speed, size first minus speed first (points, mean)", guess_points, course.points_at_equal_speed(measured)
-)
+notebook.reveal("BLEU at the same speed, size first minus speed first", guess_points, course.points_at_equal_speed(measured))
 
 # %%
 at_two = {row["strategy"]: row for row in measured if row["wanted_ratio"] == 2}

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 5 · Quality and speed
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/5_quality_and_speed.ipynb) · runs in 1.5 minutes on two CPU cores · about 35 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/5_quality_and_speed.ipynb) · runs in 1 minute on two CPU cores · about 35 minutes to work through
 #
 # [← 4 · Assembly](4_assembly.ipynb) · [index](README.md) · [glossary](README.md#glossary) · [6 · One kit or several students? →](6_one_kit_or_students.ipynb)
 # <!-- end of header -->

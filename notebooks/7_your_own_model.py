@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 7 · Your own model
 # <!-- header -->
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/7_your_own_model.ipynb) · runs in 3 minutes on two CPU cores · about 35 minutes to work through
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/modtf/modtf/blob/main/notebooks/7_your_own_model.ipynb) · runs in 3 minutes on two CPU cores · about 40 minutes to work through
 #
 # [← 6 · One kit or several students?](6_one_kit_or_students.ipynb) · [index](README.md) · [glossary](README.md#glossary)
 # <!-- end of header -->
