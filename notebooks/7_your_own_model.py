@@ -389,7 +389,7 @@ columns = ["layers", "ratio", "parameters", "latency_ms", "speed_up", "bleu", "c
 print(pd.DataFrame(after).drop_duplicates("layers").sort_values("ratio")[columns].round(2).to_string(index=False))
 
 # %% [markdown]
-# 2-2 is no faster than 4-2: for one short text the decoder decides, and both have two of its layers. That 3-3 beats 4-4 may be chance (below, on 200 texts, it moves differences by two points to either side), or few of the kit's steps drew such mixtures.
+# 2-2 is hardly faster than 4-2: for one short text the decoder decides, and both have two of its layers. That 3-3 beats 4-4 may be chance (below, on 200 texts, it moves differences by two points to either side), or few of the kit's steps drew such mixtures.
 #
 # We have looked at dev again and again, and whoever chooses by it makes its numbers too good. The third command scores on the **test** split, once you are done choosing. The kit remembers what it was trained on: no options for data are needed.
 
