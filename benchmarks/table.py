@@ -2,8 +2,8 @@
 
     python benchmarks/table.py --model pocket --data <folder of the data of the model's task>
 
-writes data/<model>/table.json, and the tables between the model's markers in docs/results.md and in its model card, a
-few lines of them in README.md. The untrained kit (the same paths before training) is measured too, as the floor from which training starts. Speed-ups
+writes data/<model>/table.json, and the tables between the model's markers in docs/results.md and in its model card, and
+a few lines where README.md has a place for them (translator's). The untrained kit (the same paths before training) is measured too, as the floor from which training starts. Speed-ups
 compare times of this run only: models and engines take turns on each sentence, after a warm-up, so all see the same
 machine.
 
@@ -177,7 +177,8 @@ def main() -> None:
     print(text)
     if options.output is None:
         for page in (ROOT / "docs" / "results.md", folder / "README.md"):
-            insert(page, f"benchmarks/table.py --model {options.model}", text)
+            if page.is_file():
+                insert(page, f"benchmarks/table.py --model {options.model}", text)
         insert(ROOT / "README.md", f"benchmarks/table.py --model {options.model}, in short", in_short(table, task))
 
 

@@ -945,7 +945,7 @@ def _grid_of(metric: Metric, rows: Sequence[dict[str, Any]], made: dict[str, Any
             # What trains once has all sizes for its cost, so both accounts are one.
             add(name, cost, found, "equal_total" if method.for_all else account, minutes)
     unit = " in %" if metric.errors else ""
-    words = f"{metric.name}{unit}, and in brackets less the kit's at the same cost (95 % interval, in bold where it excludes zero)"
+    words = f"{metric.name}{unit}, and in brackets minus the kit's at the same cost (95 % interval, in bold where it excludes zero)"
     if smaller and metric.key == "bleu":
         words += "; where each student costs as much as the kit, the kit's share of it"
     return f"{words}:\n\n{grid(lines)}"
@@ -966,7 +966,7 @@ def ablation_markdown(made: dict[str, Any], metric: Metric) -> str:
         for name, found in by_method.items()
         if found
     ]
-    words = f"{metric.name}, and in brackets less the kit's (95 % interval, in bold where it excludes zero)"
+    words = f"{metric.name}, and in brackets minus the kit's (95 % interval, in bold where it excludes zero)"
     return f"{words}; each for {cost * made['unit_operations'] / 1e12:,.4g} TFLOP:\n\n{grid(lines)}\n"
 
 

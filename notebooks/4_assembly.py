@@ -175,7 +175,7 @@ for name, rows in tables.items():
     print(name, pd.DataFrame(course.rest_and_layers(rows)).to_string(index=False), sep="\n")
 
 # %% [markdown]
-# The bars were timed live, by `generate`. The tables are fits to [stored times](../README.md#what-it-keeps) of 32 tokens: a *rest*, and what each layer adds.
+# The bars were timed live, by `generate`. The tables are fits to [stored times](../docs/results.md) of 32 tokens: a *rest*, and what each layer adds.
 #
 # **Why speed first is faster.** For texts like these a decoder layer costs six times as much as an encoder layer, or more. So ten fewer decoder layers (12-2) save most of the time, ten fewer encoder layers (2-12) hardly more than the runs of one model differ.
 #

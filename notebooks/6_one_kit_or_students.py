@@ -270,7 +270,7 @@ rate = {who: 100 * count.sum() / slots.sum() for who, count in errors.items()}
 found, lines = {}, [f"{name:18} {ratio}x  SER {points:5.1f} %" for (name, ratio), points in rate.items()]
 for account, name in (("equal total", "student, a third"), ("equal each", "student, all")):
     low, high = interval(errors[name, SIZE], errors["kit", SIZE], slots, draws_of(len(sources)))
-    found[account] = rate[name, SIZE] - rate["kit", SIZE], low, high
+    found[account] = rate[name, SIZE] - rate["kit", SIZE], (low, high)
     said = f"{found[account][0]:+.1f} ({low:+.1f} to {high:+.1f}) points: {course.verdict(low, high)}"
     lines.append(f"{SIZE}x, {account}: student minus kit {said}")
 notebook.reveal(f"{SIZE}x, SER, student minus kit, equal total", guess_live, *found["equal total"], table="\n".join(lines))
@@ -329,7 +329,7 @@ course.two_accounts(translator)
 # **This is the figure to remember.** Only the kit differs between left and right. On the left the students share its cost, and most intervals hold zero: one training for all sizes is not clearly worse than a training for each. On the right each student costs
 # as much as the kit. All are ahead, and no interval holds zero.
 #
-# **Doubt it.** Most trainings have one seed. The kit's recipe was improved, by trials on dev, after first kits had lost; nobody gave the students such a second chance. And equal FLOP are not equal minutes: the longest kit took longer than four students together. [What it keeps](../README.md#what-it-keeps) lists all of it.
+# **Doubt it.** Most trainings have one seed. The kit's recipe was improved, by trials on dev, after first kits had lost; nobody gave the students such a second chance. And equal FLOP are not equal minutes: the longest kit took longer than four students together. [What to keep in mind](../docs/results.md#what-to-keep-in-mind) lists all of it.
 #
 # "Holds zero" is not "equal". On the left nearly all markers lie to the right of the line. Only students that train *all* their weights are clear of it, at 2x and at *fast*. A kit cannot train them all: its original must stay.
 #
@@ -356,7 +356,7 @@ print(pd.DataFrame(course.slot_errors(versus["pocket"])).to_string(index=False))
 print("\n" + course.who_is_ahead(versus["pocket"], "equal_each"))
 
 # %% [markdown]
-# At equal total, students of sequence-level KD make fewer slot errors at 3x. At the other sizes hardly a difference is shown (at 2x both almost never err). Students fine-tuned on *people's* texts make more at most sizes, since people leave facts out. Which texts a model learns from matters more here than
+# At equal total, students of sequence-level KD make fewer slot errors at 3x. At 2x the kit makes fewer, though both almost never err; at 6x and *fast* no difference is shown. Students fine-tuned on *people's* texts make more at most sizes, since people leave facts out. Which texts a model learns from matters more here than
 # whether it is a kit. At equal each, the students that learn as the kit does are better at every size, as on `translator`. Most others show no difference.
 #
 # ## From how many sizes on?

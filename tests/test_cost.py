@@ -57,6 +57,21 @@ def test_operations_are_those_that_torch_counts(
     assert max(shares) < 1.06 * min(shares)
 
 
+def test_operations_are_two_for_each_weight_and_token(make_modular: Any, tokenizer: Any, tmp_path: Path) -> None:
+    modular = kit(make_modular, tokenizer)
+    encoder, decoder = (sum(p.numel() for p in stack.originals[0].parameters()) for stack in modular.stacks)
+    head = modular.model.get_input_embeddings().weight.numel()
+    taught, alone = arguments(tmp_path), arguments(tmp_path, labels_weight=1.0, logits_weight=0.0, hidden_weight=0.0)
+    one = modtf.Assembly(HALF, HALF)  # 8 and 9 passes, with a teacher 14 and 15
+    sources, texts = 10, 7
+    assert step_operations(modular, alone, [one], [(6, 4), (4, 3)]) == 2 * (
+        sources * encoder * 8 + texts * (decoder * 9 + head * 2)
+    )
+    assert step_operations(modular, taught, [one, one], [(10, 7)]) == 2 * (
+        sources * encoder * (14 + 8) + texts * (decoder * (15 + 9) + head * (3 + 2))
+    ), "one teacher for both"
+
+
 def test_a_training_is_the_sum_of_its_steps(
     make_modular: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,7 +88,7 @@ def test_the_example_of_the_exercise_is_right() -> None:
 def test_a_difference_is_student_minus_kit() -> None:
     comparison = course.measured("translator")
     row = course.row_of(comparison, "SFT", "6x", course.budgets(comparison)[-2])
-    made, low, high = course.minus_kit(row, "equal_each")
+    made, (low, high) = course.minus_kit(row, "equal_each")
     kit = course.row_of(comparison, "kit", "6x", row["cost"])
     assert made == pytest.approx(row["mean"]["bleu"] - kit["mean"]["bleu"], abs=0.01)
     assert 0 < low < made < high

@@ -42,7 +42,7 @@ def test_without_a_guess_the_result_is_folded(measured: float, written: str, sho
 
 
 def test_a_difference_is_shown_with_its_interval(shown: list[dict[str, str]]) -> None:
-    notebook.reveal("student minus kit", 2, -1.25, -3.5, 1)
+    notebook.reveal("student minus kit", 2, -1.25, (-3.5, 1))
     _, guess, measured = shown[0]["text/plain"].splitlines()
     assert guess.split()[-1] == "2" and measured.endswith(" -1.2 (-3.5 to +1.0)")
 

@@ -15,7 +15,7 @@ from families import _t5
 
 import modtf
 from modtf import cli
-from modtf.commands.versus import FILE, _table
+from modtf.commands.versus import FILE, _table, _training
 from modtf.tasks import E2E, TEXT
 
 NAMES = ("The Mill", "Zizzi", "The Vaults")
@@ -74,9 +74,9 @@ def test_students_repeat_the_training_of_the_kit(folder: Path, capsys: pytest.Ca
     words = "Cost of training, where the kit's is 1 ({:.3g} TFLOP): student 2-2 {:.3g}, 1-1 {:.3g}, together {:.3g}\n"
     assert words.format(of_kit, *shares) in said.out and said.out.count(" TFLOP\n") == 4
     for row, student in zip(record["rows"][1::2], record["rows"][2::2], strict=True):
-        less = student["student_minus_kit"]
-        assert less["bleu"] == pytest.approx(student["bleu"] - row["bleu"], abs=0.01)
-        assert less["bleu_interval"][0] <= less["bleu"] <= less["bleu_interval"][1]
+        difference = student["student_minus_kit"]
+        assert difference["bleu"] == pytest.approx(student["bleu"] - row["bleu"], abs=0.01)
+        assert difference["bleu_interval"][0] <= difference["bleu"] <= difference["bleu_interval"][1]
         assert f"{row['layers']}, BLEU: student minus kit" in said.out
     assert "budgets differ" not in said.out
     banks = {path: path.read_bytes() for path in Path("result").glob("*/banks-*")}
@@ -141,6 +141,14 @@ def test_words_for_what_is_wrong(options: list[str], words: str, capsys: pytest.
     said = capsys.readouterr().err
     assert words in said and said.splitlines()[-1].startswith("modtf: ")
     assert not Path("no", FILE).exists()
+
+
+def test_of_a_kit_that_began_with_another_the_cost_is_not_known(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "kit", tmp_path / "second")
+    assert _training(modtf.load(tmp_path / "second"))["steps"] == 4
+    options = yaml.safe_load((tmp_path / "second" / "options.yaml").read_text())
+    (tmp_path / "second" / "options.yaml").write_text(yaml.safe_dump(options | {"begin_with": "kit"}))
+    assert not any(_training(modtf.load(tmp_path / "second")).values()), "its folder tells of the second part alone"
 
 
 @pytest.mark.parametrize(

@@ -153,8 +153,14 @@ def _compare(
 
 
 def _training(modular: ModularModel) -> dict[str, Any]:
-    """What the training of a kit cost, where its folder says so; earlier versions did not count operations."""
+    """What the training of a kit cost, where its folder says all of it; earlier versions did not count operations."""
+    from modtf.options_file import FILE as OPTIONS
+    from modtf.options_file import read_options
+
     try:
+        options = modular.folder / OPTIONS
+        if options.is_file() and read_options(options).get("begin_with"):
+            return dict.fromkeys(_COST)  # what its first part cost is not there
         record = json.loads((modular.folder / "training.json").read_text(encoding="utf-8"))
         known = record | {"minutes": round(record["seconds"] / 60, 2), "tflop": record.get("tflop")}
         return {name: known[name] for name in _COST}

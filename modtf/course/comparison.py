@@ -73,10 +73,10 @@ def tera(comparison: dict[str, Any], cost: float) -> float:
     return float(cost * comparison["unit_operations"] / 1e12)
 
 
-def minus_kit(row: dict[str, Any], account: str, key: str = "bleu") -> tuple[float, float, float]:
-    """Student minus kit, for the kit it stands beside in this account, and both ends of the 95 % interval."""
+def minus_kit(row: dict[str, Any], account: str, key: str = "bleu") -> tuple[float, tuple[float, float]]:
+    """A student's score minus that of the kit it stands beside in this account, and its 95 % interval."""
     low, high = row[account][f"{key}_interval"]
-    return row[account][key], low, high
+    return row[account][key], (low, high)
 
 
 # -- exercise 6.1: what a step costs -----------------------------------------------------------------------------------
@@ -462,7 +462,7 @@ def against_the_kit(model: str, size: str, account: str) -> tuple[go.Figure, str
     comparison = measured(model)
     metric, looks, cost_of = metric_of(comparison), _looks(comparison), ACCOUNTS[account]
     all_rows = [row for row in _differences(comparison, account, size=size, seed=0) if row["method"] != "kit"]
-    costs = sorted({row[cost_of] for row in all_rows})
+    costs = sorted({row[cost_of] for row in all_rows if row["method"] not in _FOR_ALL})
     methods = [name for name in looks if any(row["method"] == name for row in all_rows)]
     figure = make_subplots(
         rows=1, cols=len(costs), shared_yaxes=True, horizontal_spacing=0.025, subplot_titles=[" "] * len(costs)
@@ -568,8 +568,9 @@ def slot_errors(comparison: dict[str, Any]) -> list[dict[str, str]]:
     ]
     for method in _looks(comparison):
         rows = _differences(comparison, "equal_total", method=method, total=budget)
+        differences = {row["size"]: minus_kit(row, "equal_total", "ser") for row in rows}
         cells = {
-            row["size"]: "{:+.1f} ({:+.1f} to {:+.1f})".format(*minus_kit(row, "equal_total", "ser")) for row in rows
+            size: f"{value:+.1f} ({low:+.1f} to {high:+.1f})" for size, (value, (low, high)) in differences.items()
         }
         if cells:
             lines.append({"": method} | {size: cells.get(size, "") for size in comparison["sizes"]})

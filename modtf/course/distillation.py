@@ -624,18 +624,19 @@ def signals_figure(comparison: Mapping[str, Any]) -> go.Figure:
     cost, sizes = comparison["ablation"][0]["cost"], list(comparison["sizes"])
     base = next(row for row in comparison["rows"] if (row["method"], row["cost"]) == ("kit", cost))
     level = {"steps": base["steps"], "equal_total": {"bleu": 0.0, "bleu_interval": (0.0, 0.0)}}
+    rows |= {("kit", size): level for size in sizes}
     lines: list[str] = []
     kits: dict[str, tuple[int, str]] = {}  # by label: its line, its method
     for heading, group in _KITS.items():
         lines.append(f"<b>{heading}</b>")
         for label, method in group.items():
             kits[label] = len(lines), method
-            lines.append(f"{label.strip()}, {rows.get((method, sizes[0]), level)['steps']} steps")
+            lines.append(f"{label.strip()}, {rows[method, sizes[0]]['steps']} steps")
     titles = [f"{size} ({len(path['encoder'])}-{len(path['decoder'])})" for size, path in comparison["sizes"].items()]
     figure = make_subplots(rows=1, cols=len(sizes), shared_yaxes=True, horizontal_spacing=0.025, subplot_titles=titles)
     places, least = [line for line, _ in kits.values()], -26.0
     for column, size in enumerate(sizes, start=1):
-        found = [rows.get((method, size), level)["equal_total"] for _, method in kits.values()]
+        found = [rows[method, size]["equal_total"] for _, method in kits.values()]
         ahead = [row["bleu"] for row in found]
         low, high = ([row["bleu_interval"][end] for row in found] for end in (0, 1))
         clear = [a > 0 or b < 0 for a, b in zip(low, high, strict=True)]

@@ -69,12 +69,13 @@ def without_last_sentence(text: str) -> str:
     return " ".join(sentences[:-1] or sentences)
 
 
-#: Where a label of the figure below stands, so that none hides another; in the inset, the second place.
+#: Where labels of the figure below stand, so that none hides another.
 _PLACES = {
     "customer rating": "bottom center", "priceRange": "bottom center", "near": "bottom center", "food": "middle left",
     "area": "middle left", "familyFriendly": "middle right", "eatType": "middle right",
     "last sentence dropped": "top center", "family friendliness turned around": "bottom right",
 }  # fmt: skip
+#: The same for its inset.
 _INSET_PLACES = {
     "1x": "top center", "6x": "bottom center", "2x": "top center", "Slug": "top center", "TGen": "bottom center",
 }  # fmt: skip

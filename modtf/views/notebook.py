@@ -20,11 +20,11 @@ _BAR = 40
 
 
 def reveal(
-    what: str, guess: Any, measured: float, low: float | None = None, high: float | None = None, table: str = ""
+    what: str, guess: Any, measured: float, interval: tuple[float, float] | None = None, table: str = ""
 ) -> None:
     """Show a guess and the measured value as two bars; until there is a guess, the value alone, folded.
 
-    ``low`` and ``high``: the interval of a difference, which is then written with its sign. ``table``: lines that give
+    ``interval``: that of a difference, which is then written with its sign. ``table``: lines that give
     the value away, to be folded with it.
     """
     number = _number(guess)
@@ -32,8 +32,8 @@ def reveal(
 
     def line(name: str, value: float) -> str:
         shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-        if name == "measured" and low is not None:
-            shown = f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+        if name == "measured" and interval is not None:
+            shown = "{:+.1f} ({:+.1f} to {:+.1f})".format(value, *interval)
         bar = (
             f"{'█' * round(_BAR * abs(value) / longest):<{_BAR}} " if number is not None else ""
         )  # one alone compares nothing
