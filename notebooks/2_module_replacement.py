@@ -260,7 +260,7 @@ course.step_figure(steps[3])
 # | **backward** | from the loss to the left, and through what the encoder made into the encoder. The pink strip has the norms of the gradient of the *states* between the layers: it passes *through* frozen originals. The orange blocks have those of the *weights*: only modules on the path get any | $\nabla_{\theta_a} L$ | `loss.backward()` |
 # | **update** | these modules move, and nothing else | $\theta_a \leftarrow \theta_a - \eta \, d$ | `optimizer.step()` |
 #
-# ($d$ is the direction that AdamW makes of this gradient and those of earlier steps, $\eta$ the learning rate.) **Only the modules on the path get gradients of their weights.** Frozen originals get none, but let the gradient of the states through to modules further back; where no module lies further back along the blue line it ends, for nothing is left there that could learn. Is it true that nothing else moves? Measured on the same step:
+# ($d$ is the direction that AdamW makes of this gradient and those of earlier steps, $\eta$ the learning rate.) **Only the modules on the path get gradients of their weights.** Frozen originals get none, but let the gradient of the states through to modules further back; where no module lies further back along the blue line it ends, for nothing is left there that could learn. (Each decoder layer reads the encoder's output, so as long as the encoder has a module, decoder originals before the first decoder module carry gradients, too.) Is it true that nothing else moves? Measured on the same step:
 
 # %%
 print(course.who_learned(modular, steps[3]).to_string(index=False))

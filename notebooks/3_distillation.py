@@ -88,7 +88,7 @@ course.where_compared(path)
 #
 # $$L_\text{hidden} = \frac{1}{K} \sum_{k=1}^{K} \; \text{mean over tokens of} \; \frac{\| h_k - H_{b_k} \|^2}{\| H_{b_k} \|^2}$$
 #
-# 0 is the same, 1 is as wrong as saying nothing. (`boundaries(path)` gives the $b_k$; `state[keep]` is (tokens, d_model).)
+# 0 is the same, 1 is as wrong as saying nothing. Each boundary is a place where gradient enters: behind a module even an original's state differs from its partner, and passes its error back to the module. (`boundaries(path)` gives the $b_k$; `state[keep]` is (tokens, d_model).)
 
 
 # %% tags=["exercise"]

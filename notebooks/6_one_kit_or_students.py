@@ -410,7 +410,7 @@ print(pd.DataFrame(course.break_evens(translator, sizes_needed)).to_string(index
 #
 # ## The rule
 #
-# **Would one student have been better?** If you need one size, yes: for the same cost, every student was ahead on `translator`, and on `pocket` those of sequence-level KD. **When do you want a kit?** When you need many sizes, or do not know yet which, and the original must stay as it is. How many are many depends on budget and students: in the longest training 4 were too few and 9 enough, scatter of seeds aside. The evidence there:
+# **Would one student have been better?** If you need one size, yes: for the same cost in the longest training, every student was ahead on `translator`, and on `pocket` those of sequence-level KD. **When do you want a kit?** When you need many sizes, or do not know yet which, and the original must stay as it is. How many are many depends on budget and students: in the longest training 4 were too few and 9 enough, scatter of seeds aside. The evidence there:
 
 # %% tags=["nbval-check-output"]
 print(course.rule())
@@ -447,7 +447,7 @@ notebook.play(
 # ## In five lines
 #
 # 1. Cost is counted in FLOP: forward, the gradient's way back, the modules' own gradients, and a teacher if there is one.
-# 2. At equal total, one kit is not clearly worse than most students; at equal each, every student is better on `translator`, and on `pocket` those that learn as the kit does.
+# 2. At equal total, one kit is not clearly worse than most students; at equal each, in the longest training, every student is better on `translator`, and on `pocket` those that learn as the kit does.
 # 3. On `translator` with a small budget the kit is far ahead at its smallest sizes; with a long one, students of all weights pass it.
 # 4. For one size train a student. A kit is cheaper than students as good as it from 2 to 9 sizes on, in the longest training from 5 to 9. Where the original may change, try LayerDrop, too.
 # 5. An interval that holds zero shows no difference, not that there is none; and one seed is one seed.

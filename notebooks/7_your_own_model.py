@@ -416,7 +416,7 @@ print(*Path("together.txt").read_text(errors="replace").splitlines()[-14:], sep=
 
 # %% [markdown]
 # `together` is close to 1: *equal total*. Now no difference is shown at 2x and 3x, and from one training you also have all other sizes. At 1.5x the student is better still, perhaps for the reason above. Two caveats: the intervals are about the test inputs, while
-# another seed would move kit and students, too; and the students have the kit's learning rate, not the best one of their own.
+# another seed would move kit and students, too; and the students have the kit's learning rate and losses and train modules alone, while notebook 6's best students of `translator` trained all their weights. For a choice that you will report on test, let it compare on dev: `--split dev`. And for your own number of sizes, name all of them in `--ratios`, with `--shared`.
 #
 # ## Keep it
 #
