@@ -2,9 +2,10 @@
 
     python benchmarks/plan.py --shape t5-base bart-base [--steps 8] [--batch-size 16] [--source 64] [--target 32]
 
-prints a row of a table for each; with --fine-tuning also the most memory that training all of the original takes. The originals have random weights and the real vocabulary, and read random words, a
-token each: a text has half as many to one and a half times as many as asked for, all numbers equally often. Plan and
-training have a process each, of one thread. Nothing else should run; where it does, --cpu-time leaves it out.
+prints a row of a table for each; with --fine-tuning also the most memory that training all of the original takes. The
+originals have random weights and the real vocabulary, and read random words, a token each: a text has half as many to
+one and a half times as many as asked for, all numbers equally often. Plan and training have a process each, of one
+thread. Nothing else should run; where it does, --cpu-time leaves it out.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python benchmarks/table.py --model pocket --data <folder of the data of the model's task>
 
 writes data/<model>/table.json, and the tables between the model's markers in docs/results.md and in its model card, and
-a few lines where README.md has a place for them (translator's). The untrained kit (the same paths before training) is measured too, as the floor from which training starts. Speed-ups
-compare times of this run only: models and engines take turns on each sentence, after a warm-up, so all see the same
-machine.
+a few lines where README.md has a place for them (translator's). The untrained kit (the same paths before training) is
+measured too, as the floor from which training starts. Speed-ups compare times of this run only: models and engines take
+turns on each sentence, after a warm-up, so all see the same machine.
 
 --speed-only keeps the quality in data/<model>/table.json and measures everything else anew: for other code or another
 machine, but the same weights. --quality-only keeps everything else, which is a matter of how many layers there are: for
